@@ -1,0 +1,165 @@
+/* What the ring needs from the machine: atomics with a scope, 16-byte units,
+ * and the block that runs it. The same names mean device instructions under
+ * nvcc's device pass and compiler atomics everywhere else; this is the only
+ * file that asks which. */
+#ifndef GPUMAILBOX_PLATFORM_CUH
+#define GPUMAILBOX_PLATFORM_CUH
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__CUDACC__)
+#include <cuda/atomic>
+#define GMB_HD __host__ __device__
+#else
+#define GMB_HD
+#endif
+
+#if defined(__CUDA_ARCH__)
+#define GMB_ON_DEVICE 1
+#else
+#define GMB_ON_DEVICE 0
+#endif
+
+/* A test build names a function here that delays at random; see tests/protocol. */
+#if defined(GMB_CHAOS) && !GMB_ON_DEVICE
+extern "C" void gmb_chaos_point(int where);
+#define GMB_CHAOS_POINT(where) gmb_chaos_point(where)
+#elif defined(GMB_CHAOS)
+#define GMB_CHAOS_POINT(where) ::gmb::ring::chaos_delay(where)
+#else
+#define GMB_CHAOS_POINT(where) ((void)0)
+#endif
+
+namespace gmb {
+namespace ring {
+
+/* One access of the ring: 16 bytes. Not single-copy atomic. */
+struct alignas(16) unit {
+  uint64_t lo;
+  uint64_t hi;
+};
+
+/* A record header as the unit it occupies in a slot. */
+GMB_HD inline unit header_unit(uint64_t sequence, uint32_t length, uint32_t type) {
+  unit u;
+  u.lo = sequence;
+  u.hi = static_cast<uint64_t>(length) | (static_cast<uint64_t>(type) << 32);
+  return u;
+}
+GMB_HD inline uint32_t header_length(unit u) { return static_cast<uint32_t>(u.hi); }
+
+#if GMB_ON_DEVICE
+
+template <class T>
+using device_ref = ::cuda::atomic_ref<T, ::cuda::thread_scope_device>;
+template <class T>
+using system_ref = ::cuda::atomic_ref<T, ::cuda::thread_scope_system>;
+
+template <class T> __device__ inline T load_relaxed(T *p) {
+  return device_ref<T>(*p).load(::cuda::memory_order_relaxed);
+}
+template <class T> __device__ inline T load_acquire(T *p) {
+  return device_ref<T>(*p).load(::cuda::memory_order_acquire);
+}
+template <class T> __device__ inline void store_relaxed(T *p, T v) {
+  device_ref<T>(*p).store(v, ::cuda::memory_order_relaxed);
+}
+template <class T> __device__ inline void store_release(T *p, T v) {
+  device_ref<T>(*p).store(v, ::cuda::memory_order_release);
+}
+template <class T> __device__ inline T fetch_add_acq_rel(T *p, T v) {
+  return device_ref<T>(*p).fetch_add(v, ::cuda::memory_order_acq_rel);
+}
+template <class T> __device__ inline void fetch_min_relaxed(T *p, T v) {
+  device_ref<T>(*p).fetch_min(v, ::cuda::memory_order_relaxed);
+}
+/* Everything before it is visible to the CPU before anything after it. */
+__device__ inline void fence_system() {
+  ::cuda::atomic_thread_fence(::cuda::memory_order_acq_rel, ::cuda::thread_scope_system);
+}
+template <class T> __device__ inline void store_system(T *p, T v) {
+  system_ref<T>(*p).store(v, ::cuda::memory_order_relaxed);
+}
+
+#ifdef GMB_CHAOS
+/* Up to some 30 microseconds, different for each block, place and moment. */
+__device__ inline void chaos_delay(int where) {
+  unsigned long long x = clock64() ^ (blockIdx.x * 0x9e3779b97f4a7c15ull) ^ (static_cast<unsigned long long>(where) << 40);
+  x ^= x >> 31;
+  x *= 0xbf58476d1ce4e5b9ull;
+  x ^= x >> 29;
+  if ((x & 3) == 0) {
+    for (unsigned i = 0; i < ((x >> 8) & 127); ++i) __nanosleep(256);
+  }
+}
+#endif
+
+#else
+
+template <class T> inline T load_relaxed(T *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+template <class T> inline T load_acquire(T *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+template <class T> inline void store_relaxed(T *p, T v) { __atomic_store_n(p, v, __ATOMIC_RELAXED); }
+template <class T> inline void store_release(T *p, T v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+template <class T> inline T fetch_add_acq_rel(T *p, T v) {
+  return __atomic_fetch_add(p, v, __ATOMIC_ACQ_REL);
+}
+template <class T> inline void fetch_min_relaxed(T *p, T v) {
+  T seen = load_relaxed(p);
+  while (v < seen && !__atomic_compare_exchange_n(p, &seen, v, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+}
+/* The host's stores below carry the release themselves: ThreadSanitizer does
+ * not follow fences. */
+inline void fence_system() {}
+template <class T> inline void store_system(T *p, T v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+
+#endif
+
+/* The threads that run one block of an operation. `word` is a 64-bit variable
+ * that all of them see. */
+#if defined(__CUDACC__)
+/* A CUDA thread block; `word` lies in shared memory. Blocks and threads are one-dimensional. */
+struct thread_block {
+  uint64_t *word;
+
+#if GMB_ON_DEVICE
+  __device__ uint32_t thread() const { return threadIdx.x; }
+  __device__ uint32_t threads() const { return blockDim.x; }
+  __device__ uint32_t block() const { return blockIdx.x; }
+  __device__ uint32_t blocks() const { return gridDim.x; }
+  __device__ void sync() const { __syncthreads(); }
+  __device__ void lower_word(uint64_t v) const {
+    atomicMin(reinterpret_cast<unsigned long long *>(word), static_cast<unsigned long long>(v));
+  }
+#else
+  GMB_HD uint32_t thread() const { return 0; }
+  GMB_HD uint32_t threads() const { return 1; }
+  GMB_HD uint32_t block() const { return 0; }
+  GMB_HD uint32_t blocks() const { return 1; }
+  GMB_HD void sync() const {}
+  GMB_HD void lower_word(uint64_t) const {}
+#endif
+};
+#endif
+
+/* A block of one CPU thread; other blocks of the operation run beside it. */
+struct host_block {
+  uint64_t *word;
+  uint32_t index;
+  uint32_t count;
+
+  GMB_HD uint32_t thread() const { return 0; }
+  GMB_HD uint32_t threads() const { return 1; }
+  GMB_HD uint32_t block() const { return index; }
+  GMB_HD uint32_t blocks() const { return count; }
+  GMB_HD void sync() const {}
+  GMB_HD void lower_word(uint64_t v) const {
+    if (v < *word) *word = v;
+  }
+};
+
+}  // namespace ring
+}  // namespace gmb
+
+#endif

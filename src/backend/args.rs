@@ -1,0 +1,73 @@
+//! Arguments of the kernel entry points, passed by value.
+//!
+//! cbindgen writes these into `kernels/args.h`; they are no part of the
+//! public ABI. Addresses are 64-bit device addresses.
+
+/// Where an operation reports: any address may be zero.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(non_camel_case_types)]
+pub struct gmb_report_args {
+    /// `gmb_result` in device memory.
+    pub device_result: u64,
+    /// Host slot of three words, written by the kernel: {epoch, count}, {status, flags}.
+    pub host_slot: u64,
+    /// Host word of the side: index << 24 | operations & 0xffffff.
+    pub host_progress: u64,
+}
+
+/// Arguments of `gmb_kernel_push`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(non_camel_case_types)]
+pub struct gmb_push_args {
+    /// `gmb_ring_header` in device memory.
+    pub ring: u64,
+    /// First source record, 16-byte aligned.
+    pub records: u64,
+    /// Bytes from one source record to the next, a multiple of 16.
+    pub stride: u64,
+    /// `uint32_t` per record, or zero for `length`.
+    pub lengths: u64,
+    /// `uint32_t` per record, or zero for `msg_type`.
+    pub types: u64,
+    /// Records to push.
+    pub count: u32,
+    /// Length of every record when `lengths` is zero.
+    pub length: u32,
+    /// Type of every record when `types` is zero.
+    pub msg_type: u32,
+    /// log2 of the threads that copy one record together.
+    pub lanes_log2: u32,
+    /// Lengths above this are refused: the payload size, or the stride if that is less.
+    pub max_length: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Where the outcome goes.
+    pub report: gmb_report_args,
+}
+
+/// Arguments of `gmb_kernel_pop`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(non_camel_case_types)]
+pub struct gmb_pop_args {
+    /// `gmb_ring_header` in device memory.
+    pub ring: u64,
+    /// First output record, 16-byte aligned.
+    pub records: u64,
+    /// Bytes from one output record to the next, a multiple of 16.
+    pub stride: u64,
+    /// `gmb_record_header` per record, or zero.
+    pub headers: u64,
+    /// Most records to pop.
+    pub max: u32,
+    /// Which reader pops.
+    pub reader: u32,
+    /// log2 of the threads that copy one record together.
+    pub lanes_log2: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Where the outcome goes.
+    pub report: gmb_report_args,
+}

@@ -1,0 +1,453 @@
+//! The CUDA backend: the driver API on the device's primary context.
+//!
+//! The only file with driver calls besides `probe.rs`.
+
+mod probe;
+
+use std::ffi::{c_void, CStr};
+use std::ptr::{null, null_mut};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cudarc::driver::sys;
+use once_cell::sync::OnceCell;
+
+use super::{Backend, DeviceInfo, HostFunction, Kernel, RawEvent, RawStream, StreamId};
+use crate::error::{Error, Result};
+use crate::status::*;
+
+#[cfg(gmb_kernels)]
+const FATBIN: Option<&[u8]> = Some(include_bytes!(env!("GMB_FATBIN")));
+#[cfg(not(gmb_kernels))]
+const FATBIN: Option<&[u8]> = None;
+
+/// Threads in a block, as the kernels' launch bounds say.
+const BLOCK_THREADS: u32 = 256;
+
+/// Streams known to be ours are remembered by id, in this many places.
+const KNOWN_STREAMS: usize = 256;
+
+pub(crate) struct Cuda {
+    info: DeviceInfo,
+    device: sys::CUdevice,
+    context: sys::CUcontext,
+    module: sys::CUmodule,
+    push: sys::CUfunction,
+    pop: sys::CUfunction,
+    known: [AtomicU64; KNOWN_STREAMS],
+    lost: OnceCell<String>,
+}
+
+// SAFETY: driver handles may be used from any thread; the rest is atomic.
+unsafe impl Send for Cuda {}
+// SAFETY: as above.
+unsafe impl Sync for Cuda {}
+
+/// Makes the context current for as long as it lives, then restores what was.
+struct Current {
+    pushed: bool,
+}
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        if self.pushed {
+            let mut popped = null_mut();
+            // SAFETY: this thread pushed a context when the guard was made.
+            let _ = unsafe { sys::cuCtxPopCurrent_v2(&mut popped) };
+        }
+    }
+}
+
+/// The driver's toolkit major version, or 0 where kernels are missing.
+fn toolkit_major() -> u32 {
+    env!("GMB_TOOLKIT_MAJOR").parse().unwrap_or(0)
+}
+
+/// How many devices the driver shows; an error names why there is none.
+fn device_count() -> Result<i32> {
+    probe::driver()?;
+    let mut count = 0;
+    // SAFETY: the driver is initialized; the pointer is valid.
+    check(unsafe { sys::cuDeviceGetCount(&mut count) }, "cuDeviceGetCount")?;
+    if count == 0 {
+        return Err(Error::new(GMB_ERROR_NO_DEVICE, "the CUDA driver reports zero devices"));
+    }
+    Ok(count)
+}
+
+impl Cuda {
+    pub(crate) fn new(ordinal: u32) -> Result<Self> {
+        let count = device_count()?;
+        let Some(fatbin) = FATBIN else {
+            return Err(Error::new(
+                GMB_ERROR_NO_KERNELS,
+                "this library was built without CUDA kernels: rebuild it with nvcc present (GMB_CUDA=ON), \
+                 or set GMB_BACKEND=host",
+            ));
+        };
+        let mut version = 0;
+        // SAFETY: the driver is initialized; the pointer is valid.
+        check(unsafe { sys::cuDriverGetVersion(&mut version) }, "cuDriverGetVersion")?;
+        if version / 1000 < toolkit_major() as i32 {
+            return Err(Error::new(
+                GMB_ERROR_DRIVER_TOO_OLD,
+                format!(
+                    "the driver supports CUDA {}.{}, this build needs {}.0: update the driver or rebuild with its toolkit",
+                    version / 1000,
+                    version % 1000 / 10,
+                    toolkit_major()
+                ),
+            ));
+        }
+        if i64::from(ordinal) >= i64::from(count) {
+            return Err(Error::new(
+                GMB_ERROR_INVALID_DEVICE,
+                format!("device {ordinal} of {count}: ordinals run from 0 to {}", count - 1),
+            ));
+        }
+        let mut device = 0;
+        // SAFETY: the ordinal is below the count.
+        check(unsafe { sys::cuDeviceGet(&mut device, ordinal as i32) }, "cuDeviceGet")?;
+        let mut context = null_mut();
+        // SAFETY: the device is valid; released when this is dropped.
+        check(unsafe { sys::cuDevicePrimaryCtxRetain(&mut context, device) }, "cuDevicePrimaryCtxRetain")?;
+        // From here on Drop gives back what was taken.
+        let mut cuda = Self {
+            info: DeviceInfo {
+                name: String::new(),
+                units: 1,
+                block_threads: BLOCK_THREADS,
+                max_blocks: 1,
+                driver_version: version as u32,
+            },
+            device,
+            context,
+            module: null_mut(),
+            push: null_mut(),
+            pop: null_mut(),
+            known: [const { AtomicU64::new(0) }; KNOWN_STREAMS],
+            lost: OnceCell::new(),
+        };
+        let _current = cuda.enter()?;
+        let mut module = null_mut();
+        // SAFETY: the fatbin is embedded and complete.
+        cuda.check(unsafe { sys::cuModuleLoadData(&mut module, fatbin.as_ptr().cast()) }, "cuModuleLoadData")?;
+        cuda.module = module;
+        cuda.push = cuda.function(c"gmb_kernel_push")?;
+        cuda.pop = cuda.function(c"gmb_kernel_pop")?;
+        cuda.info.name = device_name(device)?;
+        cuda.info.units = cuda.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+        cuda.info.max_blocks = cuda.info.units * cuda.blocks_per_unit()?;
+        Ok(cuda)
+    }
+
+    /// Getting a function loads it: no kernel is loaded later, beside running ones.
+    fn function(&self, name: &CStr) -> Result<sys::CUfunction> {
+        let mut function = null_mut();
+        // SAFETY: the module is loaded, the name NUL-terminated.
+        self.check(unsafe { sys::cuModuleGetFunction(&mut function, self.module, name.as_ptr()) }, "cuModuleGetFunction")?;
+        Ok(function)
+    }
+
+    fn attribute(&self, attribute: sys::CUdevice_attribute) -> Result<u32> {
+        let mut value = 0;
+        // SAFETY: the device is valid.
+        self.check(unsafe { sys::cuDeviceGetAttribute(&mut value, attribute, self.device) }, "cuDeviceGetAttribute")?;
+        Ok(value as u32)
+    }
+
+    fn blocks_per_unit(&self) -> Result<u32> {
+        let mut least = i32::MAX;
+        for function in [self.push, self.pop] {
+            let mut blocks = 0;
+            // SAFETY: the function is loaded; the pointer is valid.
+            let result = unsafe {
+                sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, function, BLOCK_THREADS as i32, 0)
+            };
+            self.check(result, "cuOccupancyMaxActiveBlocksPerMultiprocessor")?;
+            least = least.min(blocks);
+        }
+        Ok(least.max(1) as u32)
+    }
+
+    fn enter(&self) -> Result<Current> {
+        if let Some(cause) = self.lost.get() {
+            return Err(lost(cause));
+        }
+        let mut current = null_mut();
+        // SAFETY: the pointer is valid.
+        self.check(unsafe { sys::cuCtxGetCurrent(&mut current) }, "cuCtxGetCurrent")?;
+        if current == self.context {
+            return Ok(Current { pushed: false });
+        }
+        // SAFETY: the primary context is retained.
+        self.check(unsafe { sys::cuCtxPushCurrent_v2(self.context) }, "cuCtxPushCurrent")?;
+        Ok(Current { pushed: true })
+    }
+
+    /// As [`check`], and remembers the first error that ended the context.
+    fn check(&self, result: sys::CUresult, call: &str) -> Result<()> {
+        let Err(error) = check(result, call) else { return Ok(()) };
+        if !ends_context(result as i32) {
+            return Err(error);
+        }
+        let cause = self.lost.get_or_init(|| error.message().to_owned());
+        Err(lost(cause))
+    }
+
+    fn finished(&self, result: sys::CUresult, call: &str) -> Result<bool> {
+        if result == sys::CUresult::CUDA_ERROR_NOT_READY {
+            return Ok(false);
+        }
+        self.check(result, call).map(|()| true)
+    }
+}
+
+fn lost(cause: &str) -> Error {
+    Error::new(GMB_ERROR_DEVICE_LOST, format!("the CUDA context is lost; first cause: {cause}"))
+}
+
+/// Errors after which the context does no more work.
+fn ends_context(code: i32) -> bool {
+    // Deinitialized, ECC, hardware stack, illegal address, timeout, destroyed, assert, and their kin.
+    matches!(code, 4 | 214 | 220 | 226 | 700 | 702 | 709 | 710 | 714..=719 | 721 | 911)
+}
+
+fn device_name(device: sys::CUdevice) -> Result<String> {
+    let mut name = [0 as std::ffi::c_char; 128];
+    // SAFETY: the buffer holds as many bytes as is said; the driver terminates it.
+    check(unsafe { sys::cuDeviceGetName(name.as_mut_ptr(), name.len() as i32, device) }, "cuDeviceGetName")?;
+    // SAFETY: NUL-terminated within the buffer.
+    Ok(unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned())
+}
+
+fn check(result: sys::CUresult, call: &str) -> Result<()> {
+    let code = result as i32;
+    if code == 0 {
+        return Ok(());
+    }
+    let status = match code {
+        1 => GMB_ERROR_INVALID_ARGUMENT,
+        2 => GMB_ERROR_OUT_OF_MEMORY,
+        100 => GMB_ERROR_NO_DEVICE,
+        101 => GMB_ERROR_INVALID_DEVICE,
+        200 | 209 | 222 => GMB_ERROR_NO_KERNELS,
+        _ => GMB_ERROR_DRIVER,
+    };
+    let text = |get: unsafe fn(sys::CUresult, *mut *const std::ffi::c_char) -> sys::CUresult| {
+        let mut words = null();
+        // SAFETY: the driver writes null or a static string.
+        unsafe {
+            let _ = get(result, &mut words);
+            if words.is_null() {
+                String::new()
+            } else {
+                CStr::from_ptr(words).to_string_lossy().into_owned()
+            }
+        }
+    };
+    Err(Error::new(
+        status,
+        format!("{call} failed: {} ({code}): {}", text(sys::cuGetErrorName), text(sys::cuGetErrorString)),
+    ))
+}
+
+unsafe extern "C" fn run_host_function(data: *mut c_void) {
+    // SAFETY: `data` is the box that host_function leaked for this one call.
+    let function = unsafe { Box::from_raw(data.cast::<HostFunction>()) };
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(*function));
+}
+
+impl Drop for Cuda {
+    fn drop(&mut self) {
+        if crate::sync::forked() {
+            return;
+        }
+        // SAFETY: module and context were taken in `new`; errors of a lost context do not matter here.
+        unsafe {
+            if sys::cuCtxPushCurrent_v2(self.context) == sys::CUresult::CUDA_SUCCESS {
+                if !self.module.is_null() {
+                    let _ = sys::cuModuleUnload(self.module);
+                }
+                let mut popped = null_mut();
+                let _ = sys::cuCtxPopCurrent_v2(&mut popped);
+            }
+            let _ = sys::cuDevicePrimaryCtxRelease_v2(self.device);
+        }
+    }
+}
+
+fn cu_stream(stream: RawStream) -> sys::CUstream {
+    stream.cast()
+}
+
+fn cu_event(event: RawEvent) -> sys::CUevent {
+    event.0 as sys::CUevent
+}
+
+// Each call below is made with the context current and with handles that came from it.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Backend for Cuda {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64> {
+        let _current = self.enter()?;
+        let mut address = 0;
+        self.check(unsafe { sys::cuMemAlloc_v2(&mut address, bytes.max(1)) }, "cuMemAlloc")?;
+        Ok(address)
+    }
+
+    unsafe fn release(&self, address: u64) -> Result<()> {
+        let _current = self.enter()?;
+        self.check(unsafe { sys::cuMemFree_v2(address) }, "cuMemFree")
+    }
+
+    fn allocate_pinned(&self, bytes: usize) -> Result<u64> {
+        let _current = self.enter()?;
+        let mut address = null_mut();
+        let flags = sys::CU_MEMHOSTALLOC_PORTABLE | sys::CU_MEMHOSTALLOC_DEVICEMAP;
+        let bytes = bytes.max(1);
+        self.check(unsafe { sys::cuMemHostAlloc(&mut address, bytes, flags) }, "cuMemHostAlloc").map_err(|e| {
+            match e.status() {
+                GMB_ERROR_OUT_OF_MEMORY => Error::new(GMB_ERROR_OUT_OF_HOST_MEMORY, e.message()),
+                _ => e,
+            }
+        })?;
+        unsafe { std::ptr::write_bytes(address.cast::<u8>(), 0, bytes) };
+        Ok(address as u64)
+    }
+
+    unsafe fn release_pinned(&self, address: u64) -> Result<()> {
+        let _current = self.enter()?;
+        self.check(unsafe { sys::cuMemFreeHost(address as *mut c_void) }, "cuMemFreeHost")
+    }
+
+    fn stream_create(&self) -> Result<RawStream> {
+        let _current = self.enter()?;
+        let mut stream = null_mut();
+        let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
+        self.check(unsafe { sys::cuStreamCreate(&mut stream, flags) }, "cuStreamCreate")?;
+        Ok(stream.cast())
+    }
+
+    fn stream_destroy(&self, stream: RawStream) -> Result<()> {
+        let _current = self.enter()?;
+        self.check(unsafe { sys::cuStreamDestroy_v2(cu_stream(stream)) }, "cuStreamDestroy")
+    }
+
+    fn stream_id(&self, stream: RawStream) -> Result<StreamId> {
+        let _current = self.enter()?;
+        let bad = |e: Error| match e.status() {
+            GMB_ERROR_DEVICE_LOST => e,
+            _ => Error::new(GMB_ERROR_INVALID_STREAM, format!("stream {stream:p}: {}", e.message())),
+        };
+        let mut id = 0;
+        self.check(unsafe { sys::cuStreamGetId(cu_stream(stream), &mut id) }, "cuStreamGetId").map_err(bad)?;
+        // Ids are never reused and the driver's may be zero: keep zero for "no stream".
+        let id = id.wrapping_add(1).max(1);
+        let place = &self.known[id as usize % KNOWN_STREAMS];
+        if place.load(Ordering::Relaxed) == id {
+            return Ok(id);
+        }
+        let mut context = null_mut();
+        self.check(unsafe { sys::cuStreamGetCtx(cu_stream(stream), &mut context) }, "cuStreamGetCtx").map_err(bad)?;
+        if context != self.context {
+            return Err(Error::new(
+                GMB_ERROR_INVALID_STREAM,
+                format!(
+                    "stream {stream:p} belongs to another device or CUDA context than this context's device {}",
+                    self.device
+                ),
+            ));
+        }
+        place.store(id, Ordering::Relaxed);
+        Ok(id)
+    }
+
+    fn stream_query(&self, stream: RawStream) -> Result<bool> {
+        let _current = self.enter()?;
+        self.finished(unsafe { sys::cuStreamQuery(cu_stream(stream)) }, "cuStreamQuery")
+    }
+
+    fn stream_synchronize(&self, stream: RawStream) -> Result<()> {
+        let _current = self.enter()?;
+        self.check(unsafe { sys::cuStreamSynchronize(cu_stream(stream)) }, "cuStreamSynchronize")
+    }
+
+    fn host_function(&self, stream: RawStream, function: HostFunction) -> Result<()> {
+        let _current = self.enter()?;
+        let data = Box::into_raw(Box::new(function));
+        let result = unsafe { sys::cuLaunchHostFunc(cu_stream(stream), Some(run_host_function), data.cast()) };
+        self.check(result, "cuLaunchHostFunc").inspect_err(|_| drop(unsafe { Box::from_raw(data) }))
+    }
+
+    fn event_create(&self) -> Result<RawEvent> {
+        let _current = self.enter()?;
+        let mut event = null_mut();
+        let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
+        self.check(unsafe { sys::cuEventCreate(&mut event, flags) }, "cuEventCreate")?;
+        Ok(RawEvent(event as usize))
+    }
+
+    fn event_destroy(&self, event: RawEvent) {
+        if let Ok(_current) = self.enter() {
+            let _ = unsafe { sys::cuEventDestroy_v2(cu_event(event)) };
+        }
+    }
+
+    fn event_record(&self, event: RawEvent, stream: RawStream) -> Result<()> {
+        let _current = self.enter()?;
+        self.check(unsafe { sys::cuEventRecord(cu_event(event), cu_stream(stream)) }, "cuEventRecord")
+    }
+
+    fn event_query(&self, event: RawEvent) -> Result<bool> {
+        let _current = self.enter()?;
+        self.finished(unsafe { sys::cuEventQuery(cu_event(event)) }, "cuEventQuery")
+    }
+
+    fn event_synchronize(&self, event: RawEvent) -> Result<()> {
+        let _current = self.enter()?;
+        self.check(unsafe { sys::cuEventSynchronize(cu_event(event)) }, "cuEventSynchronize")
+    }
+
+    fn stream_wait(&self, stream: RawStream, event: RawEvent) -> Result<()> {
+        let _current = self.enter()?;
+        self.check(unsafe { sys::cuStreamWaitEvent(cu_stream(stream), cu_event(event), 0) }, "cuStreamWaitEvent")
+    }
+
+    unsafe fn copy(&self, to: u64, from: u64, bytes: usize, stream: RawStream) -> Result<()> {
+        let _current = self.enter()?;
+        self.check(unsafe { sys::cuMemcpyAsync(to, from, bytes, cu_stream(stream)) }, "cuMemcpyAsync")
+    }
+
+    unsafe fn fill(&self, to: u64, value: u8, bytes: usize, stream: RawStream) -> Result<()> {
+        let _current = self.enter()?;
+        self.check(unsafe { sys::cuMemsetD8Async(to, value, bytes, cu_stream(stream)) }, "cuMemsetD8Async")
+    }
+
+    unsafe fn launch(&self, kernel: &Kernel, blocks: u32, stream: RawStream) -> Result<()> {
+        let _current = self.enter()?;
+        let (function, args): (_, *const c_void) = match kernel {
+            Kernel::Push(args) => (self.push, std::ptr::from_ref(args).cast()),
+            Kernel::Pop(args) => (self.pop, std::ptr::from_ref(args).cast()),
+        };
+        let mut parameters = [args.cast_mut()];
+        let result = unsafe {
+            sys::cuLaunchKernel(
+                function,
+                blocks,
+                1,
+                1,
+                BLOCK_THREADS,
+                1,
+                1,
+                0,
+                cu_stream(stream),
+                parameters.as_mut_ptr(),
+                null_mut(),
+            )
+        };
+        self.check(result, "cuLaunchKernel")
+    }
+}

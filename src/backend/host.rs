@@ -1,0 +1,284 @@
+//! The host backend: streams are threads that run their work in order,
+//! device memory is host memory, and the blocks of one launch run at once on
+//! several threads in varying order. The ring code is the kernels' own source.
+
+mod blocks;
+mod stream;
+
+use std::alloc::{alloc_zeroed, dealloc, Layout};
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::{Backend, DeviceInfo, HostFunction, Kernel, RawEvent, RawStream, StreamId};
+use crate::error::{Error, Result};
+use crate::status::*;
+use crate::sync::lock;
+use blocks::BlockPool;
+use stream::{Completion, Stream, Task};
+
+/// The legacy and per-thread stream sentinels of the CUDA headers.
+const STREAM_LEGACY: usize = 1;
+const STREAM_PER_THREAD: usize = 2;
+
+const ALIGNMENT: usize = 256;
+
+/// Stream ids are unique in the process, as the driver's are.
+static NEXT_STREAM: AtomicU64 = AtomicU64::new(1);
+
+pub(crate) struct Host {
+    info: DeviceInfo,
+    pool: Arc<BlockPool>,
+    streams: Mutex<HashMap<usize, Arc<Stream>>>,
+    default_stream: Arc<Stream>,
+    per_thread: Mutex<HashMap<u64, Arc<Stream>>>,
+    events: Mutex<Events>,
+    heap: Arc<Heap>,
+}
+
+/// All memory given out and not taken back. Stream threads keep it too, so
+/// that work which outlives the context still finds its memory.
+#[derive(Default)]
+pub(crate) struct Heap(Mutex<HashMap<u64, Layout>>);
+
+impl Drop for Heap {
+    fn drop(&mut self) {
+        for (address, layout) in lock(&self.0).drain() {
+            // SAFETY: the address came from alloc_zeroed with this layout, and nobody is left to use it.
+            unsafe { dealloc(address as *mut u8, layout) };
+        }
+    }
+}
+
+/// Events are slots that are reused; each holds its last record.
+#[derive(Default)]
+struct Events {
+    slots: Vec<Option<Option<Arc<Completion>>>>,
+    free: Vec<usize>,
+}
+
+impl Host {
+    pub(crate) fn new() -> Result<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = cores.clamp(3, 8);
+        let heap = Arc::new(Heap::default());
+        let pool = Arc::new(BlockPool::new(workers, Arc::clone(&heap))?);
+        let default_stream = Stream::start(NEXT_STREAM.fetch_add(1, Ordering::Relaxed), Arc::clone(&pool))?;
+        Ok(Self {
+            info: DeviceInfo {
+                name: format!("host ({cores} CPU cores)"),
+                units: workers as u32,
+                block_threads: 1,
+                max_blocks: 2 * workers as u32,
+                driver_version: 0,
+            },
+            pool,
+            streams: Mutex::default(),
+            default_stream,
+            per_thread: Mutex::default(),
+            events: Mutex::default(),
+            heap,
+        })
+    }
+
+    fn start_stream(&self) -> Result<Arc<Stream>> {
+        Stream::start(NEXT_STREAM.fetch_add(1, Ordering::Relaxed), Arc::clone(&self.pool))
+    }
+
+    fn stream(&self, raw: RawStream) -> Result<Arc<Stream>> {
+        match raw as usize {
+            0 | STREAM_LEGACY => Ok(Arc::clone(&self.default_stream)),
+            STREAM_PER_THREAD => {
+                let thread = crate::sync::thread_number();
+                if let Some(stream) = lock(&self.per_thread).get(&thread) {
+                    return Ok(Arc::clone(stream));
+                }
+                let stream = self.start_stream()?;
+                lock(&self.per_thread).insert(thread, Arc::clone(&stream));
+                Ok(stream)
+            }
+            value => lock(&self.streams).get(&value).cloned().ok_or_else(|| unknown_stream(raw)),
+        }
+    }
+
+    fn all_streams(&self) -> Vec<Arc<Stream>> {
+        let mut all = vec![Arc::clone(&self.default_stream)];
+        all.extend(lock(&self.streams).values().cloned());
+        all.extend(lock(&self.per_thread).values().cloned());
+        all
+    }
+
+    /// Waits for all streams, as freeing device memory does on a GPU.
+    fn drain(&self) {
+        for stream in self.all_streams() {
+            stream.drain();
+        }
+    }
+
+    fn take_memory(&self, bytes: usize, status: gmb_status) -> Result<u64> {
+        let full = || Error::new(status, format!("no room for {bytes} bytes of host memory"));
+        let layout = Layout::from_size_align(bytes.max(1), ALIGNMENT).map_err(|_| full())?;
+        // SAFETY: the layout has a size of at least one byte.
+        let address = unsafe { alloc_zeroed(layout) } as u64;
+        if address == 0 {
+            return Err(full());
+        }
+        lock(&self.heap.0).insert(address, layout);
+        Ok(address)
+    }
+
+    fn give_memory(&self, address: u64) -> Result<()> {
+        if !lock(&self.heap.0).contains_key(&address) {
+            return Err(Error::argument(format!("{address:#x} is not the start of memory from this context")));
+        }
+        self.drain();
+        if let Some(layout) = lock(&self.heap.0).remove(&address) {
+            // SAFETY: the address came from alloc_zeroed with this layout and left the map just now.
+            unsafe { dealloc(address as *mut u8, layout) };
+        }
+        Ok(())
+    }
+
+    fn completion(&self, event: RawEvent) -> Option<Arc<Completion>> {
+        lock(&self.events).slots.get(event.0).cloned().flatten().flatten()
+    }
+}
+
+fn unknown_stream(raw: RawStream) -> Error {
+    Error::new(
+        GMB_ERROR_INVALID_STREAM,
+        format!("stream {raw:p} is none of this context's host backend: it was destroyed, or made by another context"),
+    )
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        for stream in self.all_streams() {
+            stream.close();
+        }
+    }
+}
+
+impl Backend for Host {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64> {
+        self.take_memory(bytes, GMB_ERROR_OUT_OF_MEMORY)
+    }
+
+    unsafe fn release(&self, address: u64) -> Result<()> {
+        self.give_memory(address)
+    }
+
+    fn allocate_pinned(&self, bytes: usize) -> Result<u64> {
+        self.take_memory(bytes, GMB_ERROR_OUT_OF_HOST_MEMORY)
+    }
+
+    unsafe fn release_pinned(&self, address: u64) -> Result<()> {
+        self.give_memory(address)
+    }
+
+    fn stream_create(&self) -> Result<RawStream> {
+        let stream = self.start_stream()?;
+        // A value that is neither null nor a sentinel and that nobody may dereference.
+        let raw = (stream.id() as usize) << 4;
+        lock(&self.streams).insert(raw, stream);
+        Ok(raw as *mut c_void)
+    }
+
+    fn stream_destroy(&self, stream: RawStream) -> Result<()> {
+        let stream = lock(&self.streams).remove(&(stream as usize)).ok_or_else(|| unknown_stream(stream))?;
+        stream.close();
+        Ok(())
+    }
+
+    fn stream_id(&self, stream: RawStream) -> Result<StreamId> {
+        Ok(self.stream(stream)?.id())
+    }
+
+    fn stream_query(&self, stream: RawStream) -> Result<bool> {
+        Ok(self.stream(stream)?.is_idle())
+    }
+
+    fn stream_synchronize(&self, stream: RawStream) -> Result<()> {
+        self.stream(stream)?.drain();
+        Ok(())
+    }
+
+    fn host_function(&self, stream: RawStream, function: HostFunction) -> Result<()> {
+        self.stream(stream)?.enqueue(Task::Function(function));
+        Ok(())
+    }
+
+    fn event_create(&self) -> Result<RawEvent> {
+        let mut events = lock(&self.events);
+        let index = match events.free.pop() {
+            Some(index) => index,
+            None => {
+                events.slots.push(None);
+                events.slots.len() - 1
+            }
+        };
+        if let Some(slot) = events.slots.get_mut(index) {
+            *slot = Some(None);
+        }
+        Ok(RawEvent(index))
+    }
+
+    fn event_destroy(&self, event: RawEvent) {
+        let mut events = lock(&self.events);
+        if let Some(slot) = events.slots.get_mut(event.0) {
+            *slot = None;
+            events.free.push(event.0);
+        }
+    }
+
+    fn event_record(&self, event: RawEvent, stream: RawStream) -> Result<()> {
+        let stream = self.stream(stream)?;
+        let completion = Arc::new(Completion::default());
+        // Enqueued under the lock, so that the slot's last record is the last enqueued.
+        let mut events = lock(&self.events);
+        stream.enqueue(Task::Complete(Arc::clone(&completion)));
+        if let Some(Some(slot)) = events.slots.get_mut(event.0) {
+            *slot = Some(completion);
+        }
+        Ok(())
+    }
+
+    fn event_query(&self, event: RawEvent) -> Result<bool> {
+        Ok(self.completion(event).is_none_or(|c| c.is_done()))
+    }
+
+    fn event_synchronize(&self, event: RawEvent) -> Result<()> {
+        if let Some(completion) = self.completion(event) {
+            completion.wait();
+        }
+        Ok(())
+    }
+
+    fn stream_wait(&self, stream: RawStream, event: RawEvent) -> Result<()> {
+        let stream = self.stream(stream)?;
+        if let Some(completion) = self.completion(event).filter(|c| !c.is_done()) {
+            stream.enqueue(Task::Wait(completion));
+        }
+        Ok(())
+    }
+
+    unsafe fn copy(&self, to: u64, from: u64, bytes: usize, stream: RawStream) -> Result<()> {
+        self.stream(stream)?.enqueue(Task::Copy { to, from, bytes });
+        Ok(())
+    }
+
+    unsafe fn fill(&self, to: u64, value: u8, bytes: usize, stream: RawStream) -> Result<()> {
+        self.stream(stream)?.enqueue(Task::Fill { to, value, bytes });
+        Ok(())
+    }
+
+    unsafe fn launch(&self, kernel: &Kernel, blocks: u32, stream: RawStream) -> Result<()> {
+        self.stream(stream)?.enqueue(Task::Launch { kernel: *kernel, blocks });
+        Ok(())
+    }
+}

@@ -1,0 +1,186 @@
+//! The threads on which the blocks of a launch run at once.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+
+use super::Heap;
+use crate::backend::args::{gmb_pop_args, gmb_push_args};
+use crate::backend::Kernel;
+use crate::error::{Error, Result};
+use crate::status::GMB_ERROR_SYSTEM;
+use crate::sync::{lock, wait};
+
+extern "C" {
+    fn gmb_host_push(args: *const gmb_push_args, block: u32, blocks: u32);
+    fn gmb_host_pop(args: *const gmb_pop_args, block: u32, blocks: u32);
+}
+
+/// A launch being worked off by several threads.
+struct Job {
+    kernel: Kernel,
+    blocks: u32,
+    /// Blocks run in the order start, start + step, ... modulo their number.
+    start: u32,
+    step: u32,
+    taken: AtomicU32,
+    done: AtomicU32,
+    gate: Mutex<()>,
+    finished: Condvar,
+}
+
+impl Job {
+    /// Runs blocks until none is left to take.
+    fn help(&self) {
+        loop {
+            let ticket = self.taken.fetch_add(1, Ordering::Relaxed);
+            if ticket >= self.blocks {
+                return;
+            }
+            let block = (u64::from(self.start) + u64::from(ticket) * u64::from(self.step)) % u64::from(self.blocks);
+            run_block(&self.kernel, block as u32, self.blocks);
+            if self.done.fetch_add(1, Ordering::AcqRel) + 1 == self.blocks {
+                let _gate = lock(&self.gate);
+                self.finished.notify_all();
+            }
+        }
+    }
+}
+
+fn run_block(kernel: &Kernel, block: u32, blocks: u32) {
+    // SAFETY: whoever launched the kernel keeps every address in its arguments valid until it is done.
+    unsafe {
+        match kernel {
+            Kernel::Push(args) => gmb_host_push(args, block, blocks),
+            Kernel::Pop(args) => gmb_host_pop(args, block, blocks),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Offers {
+    jobs: VecDeque<Arc<Job>>,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    offers: Mutex<Offers>,
+    offered: Condvar,
+}
+
+pub(super) struct BlockPool {
+    shared: Arc<Shared>,
+    workers: usize,
+    launches: AtomicU64,
+    _heap: Arc<Heap>,
+}
+
+impl BlockPool {
+    pub(super) fn new(workers: usize, heap: Arc<Heap>) -> Result<Self> {
+        // Dropped on a failed spawn, the pool ends the threads that did start.
+        let pool = Self { shared: Arc::default(), workers, launches: AtomicU64::new(0), _heap: heap };
+        for number in 0..workers {
+            let shared = Arc::clone(&pool.shared);
+            std::thread::Builder::new()
+                .name(format!("gmb-block-{number}"))
+                .spawn(move || shared.work())
+                .map_err(|e| Error::new(GMB_ERROR_SYSTEM, format!("no thread for the host backend: {e}")))?;
+        }
+        Ok(pool)
+    }
+
+    /// Runs all blocks of a launch and returns when all are done.
+    pub(super) fn run(&self, kernel: Kernel, blocks: u32) {
+        if blocks <= 1 {
+            run_block(&kernel, 0, 1);
+            return;
+        }
+        let seed = mix(self.launches.fetch_add(1, Ordering::Relaxed));
+        let job = Arc::new(Job {
+            kernel,
+            blocks,
+            start: (seed >> 32) as u32 % blocks,
+            step: step_through(blocks, seed as u32),
+            taken: AtomicU32::new(0),
+            done: AtomicU32::new(0),
+            gate: Mutex::default(),
+            finished: Condvar::new(),
+        });
+        {
+            let mut offers = lock(&self.shared.offers);
+            for _ in 0..self.workers.min(blocks as usize - 1) {
+                offers.jobs.push_back(Arc::clone(&job));
+            }
+        }
+        self.shared.offered.notify_all();
+        job.help();
+        let mut gate = lock(&job.gate);
+        while job.done.load(Ordering::Acquire) < blocks {
+            gate = wait(&job.finished, gate);
+        }
+    }
+}
+
+impl Drop for BlockPool {
+    fn drop(&mut self) {
+        lock(&self.shared.offers).closed = true;
+        self.shared.offered.notify_all();
+    }
+}
+
+impl Shared {
+    fn work(&self) {
+        let mut offers = lock(&self.offers);
+        loop {
+            if let Some(job) = offers.jobs.pop_front() {
+                drop(offers);
+                job.help();
+                drop(job);
+                offers = lock(&self.offers);
+            } else if offers.closed {
+                return;
+            } else {
+                offers = wait(&self.offered, offers);
+            }
+        }
+    }
+}
+
+/// A step below `blocks` that visits every block once.
+fn step_through(blocks: u32, seed: u32) -> u32 {
+    fn gcd(a: u32, b: u32) -> u32 {
+        if b == 0 {
+            a
+        } else {
+            gcd(b, a % b)
+        }
+    }
+    let wish = 1 + seed % blocks;
+    (wish..wish + blocks).find(|&step| gcd(step, blocks) == 1).unwrap_or(1)
+}
+
+/// SplitMix64's finalizer.
+fn mix(n: u64) -> u64 {
+    let mut x = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_visits_every_block_once() {
+        for blocks in 2..40 {
+            for seed in 0..50 {
+                let step = u64::from(step_through(blocks, seed));
+                let seen: std::collections::HashSet<u64> =
+                    (0..u64::from(blocks)).map(|t| (7 + t * step) % u64::from(blocks)).collect();
+                assert_eq!(seen.len(), blocks as usize, "blocks {blocks} step {step}");
+            }
+        }
+    }
+}

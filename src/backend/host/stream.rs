@@ -1,0 +1,142 @@
+//! A stream of the host backend: a queue and the thread that works it off in order.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+
+use super::blocks::BlockPool;
+use crate::backend::{HostFunction, Kernel, StreamId};
+use crate::error::{Error, Result};
+use crate::status::GMB_ERROR_SYSTEM;
+use crate::sync::{lock, wait};
+
+/// One piece of work.
+pub(super) enum Task {
+    Launch { kernel: Kernel, blocks: u32 },
+    Copy { to: u64, from: u64, bytes: usize },
+    Fill { to: u64, value: u8, bytes: usize },
+    Function(HostFunction),
+    Complete(Arc<Completion>),
+    Wait(Arc<Completion>),
+}
+
+/// A point in a stream that others can wait for.
+#[derive(Default)]
+pub(super) struct Completion {
+    done: AtomicBool,
+    gate: Mutex<()>,
+    changed: Condvar,
+}
+
+impl Completion {
+    pub(super) fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire)
+    }
+
+    pub(super) fn wait(&self) {
+        let mut gate = lock(&self.gate);
+        while !self.is_done() {
+            gate = wait(&self.changed, gate);
+        }
+    }
+
+    fn complete(&self) {
+        let _gate = lock(&self.gate);
+        self.done.store(true, Ordering::Release);
+        self.changed.notify_all();
+    }
+}
+
+#[derive(Default)]
+struct Queue {
+    tasks: VecDeque<Task>,
+    running: bool,
+    closed: bool,
+}
+
+pub(super) struct Stream {
+    id: StreamId,
+    queue: Mutex<Queue>,
+    arrived: Condvar,
+    idle: Condvar,
+}
+
+impl Stream {
+    pub(super) fn start(id: StreamId, pool: Arc<BlockPool>) -> Result<Arc<Self>> {
+        let stream =
+            Arc::new(Self { id, queue: Mutex::default(), arrived: Condvar::new(), idle: Condvar::new() });
+        let worker = Arc::clone(&stream);
+        std::thread::Builder::new()
+            .name(format!("gmb-stream-{id}"))
+            .spawn(move || worker.work(&pool))
+            .map_err(|e| Error::new(GMB_ERROR_SYSTEM, format!("no thread for a host stream: {e}")))?;
+        Ok(stream)
+    }
+
+    pub(super) fn id(&self) -> StreamId {
+        self.id
+    }
+
+    pub(super) fn enqueue(&self, task: Task) {
+        lock(&self.queue).tasks.push_back(task);
+        self.arrived.notify_one();
+    }
+
+    /// No more work will come; the thread ends once it has done what is queued.
+    pub(super) fn close(&self) {
+        lock(&self.queue).closed = true;
+        self.arrived.notify_one();
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        let queue = lock(&self.queue);
+        queue.tasks.is_empty() && !queue.running
+    }
+
+    pub(super) fn drain(&self) {
+        let mut queue = lock(&self.queue);
+        while !queue.tasks.is_empty() || queue.running {
+            queue = wait(&self.idle, queue);
+        }
+    }
+
+    fn work(&self, pool: &Arc<BlockPool>) {
+        let mut queue = lock(&self.queue);
+        loop {
+            if let Some(task) = queue.tasks.pop_front() {
+                queue.running = true;
+                drop(queue);
+                run(task, pool);
+                queue = lock(&self.queue);
+                queue.running = false;
+                if queue.tasks.is_empty() {
+                    self.idle.notify_all();
+                }
+            } else if queue.closed {
+                return;
+            } else {
+                queue = wait(&self.arrived, queue);
+            }
+        }
+    }
+}
+
+fn run(task: Task, pool: &Arc<BlockPool>) {
+    match task {
+        Task::Launch { kernel, blocks } => pool.run(kernel, blocks),
+        // SAFETY: whoever enqueued the copy keeps both ranges valid until it is done.
+        Task::Copy { to, from, bytes } => unsafe {
+            std::ptr::copy(from as *const u8, to as *mut u8, bytes);
+        },
+        // SAFETY: whoever enqueued the fill keeps the range valid until it is done.
+        Task::Fill { to, value, bytes } => unsafe {
+            std::ptr::write_bytes(to as *mut u8, value, bytes);
+        },
+        // A panic in a caller's function must not end the stream's thread.
+        Task::Function(function) => {
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(function));
+        }
+        Task::Complete(completion) => completion.complete(),
+        Task::Wait(completion) => completion.wait(),
+    }
+}

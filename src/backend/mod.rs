@@ -1,0 +1,151 @@
+//! What a device must be able to do. [`cuda`] and [`host`] do it; nothing
+//! here knows what a mailbox is.
+//!
+//! Memory addresses are `u64` device addresses; on the host backend they are
+//! host addresses. Streams are raw `CUstream` values, also the caller's own.
+
+pub(crate) mod args;
+pub(crate) mod cuda;
+pub(crate) mod host;
+
+use std::ffi::c_void;
+use std::time::Duration;
+
+use crate::error::Result;
+use args::{gmb_pop_args, gmb_push_args};
+
+/// A stream as it crosses the API: a `CUstream`, or the host backend's own value.
+pub(crate) type RawStream = *mut c_void;
+
+/// Identity of a stream that no later stream takes over. Never zero.
+pub(crate) type StreamId = u64;
+
+/// An event of a backend, opaque to everyone above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RawEvent(pub(crate) usize);
+
+/// One launch: which kernel with which arguments.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kernel {
+    /// Push records into a ring.
+    Push(gmb_push_args),
+    /// Pop records from a ring.
+    Pop(gmb_pop_args),
+}
+
+/// A function to run in stream order on a thread of the backend.
+pub(crate) type HostFunction = Box<dyn FnOnce() + Send>;
+
+/// What is behind a context.
+#[derive(Clone, Debug)]
+pub(crate) struct DeviceInfo {
+    /// The device's marketing name, or the host's description.
+    pub name: String,
+    /// Blocks that run at once at most: multiprocessors, or block threads.
+    pub units: u32,
+    /// Threads in each block of a launch.
+    pub block_threads: u32,
+    /// Most blocks worth launching.
+    pub max_blocks: u32,
+    /// Driver version as CUDA counts it (13000 is 13.0); zero on the host.
+    pub driver_version: u32,
+}
+
+/// A device with streams, events, memory and kernels.
+///
+/// Every method may be called from any thread. None holds a lock of this
+/// library while it is inside a driver call that can block.
+pub(crate) trait Backend: Send + Sync {
+    /// What this is.
+    fn info(&self) -> &DeviceInfo;
+
+    /// Device memory, at least 256-byte aligned.
+    fn allocate(&self, bytes: usize) -> Result<u64>;
+    /// Gives memory back once everything that was enqueued before is done.
+    ///
+    /// # Safety
+    /// `address` came from `allocate` and nothing enqueued later uses it.
+    unsafe fn release(&self, address: u64) -> Result<()>;
+    /// Zeroed host memory that kernels reach at the same address, 256-byte aligned.
+    fn allocate_pinned(&self, bytes: usize) -> Result<u64>;
+    /// Gives pinned memory back.
+    ///
+    /// # Safety
+    /// As for `release`.
+    unsafe fn release_pinned(&self, address: u64) -> Result<()>;
+
+    /// A stream that does not synchronize with the legacy default stream.
+    fn stream_create(&self) -> Result<RawStream>;
+    /// Destroys a stream this backend made; its work still completes.
+    fn stream_destroy(&self, stream: RawStream) -> Result<()>;
+    /// Checks that the stream is of this device and context, and names it.
+    fn stream_id(&self, stream: RawStream) -> Result<StreamId>;
+    /// True when everything enqueued is done.
+    fn stream_query(&self, stream: RawStream) -> Result<bool>;
+    /// Blocks until everything enqueued is done.
+    fn stream_synchronize(&self, stream: RawStream) -> Result<()>;
+    /// Runs a function on another thread after what the stream holds now.
+    fn host_function(&self, stream: RawStream, function: HostFunction) -> Result<()>;
+
+    /// An event without timing.
+    fn event_create(&self) -> Result<RawEvent>;
+    /// Destroys an event; waits that were enqueued on it still hold.
+    fn event_destroy(&self, event: RawEvent);
+    /// Marks the stream's present end.
+    fn event_record(&self, event: RawEvent, stream: RawStream) -> Result<()>;
+    /// True when the last record is reached, or there was none.
+    fn event_query(&self, event: RawEvent) -> Result<bool>;
+    /// Blocks until the last record is reached.
+    fn event_synchronize(&self, event: RawEvent) -> Result<()>;
+    /// Makes later work of the stream wait for the event's last record.
+    fn stream_wait(&self, stream: RawStream, event: RawEvent) -> Result<()>;
+
+    /// Copies between any two of device, pinned and pageable memory, in stream order.
+    ///
+    /// # Safety
+    /// Both ranges stay valid until the copy is done.
+    unsafe fn copy(&self, to: u64, from: u64, bytes: usize, stream: RawStream) -> Result<()>;
+    /// Fills device memory with a byte, in stream order.
+    ///
+    /// # Safety
+    /// The range stays valid until the fill is done.
+    unsafe fn fill(&self, to: u64, value: u8, bytes: usize, stream: RawStream) -> Result<()>;
+    /// Launches a kernel with so many blocks.
+    ///
+    /// # Safety
+    /// Every address in the arguments stays valid until the kernel is done.
+    unsafe fn launch(&self, kernel: &Kernel, blocks: u32, stream: RawStream) -> Result<()>;
+}
+
+/// Calls `ready` until it gives a value or time is up: spins, then yields,
+/// then sleeps. `nudge` runs now and then; its error ends the wait.
+pub(crate) fn wait_until<T>(
+    timeout: Option<Duration>,
+    mut ready: impl FnMut() -> Option<T>,
+    mut nudge: impl FnMut() -> Result<()>,
+) -> Result<Option<T>> {
+    let start = std::time::Instant::now();
+    let mut round: u32 = 0;
+    loop {
+        if let Some(value) = ready() {
+            return Ok(Some(value));
+        }
+        round = round.saturating_add(1);
+        // The clock and the driver are asked rarely: both cost more than a poll.
+        if round % 64 == 0 {
+            if timeout.is_some_and(|limit| start.elapsed() >= limit) {
+                return Ok(None);
+            }
+            nudge()?;
+        } else if timeout == Some(Duration::ZERO) {
+            return Ok(None);
+        }
+        if round < 2048 {
+            std::hint::spin_loop();
+        } else if round < 4096 {
+            std::thread::yield_now();
+        } else {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    }
+}

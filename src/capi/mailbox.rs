@@ -1,0 +1,385 @@
+//! `gmb_mailbox`.
+
+use std::ffi::c_void;
+
+use super::boundary::boundary;
+use super::context::gmb_context;
+use super::stream::{gmb_stream, stream};
+use super::token::gmb_token;
+use super::{check_pointer, optional_token, output, sized, write_info, Sized32, CONTEXTS, MAILBOXES};
+use crate::error::{Error, Result};
+use crate::layout::{gmb_record_header, gmb_result, gmb_ring_header, GMB_MAX_RECORDS};
+use crate::status::*;
+use crate::{Arbitration, Mailbox, MailboxOptions, Pop, Push};
+
+/// Handle of a mailbox: records in a ring in device memory. Zero is null.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct gmb_mailbox {
+    /// Opaque.
+    pub id: u64,
+}
+
+/// Who orders a push and a pop of different streams: `GMB_ARBITRATION_*`.
+#[allow(non_camel_case_types)]
+pub type gmb_arbitration = i32;
+
+/// The library, with events: every outcome is as if all operations ran in the order in which
+/// they were submitted. Pushes and pops still overlap where that makes no difference.
+pub const GMB_ARBITRATION_CPU: gmb_arbitration = 0;
+/// The ring's atomics alone: a pop takes what is published when it runs. Pushes stay ordered
+/// among each other, and so do pops.
+pub const GMB_ARBITRATION_DEVICE: gmb_arbitration = 1;
+
+/// What a push does when the mailbox is full: `GMB_FULL_*`.
+#[allow(non_camel_case_types)]
+pub type gmb_full_policy = i32;
+
+/// Accept what fits and report how much that was.
+pub const GMB_FULL_REJECT: gmb_full_policy = 0;
+
+/// What a mailbox is made with. Start from `GMB_MAILBOX_OPTIONS_INIT`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct gmb_mailbox_options {
+    /// `sizeof(gmb_mailbox_options)`.
+    pub struct_size: u32,
+    /// Largest payload of a record in bytes, at least 1; required.
+    pub payload_bytes: u32,
+    /// Records it holds, a power of two up to `GMB_MAX_RECORDS`; required.
+    pub capacity: u64,
+    /// Who orders pushes against pops; default `GMB_ARBITRATION_CPU`.
+    pub arbitration: gmb_arbitration,
+    /// What a push does when full; default `GMB_FULL_REJECT`.
+    pub full_policy: gmb_full_policy,
+    /// Your id for the producing module; stored in the header.
+    pub producer_id: u32,
+    /// Your id for the consuming module; stored in the header.
+    pub consumer_id: u32,
+    /// Index of the first record; default 0. Indices are 64-bit and may wrap.
+    pub initial_index: u64,
+}
+
+// SAFETY: repr(C), begins with struct_size, integers only.
+unsafe impl Sized32 for gmb_mailbox_options {
+    const NAME: &'static str = "gmb_mailbox_options";
+    const FIRST_SIZE: usize = 40;
+}
+
+/// Records to push. Start from `GMB_PUSH_INIT`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct gmb_push {
+    /// `sizeof(gmb_push)`.
+    pub struct_size: u32,
+    /// Records to push, 1 to `GMB_MAX_RECORDS`; required.
+    pub count: u32,
+    /// Device address of the first record, 16-byte aligned. Each record is read in whole
+    /// 16-byte units. May be null only when `length` is 0 and `lengths` null.
+    pub records: *const c_void,
+    /// Bytes from record to record, a multiple of 16; 0 for dense: the payload size rounded up to 16.
+    pub stride: u64,
+    /// Device address of a length per record, or null to use `length` for all.
+    pub lengths: *const u32,
+    /// Device address of a type per record, or null to use `msg_type` for all.
+    pub types: *const u32,
+    /// Bytes of every record; at most the payload size.
+    pub length: u32,
+    /// Type of every record: yours to define.
+    pub msg_type: u32,
+}
+
+// SAFETY: repr(C), begins with struct_size, integers and raw pointers only.
+unsafe impl Sized32 for gmb_push {
+    const NAME: &'static str = "gmb_push";
+    const FIRST_SIZE: usize = 48;
+}
+
+/// Where popped records go. Start from `GMB_POP_INIT`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct gmb_pop {
+    /// `sizeof(gmb_pop)`.
+    pub struct_size: u32,
+    /// Most records wanted, 1 to `GMB_MAX_RECORDS`; required.
+    pub max: u32,
+    /// Device address for the first record, 16-byte aligned; required. Each record is written
+    /// in whole 16-byte units; bytes past its length are unspecified.
+    pub records: *mut c_void,
+    /// Bytes from record to record, a multiple of 16; 0 for dense: the payload size rounded up to 16.
+    pub stride: u64,
+    /// Device address for a header per record (index, length, type), 16-byte aligned, or null.
+    pub headers: *mut gmb_record_header,
+}
+
+// SAFETY: repr(C), begins with struct_size, integers and raw pointers only.
+unsafe impl Sized32 for gmb_pop {
+    const NAME: &'static str = "gmb_pop";
+    const FIRST_SIZE: usize = 32;
+}
+
+/// A mailbox's shape, and its counts at one moment.
+#[repr(C)]
+#[derive(Clone, Copy)]
+#[allow(non_camel_case_types)]
+pub struct gmb_mailbox_info {
+    /// Records it holds.
+    pub capacity: u64,
+    /// Largest payload in bytes.
+    pub payload_bytes: u32,
+    /// Bytes from slot to slot.
+    pub slot_stride: u32,
+    /// Device address of the header; the slots follow it.
+    pub ring: *mut gmb_ring_header,
+    /// Bytes of header and slots.
+    pub ring_bytes: u64,
+    /// Index after the last record published.
+    pub published: u64,
+    /// Index after the last record released by the reader.
+    pub released: u64,
+    /// Records that pushes had to refuse.
+    pub rejected: u64,
+    /// Pops that found nothing.
+    pub empty_pops: u64,
+    /// Most records that lay in the ring at once.
+    pub high_water: u64,
+}
+
+fn arbitration(value: gmb_arbitration) -> Result<Arbitration> {
+    match value {
+        GMB_ARBITRATION_CPU => Ok(Arbitration::Cpu),
+        GMB_ARBITRATION_DEVICE => Ok(Arbitration::Device),
+        _ => Err(Error::argument(format!("arbitration {value} is none of GMB_ARBITRATION_CPU, _DEVICE"))),
+    }
+}
+
+/// Makes a mailbox in the context's device memory.
+///
+/// The caller owns it and ends it with `gmb_mailbox_destroy`. Blocks until it is ready; thread-safe.
+///
+/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT` (capacity no
+/// power of two, no payload, unknown policy), `_OVERFLOW`, `_OUT_OF_MEMORY`, `_OUT_OF_HOST_MEMORY`, `_DEVICE_LOST`.
+#[no_mangle]
+pub extern "C" fn gmb_mailbox_create(
+    context: gmb_context,
+    options: *const gmb_mailbox_options,
+    mailbox: *mut gmb_mailbox,
+) -> gmb_status {
+    boundary(|| {
+        let out = output(mailbox, "mailbox")?;
+        let options = sized(options, "options")?;
+        if options.full_policy != GMB_FULL_REJECT {
+            return Err(Error::argument(format!("full_policy {} is none of GMB_FULL_*", options.full_policy)));
+        }
+        let wanted = MailboxOptions {
+            capacity: options.capacity,
+            payload_bytes: options.payload_bytes,
+            producer_id: options.producer_id,
+            consumer_id: options.consumer_id,
+            arbitration: arbitration(options.arbitration)?,
+            initial_index: options.initial_index,
+        };
+        let context = CONTEXTS.get(context.id)?;
+        out.write(gmb_mailbox { id: MAILBOXES.insert(Mailbox::new(&context, &wanted)?)? });
+        Ok(())
+    })
+}
+
+/// Ends a mailbox. Blocks until its own operations are done; records in it are dropped.
+/// Safe while other threads are inside calls on it. Errors: `GMB_ERROR_INVALID_HANDLE`.
+#[no_mangle]
+pub extern "C" fn gmb_mailbox_destroy(mailbox: gmb_mailbox) -> gmb_status {
+    boundary(|| MAILBOXES.remove(mailbox.id))
+}
+
+/// A mailbox's shape and counts. `info_size` is `sizeof(gmb_mailbox_info)`. Copies the header
+/// to the host and blocks for that, not for operations under way. Thread-safe.
+/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_DEVICE_LOST`.
+#[no_mangle]
+pub extern "C" fn gmb_mailbox_get_info(
+    mailbox: gmb_mailbox,
+    info: *mut gmb_mailbox_info,
+    info_size: usize,
+) -> gmb_status {
+    boundary(|| {
+        let known = MAILBOXES.get(mailbox.id)?.info()?;
+        let value = gmb_mailbox_info {
+            capacity: known.capacity,
+            payload_bytes: known.payload_bytes,
+            slot_stride: known.slot_stride,
+            ring: known.ring as *mut gmb_ring_header,
+            ring_bytes: known.ring_bytes,
+            published: known.published,
+            released: known.released,
+            rejected: known.rejected,
+            empty_pops: known.empty_pops,
+            high_water: known.high_water,
+        };
+        write_info(info, info_size, value)
+    })
+}
+
+/// Pushes records on a stream, in one launch: accepts the first so many that fit.
+///
+/// The source memory must stay valid and unwritten until the operation is done. Does not wait
+/// for room and does not block beyond the launch. Ordered after the stream's work and after
+/// the mailbox's earlier pushes, whatever their streams; against pops as its arbitration says.
+/// `token` may be zero; else its result is the count accepted. A length in `lengths` above the
+/// payload size or stride ends the push before that record with status `GMB_ERROR_BAD_LENGTH`.
+/// Thread-safe.
+///
+/// Errors, with nothing pushed and the token as before: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`,
+/// `_STRUCT_SIZE`, `_ZERO_COUNT`, `_MISALIGNED`, `_OVERLAP`, `_OVERFLOW`, `_BAD_LENGTH`,
+/// `_INVALID_ARGUMENT`, `_INVALID_STREAM`, `_BUSY` (token), `_DEVICE_LOST`, `_DRIVER`.
+/// In the result: `GMB_ERROR_BAD_LENGTH`, `_BAD_MAGIC`, `_BAD_VERSION`, `_ORDER_VIOLATION`.
+#[no_mangle]
+pub extern "C" fn gmb_mailbox_push(
+    mailbox: gmb_mailbox,
+    push: *const gmb_push,
+    stream: gmb_stream,
+    token: gmb_token,
+) -> gmb_status {
+    boundary(|| {
+        let mailbox = MAILBOXES.get(mailbox.id)?;
+        let push = sized(push, "push")?;
+        let token = optional_token(token.id)?;
+        let push = Push {
+            count: push.count,
+            records: push.records as u64,
+            stride: push.stride,
+            lengths: push.lengths as u64,
+            types: push.types as u64,
+            length: push.length,
+            msg_type: push.msg_type,
+        };
+        // SAFETY: that the memory stays valid is the caller's contract.
+        unsafe { mailbox.push(&push, self::stream(stream), token.as_deref()) }
+    })
+}
+
+/// Pops up to `max` records on a stream, in one launch. The result of `token` is the count
+/// popped; it is ready only when the records are in the output.
+///
+/// The output memory must stay valid and otherwise unused until the operation is done. Does
+/// not block beyond the launch. Ordered as `gmb_mailbox_push` is. `token` may be zero: then
+/// nobody learns the count. Thread-safe.
+///
+/// Errors, with nothing popped and the token as before: as for `gmb_mailbox_push`.
+/// In the result: `GMB_ERROR_CORRUPT`, `_BAD_MAGIC`, `_BAD_VERSION`, `_ORDER_VIOLATION`.
+#[no_mangle]
+pub extern "C" fn gmb_mailbox_pop(
+    mailbox: gmb_mailbox,
+    pop: *const gmb_pop,
+    stream: gmb_stream,
+    token: gmb_token,
+) -> gmb_status {
+    boundary(|| {
+        let mailbox = MAILBOXES.get(mailbox.id)?;
+        let pop = sized(pop, "pop")?;
+        let token = optional_token(token.id)?;
+        let pop = Pop {
+            max: pop.max,
+            records: pop.records as u64,
+            stride: pop.stride,
+            headers: pop.headers as u64,
+        };
+        // SAFETY: that the memory stays valid is the caller's contract.
+        unsafe { mailbox.pop(&pop, self::stream(stream), token.as_deref()) }
+    })
+}
+
+fn host_slice<'a, T>(pointer: *const T, count: usize, name: &str) -> Result<&'a [T]> {
+    check_pointer(pointer, name)?;
+    // SAFETY: not null and aligned; that it holds `count` elements is the caller's contract.
+    Ok(unsafe { std::slice::from_raw_parts(pointer, count) })
+}
+
+fn host_bytes(count: usize, stride: u64, name: &str) -> Result<usize> {
+    (count as u64)
+        .checked_mul(stride)
+        .filter(|&bytes| bytes <= isize::MAX as u64)
+        .map(|bytes| bytes as usize)
+        .ok_or_else(|| Error::new(GMB_ERROR_OVERFLOW, format!("{name}: {count} rows of {stride} bytes")))
+}
+
+fn host_count(count: u32, name: &str) -> Result<usize> {
+    match count {
+        0 => Err(Error::new(GMB_ERROR_ZERO_COUNT, format!("{name} is 0: nothing to do"))),
+        _ if count > GMB_MAX_RECORDS => {
+            Err(Error::new(GMB_ERROR_OVERFLOW, format!("{name} {count} exceeds {GMB_MAX_RECORDS}")))
+        }
+        _ => Ok(count as usize),
+    }
+}
+
+/// Copies records from host memory, pushes them and blocks until it is done: for tests,
+/// set-up and tools. The fast path is `gmb_mailbox_push`.
+///
+/// Record `i` is the first `lengths[i]` bytes of row `i`; rows are `stride` bytes apart and all
+/// of `count * stride` bytes must be readable. `types` may be null: all zero. All arrays are
+/// host memory and are not used after the call. Thread-safe.
+///
+/// Errors, with nothing pushed: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW`,
+/// `_BAD_LENGTH`, `_OUT_OF_MEMORY`, `_DEVICE_LOST`. In the result: as for `gmb_mailbox_push`.
+#[no_mangle]
+pub extern "C" fn gmb_mailbox_push_from_host_blocking(
+    mailbox: gmb_mailbox,
+    count: u32,
+    records: *const c_void,
+    stride: u64,
+    lengths: *const u32,
+    types: *const u32,
+    result: *mut gmb_result,
+) -> gmb_status {
+    boundary(|| {
+        let mailbox = MAILBOXES.get(mailbox.id)?;
+        let out = output(result, "result")?;
+        let count = host_count(count, "count")?;
+        let rows = host_slice(records.cast::<u8>(), host_bytes(count, stride, "records")?, "records")?;
+        let lengths = host_slice(lengths, count, "lengths")?;
+        let types = if types.is_null() { &[] } else { host_slice(types, count, "types")? };
+        out.write(mailbox.push_from_host_blocking(rows, stride as usize, lengths, types)?);
+        Ok(())
+    })
+}
+
+/// Pops up to `max` records, blocks until it is done and copies them to host memory: for
+/// tests, set-up and tools. The fast path is `gmb_mailbox_pop`.
+///
+/// Record `i` goes to the start of row `i`; rows are `stride` bytes apart, at least the payload
+/// size, and all of `max * stride` bytes must be writable. `headers` receives `max` headers at
+/// most; only the first `result->count` are written. Thread-safe.
+///
+/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW`, `_INVALID_ARGUMENT`,
+/// `_OUT_OF_MEMORY`, `_DEVICE_LOST`. In the result: as for `gmb_mailbox_pop`.
+#[no_mangle]
+pub extern "C" fn gmb_mailbox_pop_to_host_blocking(
+    mailbox: gmb_mailbox,
+    max: u32,
+    records: *mut c_void,
+    stride: u64,
+    headers: *mut gmb_record_header,
+    result: *mut gmb_result,
+) -> gmb_status {
+    boundary(|| {
+        let mailbox = MAILBOXES.get(mailbox.id)?;
+        let out = output(result, "result")?;
+        let max = host_count(max, "max")?;
+        let bytes = host_bytes(max, stride, "records")?;
+        check_pointer(records.cast::<u8>(), "records")?;
+        check_pointer(headers, "headers")?;
+        // SAFETY: not null and aligned; that they are this large and ours to write is the caller's contract.
+        let (rows, headers) = unsafe {
+            (
+                std::slice::from_raw_parts_mut(records.cast::<u8>(), bytes),
+                std::slice::from_raw_parts_mut(headers, max),
+            )
+        };
+        out.write(mailbox.pop_to_host_blocking(rows, stride as usize, headers)?);
+        Ok(())
+    })
+}

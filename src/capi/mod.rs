@@ -1,0 +1,104 @@
+//! The C ABI: every function checks its arguments, calls the safe API and
+//! turns the outcome into a code. No logic lives here.
+//!
+//! cbindgen writes `include/gpumailbox.h` from these files.
+
+pub mod context;
+pub mod mailbox;
+pub mod memory;
+pub mod status;
+pub mod stream;
+pub mod token;
+
+mod boundary;
+
+use std::mem::{align_of, size_of};
+
+use crate::error::{Error, Result};
+use crate::handle::{Pinned, Table};
+use crate::status::*;
+use crate::{Context, Mailbox, Token};
+
+static CONTEXTS: Table<Context> = Table::new(1, "context");
+static MAILBOXES: Table<Mailbox> = Table::new(2, "mailbox");
+static TOKENS: Table<Token> = Table::new(3, "token");
+
+/// Largest options struct that will ever be: a bigger `struct_size` is garbage.
+const LARGEST_OPTIONS: usize = 4096;
+
+/// A struct whose first field is `struct_size`; all zeros is its default.
+///
+/// # Safety
+/// `repr(C)`, begins with the `u32` size, and any bit pattern is valid.
+unsafe trait Sized32: Copy {
+    /// Its name in C.
+    const NAME: &'static str;
+    /// Its size when it was first published.
+    const FIRST_SIZE: usize;
+}
+
+/// A pointer that may be written through.
+fn output<'a, T>(pointer: *mut T, name: &str) -> Result<&'a mut std::mem::MaybeUninit<T>> {
+    check_pointer(pointer, name)?;
+    // SAFETY: not null and aligned; that it is writable is the caller's contract.
+    Ok(unsafe { &mut *pointer.cast() })
+}
+
+fn check_pointer<T>(pointer: *const T, name: &str) -> Result<()> {
+    if pointer.is_null() {
+        return Err(Error::new(GMB_ERROR_NULL_POINTER, format!("{name} is null")));
+    }
+    if pointer as usize % align_of::<T>() != 0 {
+        return Err(Error::new(
+            GMB_ERROR_MISALIGNED,
+            format!("{name} at {pointer:p} is not aligned to {} bytes", align_of::<T>()),
+        ));
+    }
+    Ok(())
+}
+
+/// Reads a sized struct of this or another version of the library: missing
+/// fields take their default, unknown ones must be zero.
+fn sized<T: Sized32>(pointer: *const T, name: &str) -> Result<T> {
+    check_pointer(pointer, name)?;
+    // SAFETY: not null and aligned; the struct begins with its size.
+    let told = unsafe { pointer.cast::<u32>().read() } as usize;
+    let bad = |why: &str| Error::new(GMB_ERROR_STRUCT_SIZE, format!("{name}: struct_size {told} {why}"));
+    if !(T::FIRST_SIZE..=LARGEST_OPTIONS).contains(&told) {
+        return Err(bad(&format!("is no size of {}: initialize it with its _INIT macro", T::NAME)));
+    }
+    let mut value = std::mem::MaybeUninit::<T>::zeroed();
+    // SAFETY: the caller's struct has `told` bytes; all bit patterns of T are valid.
+    unsafe {
+        let bytes = std::slice::from_raw_parts(pointer.cast::<u8>(), told);
+        if bytes.iter().skip(size_of::<T>()).any(|&byte| byte != 0) {
+            return Err(bad("is of a newer library, and fields unknown here are set"));
+        }
+        let known = told.min(size_of::<T>());
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), value.as_mut_ptr().cast(), known);
+        Ok(value.assume_init())
+    }
+}
+
+/// Writes as much of an output struct as the caller has room for.
+fn write_info<T: Copy>(info: *mut T, info_size: usize, value: T) -> Result<()> {
+    check_pointer(info, "info")?;
+    if info_size == 0 || info_size > LARGEST_OPTIONS {
+        return Err(Error::new(GMB_ERROR_STRUCT_SIZE, format!("info_size {info_size}: pass the struct's sizeof")));
+    }
+    // SAFETY: the caller has `info_size` writable bytes; bytes beyond what is known become zero.
+    unsafe {
+        std::ptr::write_bytes(info.cast::<u8>(), 0, info_size);
+        let from = std::ptr::from_ref(&value).cast::<u8>();
+        std::ptr::copy_nonoverlapping(from, info.cast(), info_size.min(size_of::<T>()));
+    }
+    Ok(())
+}
+
+/// A token that may be absent.
+fn optional_token(id: u64) -> Result<Option<Pinned<Token>>> {
+    if id == 0 {
+        return Ok(None);
+    }
+    TOKENS.get(id).map(Some)
+}

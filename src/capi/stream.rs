@@ -1,0 +1,85 @@
+//! `gmb_stream`.
+
+use std::ffi::c_void;
+
+use super::boundary::{boundary, boundary_status};
+use super::context::gmb_context;
+use super::{output, CONTEXTS};
+use crate::error::Error;
+use crate::status::*;
+use crate::Stream;
+
+/// What CUDA's own stream types point to.
+#[allow(non_camel_case_types)]
+pub struct CUstream_st {
+    _opaque: [u8; 0],
+}
+
+/// Any stream: a `CUstream` or `cudaStream_t` as it is, a CUDA sentinel (null is the legacy
+/// default stream), or one from `gmb_stream_create`. On the host backend only the library's
+/// own streams and the sentinels; never dereference it.
+#[allow(non_camel_case_types)]
+pub type gmb_stream = *mut CUstream_st;
+
+/// A function to run in stream order. It must not call CUDA and must not throw.
+#[allow(non_camel_case_types)]
+pub type gmb_host_function = Option<extern "C" fn(argument: *mut c_void)>;
+
+pub(super) fn stream(raw: gmb_stream) -> Stream {
+    Stream::from_raw(raw.cast())
+}
+
+/// Makes a stream that does not synchronize with the legacy default stream.
+/// The caller owns it and ends it with `gmb_stream_destroy`. Thread-safe.
+/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_DEVICE_LOST`, `_DRIVER`, `_SYSTEM`.
+#[no_mangle]
+pub extern "C" fn gmb_stream_create(context: gmb_context, stream: *mut gmb_stream) -> gmb_status {
+    boundary(|| {
+        let out = output(stream, "stream")?;
+        out.write(CONTEXTS.get(context.id)?.create_stream()?.raw().cast());
+        Ok(())
+    })
+}
+
+/// Destroys a stream from `gmb_stream_create`. Does not block; its work still completes. Thread-safe.
+/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_STREAM`, `_DEVICE_LOST`, `_DRIVER`.
+#[no_mangle]
+pub extern "C" fn gmb_stream_destroy(context: gmb_context, stream: gmb_stream) -> gmb_status {
+    boundary(|| CONTEXTS.get(context.id)?.destroy_stream(self::stream(stream)))
+}
+
+/// `GMB_OK` when everything enqueued on the stream is done, else `GMB_NOT_READY`.
+/// Never blocks; thread-safe. Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_STREAM`, `_DEVICE_LOST`, `_DRIVER`.
+#[no_mangle]
+pub extern "C" fn gmb_stream_query(context: gmb_context, stream: gmb_stream) -> gmb_status {
+    boundary_status(|| {
+        let idle = CONTEXTS.get(context.id)?.is_idle(self::stream(stream))?;
+        Ok(if idle { GMB_OK } else { GMB_NOT_READY })
+    })
+}
+
+/// Blocks the calling thread until everything enqueued on the stream is done. Thread-safe.
+/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_STREAM`, `_DEVICE_LOST`, `_DRIVER`.
+#[no_mangle]
+pub extern "C" fn gmb_stream_synchronize(context: gmb_context, stream: gmb_stream) -> gmb_status {
+    boundary(|| CONTEXTS.get(context.id)?.synchronize(self::stream(stream)))
+}
+
+/// Runs `function(argument)` once on another thread, after what the stream holds now; later work
+/// of the stream waits for it. The function must not call CUDA, wait for a stream's work, or throw.
+/// `argument` must stay valid until then. Does not block; thread-safe.
+/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_STREAM`, `_DEVICE_LOST`, `_DRIVER`.
+#[no_mangle]
+pub extern "C" fn gmb_stream_host_function(
+    context: gmb_context,
+    stream: gmb_stream,
+    function: gmb_host_function,
+    argument: *mut c_void,
+) -> gmb_status {
+    boundary(|| {
+        let function = function.ok_or_else(|| Error::new(GMB_ERROR_NULL_POINTER, "function is null"))?;
+        let argument = argument as usize;
+        let context = CONTEXTS.get(context.id)?;
+        context.run_in_order(self::stream(stream), move || function(argument as *mut c_void))
+    })
+}

@@ -1,0 +1,204 @@
+//! A context: one device, one backend.
+
+use std::sync::Arc;
+
+use crate::backend::cuda::Cuda;
+use crate::backend::host::Host;
+use crate::backend::{Backend, RawEvent, RawStream};
+use crate::error::{Error, Result};
+use crate::results::ResultPool;
+use crate::status::*;
+use crate::stream::Stream;
+use crate::sync::{check_fork, watch_for_fork};
+
+/// Which device family runs the mailboxes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BackendKind {
+    /// CUDA, or the host when there is no driver library or no device.
+    /// `GMB_BACKEND=host|cuda` in the environment decides instead.
+    #[default]
+    Auto,
+    /// An NVIDIA GPU through its driver.
+    Cuda,
+    /// Threads and memory of this machine.
+    Host,
+}
+
+/// What a context is made with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ContextOptions {
+    /// Backend wanted.
+    pub backend: BackendKind,
+    /// CUDA ordinal of the device; must be 0 on the host backend.
+    pub device: u32,
+}
+
+/// What is behind a context.
+#[derive(Clone, Debug)]
+pub struct ContextInfo {
+    /// The backend in use: never `Auto`.
+    pub backend: BackendKind,
+    /// CUDA ordinal of the device.
+    pub device: u32,
+    /// The device's name.
+    pub name: String,
+    /// Multiprocessors, or block threads of the host backend.
+    pub multiprocessors: u32,
+    /// Driver version as CUDA counts it (13000 is 13.0); zero on the host.
+    pub driver_version: u32,
+}
+
+/// One device, one backend. Clones share it; it ends with its last user.
+///
+/// ```
+/// use gpumailbox::{BackendKind, Context, ContextOptions};
+///
+/// let context = Context::new(&ContextOptions { backend: BackendKind::Host, device: 0 })?;
+/// assert_eq!(context.info().backend, BackendKind::Host);
+/// # Ok::<(), gpumailbox::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Context {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    kind: BackendKind,
+    device: u32,
+    // Before the backend: its memory goes back while the backend still lives.
+    results: ResultPool,
+    /// The library's own stream, for what no caller's stream should wait for.
+    service: RawStream,
+    backend: Box<dyn Backend>,
+}
+
+// SAFETY: the stream is a name; the backend checks it at every use.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let _ = self.backend.stream_destroy(self.service);
+        self.results.release_all(self.backend.as_ref());
+    }
+}
+
+impl Context {
+    /// Opens a device. On CUDA this retains the primary context, which
+    /// PyTorch, CuPy and the CUDA runtime use too, and loads all kernels.
+    ///
+    /// # Errors
+    /// `NO_DRIVER`, `NO_DEVICE`, `STUB_DRIVER`, `DRIVER_TOO_OLD`, `NO_KERNELS`,
+    /// `INVALID_DEVICE`, `INVALID_ARGUMENT` (a bad `GMB_BACKEND`), `SYSTEM`.
+    pub fn new(options: &ContextOptions) -> Result<Self> {
+        check_fork()?;
+        watch_for_fork();
+        let kind = match options.backend {
+            BackendKind::Auto => backend_from_environment()?,
+            kind => kind,
+        };
+        let (kind, backend): (_, Box<dyn Backend>) = match kind {
+            BackendKind::Host => (BackendKind::Host, host(options.device)?),
+            BackendKind::Cuda => (BackendKind::Cuda, Box::new(Cuda::new(options.device)?)),
+            BackendKind::Auto => match Cuda::new(options.device) {
+                Ok(cuda) => (BackendKind::Cuda, Box::new(cuda)),
+                Err(e) if [GMB_ERROR_NO_DRIVER, GMB_ERROR_NO_DEVICE].contains(&e.status()) => {
+                    (BackendKind::Host, host(options.device)?)
+                }
+                Err(e) => return Err(e),
+            },
+        };
+        let service = backend.stream_create()?;
+        let results = ResultPool::default();
+        Ok(Self { shared: Arc::new(Shared { kind, device: options.device, results, service, backend }) })
+    }
+
+    /// What is behind this context.
+    pub fn info(&self) -> ContextInfo {
+        let info = self.backend().info();
+        ContextInfo {
+            backend: self.shared.kind,
+            device: self.shared.device,
+            name: info.name.clone(),
+            multiprocessors: info.units,
+            driver_version: info.driver_version,
+        }
+    }
+
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        self.shared.backend.as_ref()
+    }
+
+    pub(crate) fn service(&self) -> RawStream {
+        self.shared.service
+    }
+
+    pub(crate) fn results(&self) -> &ResultPool {
+        &self.shared.results
+    }
+
+    /// True when both are the same context.
+    pub(crate) fn is(&self, other: &Context) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("backend", &self.shared.kind).field("device", &self.shared.device).finish()
+    }
+}
+
+fn host(device: u32) -> Result<Box<dyn Backend>> {
+    if device != 0 {
+        return Err(Error::new(
+            GMB_ERROR_INVALID_DEVICE,
+            format!("device {device}: the host backend has device 0 only"),
+        ));
+    }
+    Ok(Box::new(Host::new()?))
+}
+
+fn backend_from_environment() -> Result<BackendKind> {
+    match std::env::var("GMB_BACKEND").as_deref() {
+        Err(_) | Ok("" | "auto") => Ok(BackendKind::Auto),
+        Ok("host") => Ok(BackendKind::Host),
+        Ok("cuda") => Ok(BackendKind::Cuda),
+        Ok(other) => Err(Error::argument(format!("GMB_BACKEND is {other:?}: use auto, host or cuda"))),
+    }
+}
+
+/// An event of a context, destroyed with its last user.
+pub(crate) struct Event {
+    context: Context,
+    raw: RawEvent,
+}
+
+impl Event {
+    pub(crate) fn new(context: &Context) -> Result<Self> {
+        Ok(Self { context: context.clone(), raw: context.backend().event_create()? })
+    }
+
+    pub(crate) fn record(&self, stream: Stream) -> Result<()> {
+        self.context.backend().event_record(self.raw, stream.raw())
+    }
+
+    pub(crate) fn make_wait(&self, stream: Stream) -> Result<()> {
+        self.context.backend().stream_wait(stream.raw(), self.raw)
+    }
+
+    pub(crate) fn query(&self) -> Result<bool> {
+        self.context.backend().event_query(self.raw)
+    }
+
+    pub(crate) fn synchronize(&self) -> Result<()> {
+        self.context.backend().event_synchronize(self.raw)
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        self.context.backend().event_destroy(self.raw);
+    }
+}

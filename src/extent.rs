@@ -1,0 +1,51 @@
+//! Ranges of addresses: sizes that must not overflow, ranges that must not overlap.
+
+use crate::error::{Error, Result};
+use crate::status::*;
+
+/// A named range of addresses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extent {
+    name: &'static str,
+    start: u64,
+    end: u64,
+}
+
+impl Extent {
+    /// A range known to be good.
+    pub(crate) fn whole(name: &'static str, start: u64, bytes: u64) -> Self {
+        Self { name, start, end: start.saturating_add(bytes) }
+    }
+
+    /// `count` elements of `bytes` each.
+    pub(crate) fn array(name: &'static str, start: u64, count: u32, bytes: u64) -> Result<Self> {
+        Self::rows(name, start, count, bytes, bytes)
+    }
+
+    /// `count` rows of `used` bytes, `stride` bytes apart.
+    pub(crate) fn rows(name: &'static str, start: u64, count: u32, stride: u64, used: u64) -> Result<Self> {
+        let end = u64::from(count)
+            .checked_sub(1)
+            .and_then(|steps| steps.checked_mul(stride))
+            .and_then(|bytes| bytes.checked_add(used.checked_next_multiple_of(16)?))
+            .and_then(|bytes| start.checked_add(bytes));
+        match end {
+            Some(end) => Ok(Self { name, start, end }),
+            None => Err(Error::new(
+                GMB_ERROR_OVERFLOW,
+                format!("{name}: {count} rows {stride} bytes apart exceed the address space"),
+            )),
+        }
+    }
+}
+
+/// Fails when two ranges share a byte.
+pub(crate) fn check_disjoint(a: &Extent, b: &Extent) -> Result<()> {
+    if a.start < b.end && b.start < a.end {
+        return Err(Error::new(
+            GMB_ERROR_OVERLAP,
+            format!("{} at {:#x} overlaps {} at {:#x}", b.name, b.start, a.name, a.start),
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! Pushing from and popping to host memory: convenient, blocking and slow.
+//! Each call copies through a staging buffer and waits for it.
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::layout::{gmb_record_header, gmb_result, GMB_RESULT_PARTIAL};
+use crate::mailbox::{Mailbox, Pop, Push};
+use crate::memory::DeviceBuffer;
+use crate::results::{After, Token};
+use crate::status::*;
+use crate::stream::OwnedStream;
+use crate::sync::lock;
+
+/// What the blocking calls of one mailbox keep from call to call.
+pub(crate) struct Staging {
+    stream: OwnedStream,
+    token: Token,
+    buffer: DeviceBuffer,
+}
+
+impl Staging {
+    fn new(context: &Context, bytes: usize) -> Result<Self> {
+        Ok(Self { stream: context.stream()?, token: Token::new(context)?, buffer: context.device_buffer(bytes)? })
+    }
+}
+
+impl Mailbox {
+    /// Copies records from host memory, pushes them and waits for the outcome.
+    /// For tests, set-up and tools: the fast path is [`Mailbox::push`].
+    ///
+    /// Record `i` is the first `lengths[i]` bytes of the `i`-th row of
+    /// `stride` bytes. `types` is empty (all zero) or as long as `lengths`.
+    ///
+    /// # Errors
+    /// `ZERO_COUNT`, `INVALID_ARGUMENT`, `BAD_LENGTH`, `OVERFLOW`, and those of [`Mailbox::push`].
+    pub fn push_from_host_blocking(
+        &self,
+        rows: &[u8],
+        stride: usize,
+        lengths: &[u32],
+        types: &[u32],
+    ) -> Result<gmb_result> {
+        let (count, row) = (lengths.len().min(self.capacity() as usize), self.row_bytes() as usize);
+        if lengths.is_empty() {
+            return Err(Error::new(GMB_ERROR_ZERO_COUNT, "no record to push"));
+        }
+        if !types.is_empty() && types.len() != lengths.len() {
+            return Err(Error::argument(format!("{} types for {} records", types.len(), lengths.len())));
+        }
+        let limit = stride.min(self.payload_bytes() as usize);
+        if let Some(bad) = lengths.iter().position(|&length| length as usize > limit) {
+            return Err(Error::new(
+                GMB_ERROR_BAD_LENGTH,
+                format!("record {bad} has length {}: the payload size or stride allows {limit}", lengths[bad]),
+            ));
+        }
+        let mut packed = vec![0u8; count * row];
+        for (i, (&length, to)) in lengths.iter().zip(packed.chunks_exact_mut(row)).enumerate() {
+            let from = i.checked_mul(stride).and_then(|start| rows.get(start..start.checked_add(length as usize)?));
+            let Some(from) = from else {
+                return Err(Error::argument(format!("record {i} lies beyond the {} bytes of rows", rows.len())));
+            };
+            to[..from.len()].copy_from_slice(from);
+        }
+        let (lengths_at, types_at) = (packed.len(), packed.len() + 4 * count);
+        packed.extend(lengths[..count].iter().flat_map(|n| n.to_ne_bytes()));
+        packed.extend(types.iter().take(count).flat_map(|n| n.to_ne_bytes()));
+        let mut result = self.with_staging(packed.len(), |staging| {
+            let (base, stream) = (staging.buffer.address(), staging.stream.get());
+            let push = Push {
+                count: count as u32,
+                records: base,
+                lengths: base + lengths_at as u64,
+                types: if types.is_empty() { 0 } else { base + types_at as u64 },
+                ..Push::default()
+            };
+            // SAFETY: the staging buffer is ours, large enough, and waited for before it is used again.
+            unsafe {
+                self.context().copy(base, packed.as_ptr() as u64, packed.len(), stream)?;
+                self.push(&push, stream, Some(&staging.token))?;
+            }
+            self.context().synchronize(stream)?;
+            staging.token.wait(After::Submission, None)
+        })?;
+        if (result.count as usize) < lengths.len() {
+            result.flags |= GMB_RESULT_PARTIAL;
+        }
+        Ok(result)
+    }
+
+    /// Pops up to `headers.len()` records, waits, and copies them to host
+    /// memory. For tests, set-up and tools: the fast path is [`Mailbox::pop`].
+    ///
+    /// The `i`-th record goes to the start of the `i`-th row of `stride`
+    /// bytes; bytes past its length are left as they were.
+    ///
+    /// # Errors
+    /// `ZERO_COUNT`, `INVALID_ARGUMENT`, and those of [`Mailbox::pop`].
+    pub fn pop_to_host_blocking(
+        &self,
+        rows: &mut [u8],
+        stride: usize,
+        headers: &mut [gmb_record_header],
+    ) -> Result<gmb_result> {
+        let (max, row) = (headers.len().min(self.capacity() as usize), self.row_bytes() as usize);
+        if headers.is_empty() {
+            return Err(Error::new(GMB_ERROR_ZERO_COUNT, "max is 0: nothing to do"));
+        }
+        let payload = self.payload_bytes() as usize;
+        if stride < payload {
+            return Err(Error::argument(format!("stride {stride} is less than the payload size {payload}")));
+        }
+        let needed = (max - 1).checked_mul(stride).and_then(|bytes| bytes.checked_add(payload));
+        if needed.is_none_or(|needed| rows.len() < needed) {
+            return Err(Error::argument(format!("{} bytes do not hold {max} rows of {stride}", rows.len())));
+        }
+        let record_bytes = max * row;
+        let mut staged = vec![0u8; record_bytes];
+        let result = self.with_staging(record_bytes + max * 16, |staging| {
+            let (base, stream) = (staging.buffer.address(), staging.stream.get());
+            let headers_at = base + record_bytes as u64;
+            let pop = Pop { max: max as u32, records: base, headers: headers_at, stride: 0 };
+            // SAFETY: the staging buffer is ours and large enough; all copies are waited for.
+            unsafe {
+                self.pop(&pop, stream, Some(&staging.token))?;
+                self.context().synchronize(stream)?;
+                let result = staging.token.wait(After::Submission, None)?;
+                let count = result.count as usize;
+                if count > 0 {
+                    self.context().copy(staged.as_mut_ptr() as u64, base, count * row, stream)?;
+                    self.context().copy(headers.as_mut_ptr() as u64, headers_at, count * 16, stream)?;
+                    self.context().synchronize(stream)?;
+                }
+                Ok(result)
+            }
+        })?;
+        for (i, header) in headers.iter().take(result.count as usize).enumerate() {
+            let length = header.length as usize;
+            rows[i * stride..i * stride + length].copy_from_slice(&staged[i * row..i * row + length]);
+        }
+        Ok(result)
+    }
+
+    /// Runs `work` alone with at least so many bytes of device memory.
+    fn with_staging<T>(&self, bytes: usize, work: impl FnOnce(&Staging) -> Result<T>) -> Result<T> {
+        let mut kept = lock(&self.staging);
+        match kept.as_mut() {
+            Some(staging) if staging.buffer.bytes() >= bytes => work(staging),
+            Some(staging) => {
+                staging.buffer = self.context().device_buffer(bytes.next_power_of_two())?;
+                work(staging)
+            }
+            None => work(kept.insert(Staging::new(self.context(), bytes.next_power_of_two())?)),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The memory layout shared by Rust, C and device code.
+//!
+//! These structs are what lies in device memory. cbindgen writes them into
+//! `include/gpumailbox.h`, the device headers include that file, and both
+//! sides assert sizes and offsets. The layout is versioned by
+//! [`GMB_LAYOUT_VERSION`] and not frozen before 0.1.0.
+
+use std::mem::{offset_of, size_of};
+
+/// First word of every mailbox header: the bytes `GMBRING1`.
+pub const GMB_MAGIC: u64 = 0x3147_4e49_5242_4d47;
+
+/// Version of the layout of `gmb_ring_header`, `gmb_ring_side` and slots.
+pub const GMB_LAYOUT_VERSION: u32 = 1;
+
+/// Readers a mailbox can have.
+pub const GMB_MAX_READERS: u32 = 16;
+
+/// Most records in a mailbox and most records in one push or pop.
+pub const GMB_MAX_RECORDS: u32 = 1 << 29;
+
+/// Alignment in bytes of payloads, slots and strides.
+pub const GMB_ALIGNMENT: u32 = 16;
+
+/// Set in `gmb_result.flags` when fewer records moved than were asked for.
+pub const GMB_RESULT_PARTIAL: u32 = 1;
+
+/// What precedes each payload in the ring: 16 bytes, one access.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(non_camel_case_types)]
+pub struct gmb_record_header {
+    /// Index of the record plus one, modulo 2^64.
+    pub sequence: u64,
+    /// Payload bytes that carry data.
+    pub length: u32,
+    /// The user's message type.
+    pub msg_type: u32,
+}
+
+/// Outcome of one push or pop, as the kernel writes it in device memory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(non_camel_case_types)]
+pub struct gmb_result {
+    /// Grows by one with every operation reported through the same token.
+    pub epoch: u32,
+    /// Records accepted by the push or delivered by the pop.
+    pub count: u32,
+    /// `GMB_OK` or the error found on the device; `count` records moved before it.
+    pub status: i32,
+    /// `GMB_RESULT_*` bits.
+    pub flags: u32,
+}
+
+/// One side of a ring: the writer or a reader. 512 bytes, hot words on lines
+/// of their own.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[allow(non_camel_case_types)]
+pub struct gmb_ring_side {
+    /// Index after the last record taken: *reserved* for the writer, *claimed* for a reader.
+    pub claimed: u64,
+    /// Keeps `claimed` alone on its line.
+    pub pad0: [u64; 15],
+    /// Index after the last record handed over: *published* for the writer, *released* for a reader.
+    pub committed: u64,
+    /// Keeps `committed` alone on its line.
+    pub pad1: [u64; 15],
+    /// Minimum over the blocks of the running operation of (records << 8 | error); all ones when idle.
+    pub grant: u64,
+    /// Blocks of the running operation that have arrived; zero when idle.
+    pub arrivals: u64,
+    /// Keeps the combining words on a line of their own.
+    pub pad2: [u64; 14],
+    /// Operations finished on this side.
+    pub operations: u64,
+    /// Records asked for and not moved, for want of room or of records.
+    pub refused: u64,
+    /// Operations that moved nothing.
+    pub empty: u64,
+    /// Most records that ever lay in the ring when an operation of this side ended.
+    pub high_water: u64,
+    /// Fills the line.
+    pub pad3: [u64; 12],
+}
+
+/// The header of a mailbox in device memory; the slots follow at `header_bytes`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[allow(non_camel_case_types)]
+pub struct gmb_ring_header {
+    /// `GMB_MAGIC`.
+    pub magic: u64,
+    /// `GMB_LAYOUT_VERSION`.
+    pub version: u32,
+    /// Bytes from the start of this header to slot 0.
+    pub header_bytes: u32,
+    /// Slots in the ring; a power of two.
+    pub capacity: u64,
+    /// Bytes of all slots.
+    pub capacity_bytes: u64,
+    /// Bytes from one slot to the next.
+    pub stride: u32,
+    /// Largest payload in bytes.
+    pub payload_bytes: u32,
+    /// The creator's id for the producing module.
+    pub producer_id: u32,
+    /// The creator's id for the consuming module.
+    pub consumer_id: u32,
+    /// Readers in use, 1 to `GMB_MAX_READERS`.
+    pub readers: u32,
+    /// Reserved, zero.
+    pub flags: u32,
+    /// Index of the first record ever pushed.
+    pub initial_index: u64,
+    /// Zero, or the error that stopped this mailbox for good.
+    pub fault: i32,
+    /// Reserved, zero.
+    pub reserved0: u32,
+    /// Fills the line.
+    pub pad: [u64; 7],
+    /// The producing side.
+    pub writer: gmb_ring_side,
+    /// The consuming sides.
+    pub reader: [gmb_ring_side; 16],
+}
+
+const _: () = {
+    assert!(size_of::<gmb_record_header>() == 16);
+    assert!(size_of::<gmb_result>() == 16);
+    assert!(size_of::<gmb_ring_side>() == 512);
+    assert!(offset_of!(gmb_ring_side, committed) == 128);
+    assert!(offset_of!(gmb_ring_side, grant) == 256);
+    assert!(offset_of!(gmb_ring_side, operations) == 384);
+    assert!(offset_of!(gmb_ring_header, writer) == 128);
+    assert!(offset_of!(gmb_ring_header, reader) == 640);
+    assert!(size_of::<gmb_ring_header>() == 128 + 17 * 512);
+};
+
+impl gmb_ring_side {
+    /// An idle side whose next record has the given index.
+    pub(crate) const fn at(index: u64) -> Self {
+        Self {
+            claimed: index,
+            pad0: [0; 15],
+            committed: index,
+            pad1: [0; 15],
+            grant: u64::MAX,
+            arrivals: 0,
+            pad2: [0; 14],
+            operations: 0,
+            refused: 0,
+            empty: 0,
+            high_water: 0,
+            pad3: [0; 12],
+        }
+    }
+}

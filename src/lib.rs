@@ -1,0 +1,47 @@
+//! Mailboxes in GPU memory.
+//!
+//! Modules of one program hand each other records on one device: pushes and
+//! pops are kernels on the caller's streams, and every pop says how many
+//! records came. Without a GPU the same program runs on the host backend.
+//!
+//! ```
+//! use gpumailbox::{gmb_record_header, Context, ContextOptions, Mailbox, MailboxOptions};
+//!
+//! let context = Context::new(&ContextOptions::default())?;
+//! let mailbox = Mailbox::new(&context, &MailboxOptions { capacity: 8, payload_bytes: 32, ..Default::default() })?;
+//! mailbox.push_from_host_blocking(b"hello", 32, &[5], &[])?;
+//!
+//! let mut row = [0u8; 32];
+//! let mut header = [gmb_record_header::default()];
+//! let popped = mailbox.pop_to_host_blocking(&mut row, 32, &mut header)?;
+//! assert_eq!(popped.count, 1);
+//! assert_eq!(&row[..header[0].length as usize], b"hello");
+//! # Ok::<(), gpumailbox::Error>(())
+//! ```
+//!
+//! The fast path takes device addresses and a stream: [`Mailbox::push`],
+//! [`Mailbox::pop`], and a [`Token`] for the outcome.
+
+mod backend;
+pub mod capi;
+mod context;
+mod error;
+mod extent;
+mod handle;
+mod host_copy;
+mod layout;
+mod mailbox;
+mod memory;
+mod results;
+mod status;
+mod stream;
+mod sync;
+
+pub use context::{BackendKind, Context, ContextInfo, ContextOptions};
+pub use error::{Error, Result};
+pub use layout::*;
+pub use mailbox::{Arbitration, Mailbox, MailboxInfo, MailboxOptions, Pop, Push};
+pub use memory::{DeviceBuffer, PinnedBuffer};
+pub use results::{After, Token};
+pub use status::*;
+pub use stream::{OwnedStream, Stream};

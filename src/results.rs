@@ -1,0 +1,309 @@
+//! Result slots and the tokens that own them.
+//!
+//! A slot is two words in pinned memory that the kernel writes last, and a
+//! `gmb_result` in device memory. Slots come in chunks that live as long as
+//! the context; a slot released while its operation is under way waits until
+//! it is written before anyone else gets it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::backend::args::gmb_report_args;
+use crate::backend::{wait_until, Backend};
+use crate::context::{Context, Event};
+use crate::error::{Error, Result};
+use crate::layout::{gmb_result, GMB_RESULT_PARTIAL};
+use crate::status::*;
+use crate::sync::lock;
+
+/// Bytes from one slot to the next, in both memories: a line each.
+const SLOT_BYTES: usize = 128;
+const SLOTS_PER_CHUNK: usize = 64;
+
+/// Bits of a slot's first word, as in ring.cuh.
+const PARTIAL: u64 = 1 << 62;
+const DETAIL: u64 = 1 << 63;
+
+/// Addresses of one slot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    host: u64,
+    device: u64,
+}
+
+impl Slot {
+    fn word(&self, index: usize) -> u64 {
+        // SAFETY: the slot lies in a chunk that outlives the context's users; the kernel writes whole words.
+        unsafe { AtomicU64::from_ptr((self.host as *mut u64).add(index)) }.load(Ordering::Acquire)
+    }
+
+    fn epoch(&self) -> u32 {
+        self.word(0) as u32
+    }
+
+    /// The slot's words, read until they belong together.
+    fn read(&self) -> gmb_result {
+        loop {
+            let word = self.word(0);
+            let mut result = gmb_result {
+                epoch: word as u32,
+                count: ((word & !(PARTIAL | DETAIL)) >> 32) as u32,
+                status: GMB_OK,
+                flags: if word & PARTIAL != 0 { GMB_RESULT_PARTIAL } else { 0 },
+            };
+            if word & DETAIL == 0 {
+                return result;
+            }
+            let detail = self.word(1);
+            if self.word(0) == word {
+                result.status = detail as u32 as i32;
+                result.flags = (detail >> 32) as u32;
+                return result;
+            }
+        }
+    }
+}
+
+struct Chunk {
+    host: u64,
+    device: u64,
+}
+
+#[derive(Default)]
+struct Slots {
+    chunks: Vec<Chunk>,
+    free: Vec<Slot>,
+    /// Released before written: the slot and the epoch it had when its operation was submitted.
+    unwritten: VecDeque<(Slot, u32)>,
+}
+
+/// All result slots of a context.
+#[derive(Default)]
+pub(crate) struct ResultPool {
+    slots: Mutex<Slots>,
+}
+
+impl ResultPool {
+    /// A slot whose epoch is zero.
+    fn take(&self, context: &Context) -> Result<Slot> {
+        let mut slots = lock(&self.slots);
+        for _ in 0..slots.unwritten.len() {
+            if let Some((slot, before)) = slots.unwritten.pop_front() {
+                if slot.epoch() == before {
+                    slots.unwritten.push_back((slot, before));
+                } else {
+                    slots.free.push(slot);
+                }
+            }
+        }
+        let used = slots.free.pop();
+        drop(slots);
+        // What follows is done without the lock: the driver may wait for the device.
+        if let Some(slot) = used {
+            // SAFETY: the slot lies in a living chunk and no operation reports to it.
+            unsafe {
+                context.backend().fill(slot.device, 0, SLOT_BYTES, context.service())?;
+                std::ptr::write_bytes(slot.host as *mut u8, 0, SLOT_BYTES);
+            }
+            context.backend().stream_synchronize(context.service())?;
+            return Ok(slot);
+        }
+        let chunk = Self::allocate_chunk(context)?;
+        let mut slots = lock(&self.slots);
+        let at = |i: usize| Slot {
+            host: chunk.host + (i * SLOT_BYTES) as u64,
+            device: chunk.device + (i * SLOT_BYTES) as u64,
+        };
+        slots.free.extend((1..SLOTS_PER_CHUNK).map(at));
+        let first = at(0);
+        slots.chunks.push(chunk);
+        Ok(first)
+    }
+
+    fn allocate_chunk(context: &Context) -> Result<Chunk> {
+        let backend = context.backend();
+        let bytes = SLOTS_PER_CHUNK * SLOT_BYTES;
+        let host = backend.allocate_pinned(bytes)?;
+        let device = backend.allocate(bytes).and_then(|device| {
+            // SAFETY: `device` has `bytes` bytes; the fill is waited for.
+            let zeroed = unsafe { backend.fill(device, 0, bytes, context.service()) }
+                .and_then(|()| backend.stream_synchronize(context.service()));
+            if let Err(e) = zeroed {
+                // SAFETY: nothing uses it.
+                let _ = unsafe { backend.release(device) };
+                return Err(e);
+            }
+            Ok(device)
+        });
+        match device {
+            Ok(device) => Ok(Chunk { host, device }),
+            Err(e) => {
+                // SAFETY: nothing uses it.
+                let _ = unsafe { backend.release_pinned(host) };
+                Err(e)
+            }
+        }
+    }
+
+    fn give_back(&self, slot: Slot, unwritten_since: Option<u32>) {
+        let mut slots = lock(&self.slots);
+        match unwritten_since {
+            Some(before) => slots.unwritten.push_back((slot, before)),
+            None => slots.free.push(slot),
+        }
+    }
+
+    /// Gives all memory back; only when no operation can be under way any more.
+    pub(crate) fn release_all(&self, backend: &dyn Backend) {
+        for chunk in lock(&self.slots).chunks.drain(..) {
+            // SAFETY: the context has no user left; the backend waits for what was enqueued.
+            unsafe {
+                let _ = backend.release(chunk.device);
+                let _ = backend.release_pinned(chunk.host);
+            }
+        }
+    }
+}
+
+/// Which result a wait is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// That of the operation submitted last with the token.
+    Submission,
+    /// The first whose epoch is later than this one.
+    Epoch(u32),
+}
+
+/// Holds the result of one operation at a time: reusable, small, poll it,
+/// wait for it, or never ask. *Ready* means that the records are where they
+/// should be; "ready, 0" is empty (pop) or full (push).
+///
+/// A token is of one context. Dropped while its operation is under way, it
+/// leaks nothing: its slot is used again once written.
+pub struct Token {
+    context: Context,
+    slot: Slot,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Epoch of the slot when the last operation was submitted; none before the first.
+    before: Option<u32>,
+    /// Completes after the last operation.
+    event: Option<Arc<Event>>,
+}
+
+impl State {
+    fn is_under_way(&self, slot: &Slot) -> bool {
+        self.before == Some(slot.epoch())
+    }
+}
+
+/// A token's turn at being submitted: cancelled unless it is confirmed.
+pub(crate) struct Submission<'a> {
+    token: &'a Token,
+    state: std::sync::MutexGuard<'a, State>,
+    before: u32,
+    event: &'a Arc<Event>,
+}
+
+impl Submission<'_> {
+    /// Where the kernel reports.
+    pub(crate) fn report(&self) -> gmb_report_args {
+        gmb_report_args { device_result: self.token.slot.device, host_slot: self.token.slot.host, host_progress: 0 }
+    }
+
+    /// The operation was launched: from now on the token waits for it.
+    pub(crate) fn confirm(mut self) {
+        self.state.before = Some(self.before);
+        if !self.state.event.as_ref().is_some_and(|e| Arc::ptr_eq(e, self.event)) {
+            self.state.event = Some(Arc::clone(self.event));
+        }
+    }
+}
+
+impl Token {
+    /// A token for operations of this context.
+    pub fn new(context: &Context) -> Result<Self> {
+        let slot = context.results().take(context)?;
+        Ok(Self { context: context.clone(), slot, state: Mutex::default() })
+    }
+
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Reserves the token for an operation; `event` will complete after it.
+    pub(crate) fn submit<'a>(&'a self, event: &'a Arc<Event>) -> Result<Submission<'a>> {
+        let state = lock(&self.state);
+        if state.is_under_way(&self.slot) {
+            return Err(Error::new(
+                GMB_ERROR_BUSY,
+                "the token's last operation has not reported yet: wait for it, or use another token",
+            ));
+        }
+        Ok(Submission { token: self, state, before: self.slot.epoch(), event })
+    }
+
+    /// The result, or `None` while it is not ready. Never blocks, asks no driver.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` when nothing was ever submitted with the token.
+    pub fn poll(&self) -> Result<Option<gmb_result>> {
+        let state = lock(&self.state);
+        if state.before.is_none() {
+            return Err(self.unused());
+        }
+        Ok((!state.is_under_way(&self.slot)).then(|| self.slot.read()))
+    }
+
+    /// Blocks the calling thread until the result is there: spins, then
+    /// yields, then sleeps. `None` waits without limit.
+    ///
+    /// # Errors
+    /// `TIMEOUT` (nothing is lost, wait again), `DEVICE_LOST`, `INVALID_ARGUMENT`.
+    pub fn wait(&self, after: After, timeout: Option<Duration>) -> Result<gmb_result> {
+        let (before, event) = {
+            let state = lock(&self.state);
+            let Some(before) = state.before else { return Err(self.unused()) };
+            (before, state.event.clone())
+        };
+        let slot = self.slot;
+        let ready = || {
+            let epoch = slot.epoch();
+            let there = match after {
+                After::Submission => epoch != before,
+                After::Epoch(last) => (epoch.wrapping_sub(last) as i32) > 0,
+            };
+            there.then(|| slot.read())
+        };
+        // The query keeps the driver moving and brings a device error to light.
+        let nudge = || event.as_ref().map_or(Ok(()), |event| event.query().map(|_| ()));
+        wait_until(timeout, ready, nudge)?.ok_or_else(|| {
+            Error::new(GMB_ERROR_TIMEOUT, "the operation has not reported in time: wait again, nothing is lost")
+        })
+    }
+
+    /// Address of this token's `gmb_result` in device memory, for kernels and
+    /// graphs. Valid as long as the token; written in the order of the operation's stream.
+    pub fn device_result(&self) -> u64 {
+        self.slot.device
+    }
+
+    fn unused(&self) -> Error {
+        Error::argument("no operation was submitted with this token yet")
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        let before = {
+            let state = lock(&self.state);
+            state.before.filter(|_| state.is_under_way(&self.slot))
+        };
+        self.context.results().give_back(self.slot, before);
+    }
+}

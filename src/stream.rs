@@ -1,0 +1,92 @@
+//! Streams: the library's own and the caller's.
+
+use std::ffi::c_void;
+
+use crate::backend::RawStream;
+use crate::context::Context;
+use crate::error::Result;
+
+/// Any stream by value: a `CUstream` or `cudaStream_t` of this process, one
+/// of the CUDA sentinels, or one that [`Context::create_stream`] made. Not an owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stream(RawStream);
+
+// SAFETY: a stream is a name; the backend checks it at every use.
+unsafe impl Send for Stream {}
+// SAFETY: as above.
+unsafe impl Sync for Stream {}
+
+impl Stream {
+    /// The legacy default stream (NULL). On the host backend: one stream of the context.
+    pub const LEGACY: Stream = Stream(std::ptr::null_mut());
+    /// The calling thread's own default stream (`cudaStreamPerThread`).
+    pub const PER_THREAD: Stream = Stream(2 as RawStream);
+
+    /// A caller's stream as it is.
+    pub fn from_raw(raw: *mut c_void) -> Self {
+        Self(raw)
+    }
+
+    /// The value that other CUDA code takes.
+    pub fn raw(self) -> *mut c_void {
+        self.0
+    }
+}
+
+/// A stream made by the library; dropped, it is destroyed and its work still completes.
+#[derive(Debug)]
+pub struct OwnedStream {
+    context: Context,
+    stream: Stream,
+}
+
+impl OwnedStream {
+    /// The stream, to be passed to calls.
+    pub fn get(&self) -> Stream {
+        self.stream
+    }
+}
+
+impl Drop for OwnedStream {
+    fn drop(&mut self) {
+        let _ = self.context.destroy_stream(self.stream);
+    }
+}
+
+impl Context {
+    /// Makes a stream that does not synchronize with the legacy default stream.
+    pub fn stream(&self) -> Result<OwnedStream> {
+        Ok(OwnedStream { context: self.clone(), stream: self.create_stream()? })
+    }
+
+    /// As [`Context::stream`], to be ended with [`Context::destroy_stream`].
+    pub fn create_stream(&self) -> Result<Stream> {
+        self.backend().stream_create().map(Stream)
+    }
+
+    /// Destroys a stream that this context made. Does not block; its work still completes.
+    pub fn destroy_stream(&self, stream: Stream) -> Result<()> {
+        self.backend().stream_id(stream.0)?;
+        self.backend().stream_destroy(stream.0)
+    }
+
+    /// Blocks until everything enqueued on the stream is done.
+    pub fn synchronize(&self, stream: Stream) -> Result<()> {
+        self.backend().stream_id(stream.0)?;
+        self.backend().stream_synchronize(stream.0)
+    }
+
+    /// True when everything enqueued on the stream is done.
+    pub fn is_idle(&self, stream: Stream) -> Result<bool> {
+        self.backend().stream_id(stream.0)?;
+        self.backend().stream_query(stream.0)
+    }
+
+    /// Runs a function once, on a thread of the backend, after what the
+    /// stream holds now; later work of the stream waits for it. The function
+    /// must not call into CUDA, and must not wait for other work of a stream.
+    pub fn run_in_order(&self, stream: Stream, function: impl FnOnce() + Send + 'static) -> Result<()> {
+        self.backend().stream_id(stream.0)?;
+        self.backend().host_function(stream.0, Box::new(function))
+    }
+}
