@@ -4,6 +4,8 @@
 //! `GMB_CUDA=ON|OFF|AUTO` (default AUTO), `GMB_CUDA_ARCHS="90;100"` narrows
 //! the machine code, `NVCC`, `CUDA_HOME` and `CUDA_PATH` name the toolkit.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,14 +16,19 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=kernels");
     println!("cargo:rerun-if-changed=include");
-    for name in ["GMB_CUDA", "GMB_CUDA_ARCHS", "NVCC", "CUDA_HOME", "CUDA_PATH", "PATH"] {
+    for name in ["GMB_CUDA", "GMB_CUDA_ARCHS", "GMB_CHAOS", "NVCC", "CUDA_HOME", "CUDA_PATH", "PATH"] {
         println!("cargo:rerun-if-env-changed={name}");
     }
     println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,{SONAME}");
     println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
 
-    cc::Build::new()
-        .cpp(true)
+    // Test builds only: random delays inside the protocol, on both backends.
+    let chaos = env::var_os("GMB_CHAOS").is_some_and(|v| v == "1");
+    let mut host = cc::Build::new();
+    if chaos {
+        host.define("GMB_CHAOS", None);
+    }
+    host.cpp(true)
         .cpp_link_stdlib(None)
         .std("c++17")
         .file("kernels/host.cpp")
@@ -44,7 +51,7 @@ fn main() {
     let mut major = 0;
     match nvcc {
         Some(nvcc) => {
-            major = compile(&nvcc, Path::new("kernels/mailbox.cu"), &fatbin);
+            major = compile(&nvcc, Path::new("kernels/mailbox.cu"), &fatbin, chaos);
             println!("cargo:rustc-cfg=gmb_kernels");
         }
         None if wanted == "ON" => {
@@ -98,7 +105,7 @@ fn output(nvcc: &Path, argument: &str) -> String {
 
 /// Machine code for every architecture from sm_75 on (or those named) and PTX of the oldest.
 /// Returns the toolkit's major version.
-fn compile(nvcc: &Path, source: &Path, fatbin: &Path) -> u32 {
+fn compile(nvcc: &Path, source: &Path, fatbin: &Path, chaos: bool) -> u32 {
     let known: Vec<u32> = output(nvcc, "--list-gpu-code")
         .lines()
         .filter_map(|line| line.trim().strip_prefix("sm_")?.parse().ok())
@@ -117,7 +124,19 @@ fn compile(nvcc: &Path, source: &Path, fatbin: &Path) -> u32 {
     };
     let Some(oldest) = archs.iter().min() else { fail("no architecture to compile for") };
     let mut command = Command::new(nvcc);
-    command.args(["-std=c++17", "-O3", "-fatbin", "--threads", "0", "-Iinclude", "-Xptxas", "-v,-warn-spills"]);
+    command.args([
+        "-std=c++17",
+        "-O3",
+        "-fatbin",
+        "--threads",
+        "0",
+        "-Iinclude",
+        "-Xptxas",
+        "-v,-warn-spills",
+    ]);
+    if chaos {
+        command.arg("-DGMB_CHAOS");
+    }
     for arch in &archs {
         command.arg("-gencode").arg(format!("arch=compute_{arch},code=sm_{arch}"));
     }
@@ -128,7 +147,9 @@ fn compile(nvcc: &Path, source: &Path, fatbin: &Path) -> u32 {
             // The ptxas gate reads the resource report from here.
             let _ = std::fs::write(fatbin.with_extension("ptxas.txt"), o.stderr);
         }
-        Ok(o) => fail(&format!("nvcc failed on {}:\n{}", source.display(), String::from_utf8_lossy(&o.stderr))),
+        Ok(o) => {
+            fail(&format!("nvcc failed on {}:\n{}", source.display(), String::from_utf8_lossy(&o.stderr)))
+        }
         Err(e) => fail(&format!("{} did not start: {e}", nvcc.display())),
     }
     let version = output(nvcc, "--version");

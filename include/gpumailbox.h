@@ -520,8 +520,9 @@ typedef void (*gmb_host_function)(void *argument);
 #define GMB_BACKEND_HOST 2
 
 /**
- * The library, with events: every outcome is as if all operations ran in the order in which
- * they were submitted. Pushes and pops still overlap where that makes no difference.
+ * The library, with events: a pop finds all that pushes submitted before it published, and a
+ * push all the room that pops submitted before it made, whatever their streams. Where that is
+ * certain anyway, the two overlap.
  */
 #define GMB_ARBITRATION_CPU 0
 

@@ -21,6 +21,14 @@ typedef struct gmb_report_args {
    * Host word of the side: index << 24 | operations & 0xffffff.
    */
   uint64_t host_progress;
+  /**
+   * Number of the operation on its side, by which its blocks know each other.
+   */
+  uint32_t operation;
+  /**
+   * Zero.
+   */
+  uint32_t reserved;
 } gmb_report_args;
 
 /**

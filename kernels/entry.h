@@ -9,7 +9,8 @@
 template <class T> GMB_HD inline T *at(uint64_t address) { return reinterpret_cast<T *>(address); }
 
 GMB_HD inline gmb::ring::report report_of(const gmb_report_args &a) {
-  return {at<gmb_result>(a.device_result), at<uint64_t>(a.host_slot), at<uint64_t>(a.host_progress)};
+  return {at<gmb_result>(a.device_result), at<uint64_t>(a.host_slot), at<uint64_t>(a.host_progress),
+          a.operation};
 }
 
 template <class Block> GMB_HD inline void run_push(const Block &block, const gmb_push_args &a) {

@@ -146,7 +146,10 @@ impl Context {
 
 impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Context").field("backend", &self.shared.kind).field("device", &self.shared.device).finish()
+        f.debug_struct("Context")
+            .field("backend", &self.shared.kind)
+            .field("device", &self.shared.device)
+            .finish()
     }
 }
 

@@ -28,7 +28,8 @@ impl Extent {
             .checked_sub(1)
             .and_then(|steps| steps.checked_mul(stride))
             .and_then(|bytes| bytes.checked_add(used.checked_next_multiple_of(16)?))
-            .and_then(|bytes| start.checked_add(bytes));
+            .and_then(|bytes| start.checked_add(bytes))
+            .filter(|&end| end <= i64::MAX as u64);
         match end {
             Some(end) => Ok(Self { name, start, end }),
             None => Err(Error::new(

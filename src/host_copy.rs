@@ -20,7 +20,11 @@ pub(crate) struct Staging {
 
 impl Staging {
     fn new(context: &Context, bytes: usize) -> Result<Self> {
-        Ok(Self { stream: context.stream()?, token: Token::new(context)?, buffer: context.device_buffer(bytes)? })
+        Ok(Self {
+            stream: context.stream()?,
+            token: Token::new(context)?,
+            buffer: context.device_buffer(bytes)?,
+        })
     }
 }
 
@@ -51,14 +55,21 @@ impl Mailbox {
         if let Some(bad) = lengths.iter().position(|&length| length as usize > limit) {
             return Err(Error::new(
                 GMB_ERROR_BAD_LENGTH,
-                format!("record {bad} has length {}: the payload size or stride allows {limit}", lengths[bad]),
+                format!(
+                    "record {bad} has length {}: the payload size or stride allows {limit}",
+                    lengths[bad]
+                ),
             ));
         }
         let mut packed = vec![0u8; count * row];
         for (i, (&length, to)) in lengths.iter().zip(packed.chunks_exact_mut(row)).enumerate() {
-            let from = i.checked_mul(stride).and_then(|start| rows.get(start..start.checked_add(length as usize)?));
+            let from =
+                i.checked_mul(stride).and_then(|start| rows.get(start..start.checked_add(length as usize)?));
             let Some(from) = from else {
-                return Err(Error::argument(format!("record {i} lies beyond the {} bytes of rows", rows.len())));
+                return Err(Error::argument(format!(
+                    "record {i} lies beyond the {} bytes of rows",
+                    rows.len()
+                )));
             };
             to[..from.len()].copy_from_slice(from);
         }

@@ -8,9 +8,9 @@ use crate::backend::{Kernel, StreamId};
 use crate::context::{Context, Event};
 use crate::error::{Error, Result};
 use crate::extent::{check_disjoint, Extent};
+use crate::host_copy::Staging;
 use crate::layout::*;
 use crate::memory::{DeviceBuffer, PinnedBuffer};
-use crate::host_copy::Staging;
 use crate::results::Token;
 use crate::status::*;
 use crate::stream::Stream;
@@ -19,8 +19,9 @@ use crate::sync::lock;
 /// Who orders a push and a pop of different streams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Arbitration {
-    /// The library, with events: every operation's outcome is as if all ran
-    /// in the order in which they were submitted.
+    /// The library, with events: a pop finds all that earlier pushes
+    /// published, and a push all the room that earlier pops made, whatever
+    /// their streams. Where that is certain anyway, the two overlap.
     #[default]
     Cpu,
     /// The ring's atomics alone: a pop takes what is published when it runs.
@@ -179,7 +180,13 @@ impl Side {
     }
 
     /// Notes an operation that was launched, and marks its end for others.
-    fn launched(&self, submitted: &mut MutexGuard<'_, Submitted>, stream: Stream, id: StreamId, most: u64) -> Result<()> {
+    fn launched(
+        &self,
+        submitted: &mut MutexGuard<'_, Submitted>,
+        stream: Stream,
+        id: StreamId,
+        most: u64,
+    ) -> Result<()> {
         let number = self.operations.load(Ordering::Relaxed) + 1;
         submitted.pending.push_back((number, most));
         let recorded = self.event.record(stream);
@@ -316,9 +323,9 @@ impl Mailbox {
     }
 
     /// Pops up to `max` records on a stream, dense or strided, into device
-    /// memory. With a token, the outcome is the count; without one the count
-    /// is in no place, so use a token or a fixed protocol. Bytes past a
-    /// record's length, and records past the count, are not written.
+    /// memory. With a token, the outcome is the count; without one nobody
+    /// learns it. Bytes past a record's length and rows past the count are
+    /// unspecified: a push beside the pop may have been copied in part.
     ///
     /// # Errors
     /// As for [`Mailbox::push`]; with a token also `CORRUPT`: a slot does not
@@ -360,6 +367,7 @@ impl Mailbox {
         let submission = token.map(|token| token.submit(&side.event)).transpose()?;
         let mut report = submission.as_ref().map(|s| s.report()).unwrap_or_default();
         report.host_progress = side.progress;
+        report.operation = side.operations.load(Ordering::Relaxed) as u32 + 1;
         let blocks = self.blocks_for(most);
         // SAFETY: the ring and the slots outlive the kernel; the caller vouches for the rest.
         unsafe { self.context.backend().launch(&kernel(report), blocks, stream.raw())? };
@@ -478,7 +486,12 @@ impl Mailbox {
         let backend = self.context.backend();
         // SAFETY: the destination has the header's size and is waited for; all bit patterns are valid.
         unsafe {
-            backend.copy(header.as_mut_ptr() as u64, self.ring.address(), size_of::<gmb_ring_header>(), service)?;
+            backend.copy(
+                header.as_mut_ptr() as u64,
+                self.ring.address(),
+                size_of::<gmb_ring_header>(),
+                service,
+            )?;
             backend.stream_synchronize(service)?;
             Ok(header.assume_init())
         }
@@ -516,9 +529,14 @@ fn slot_stride(options: &MailboxOptions) -> Result<u32> {
     if options.payload_bytes == 0 {
         return Err(Error::argument("payload_bytes is 0: a record needs at least 1"));
     }
-    options.payload_bytes.checked_next_multiple_of(GMB_ALIGNMENT).and_then(|p| p.checked_add(16)).ok_or_else(|| {
-        Error::new(GMB_ERROR_OVERFLOW, format!("payload_bytes {} leaves no slot stride", options.payload_bytes))
-    })
+    options.payload_bytes.checked_next_multiple_of(GMB_ALIGNMENT).and_then(|p| p.checked_add(16)).ok_or_else(
+        || {
+            Error::new(
+                GMB_ERROR_OVERFLOW,
+                format!("payload_bytes {} leaves no slot stride", options.payload_bytes),
+            )
+        },
+    )
 }
 
 fn check_count(name: &str, count: u32) -> Result<()> {
@@ -546,7 +564,10 @@ fn check_address(name: &str, address: u64, alignment: u64) -> Result<()> {
 
 fn check_stride(stride: u64, payload: u64) -> Result<()> {
     if stride % u64::from(GMB_ALIGNMENT) != 0 {
-        return Err(Error::new(GMB_ERROR_MISALIGNED, format!("stride {stride} is not a multiple of 16 bytes")));
+        return Err(Error::new(
+            GMB_ERROR_MISALIGNED,
+            format!("stride {stride} is not a multiple of 16 bytes"),
+        ));
     }
     if stride < payload {
         return Err(Error::argument(format!("stride {stride} is less than the {payload} bytes of a record")));

@@ -124,7 +124,9 @@ impl Context {
 fn sized(bytes: usize, too_much: gmb_status) -> Result<usize> {
     match bytes {
         0 => Err(Error::new(GMB_ERROR_ZERO_COUNT, "an allocation of zero bytes")),
-        _ if bytes > isize::MAX as usize => Err(Error::new(too_much, format!("{bytes} bytes exceed any memory"))),
+        _ if bytes > isize::MAX as usize => {
+            Err(Error::new(too_much, format!("{bytes} bytes exceed any memory")))
+        }
         _ => Ok(bytes),
     }
 }

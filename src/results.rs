@@ -213,7 +213,11 @@ pub(crate) struct Submission<'a> {
 impl Submission<'_> {
     /// Where the kernel reports.
     pub(crate) fn report(&self) -> gmb_report_args {
-        gmb_report_args { device_result: self.token.slot.device, host_slot: self.token.slot.host, host_progress: 0 }
+        gmb_report_args {
+            device_result: self.token.slot.device,
+            host_slot: self.token.slot.host,
+            ..Default::default()
+        }
     }
 
     /// The operation was launched: from now on the token waits for it.
@@ -283,7 +287,10 @@ impl Token {
         // The query keeps the driver moving and brings a device error to light.
         let nudge = || event.as_ref().map_or(Ok(()), |event| event.query().map(|_| ()));
         wait_until(timeout, ready, nudge)?.ok_or_else(|| {
-            Error::new(GMB_ERROR_TIMEOUT, "the operation has not reported in time: wait again, nothing is lost")
+            Error::new(
+                GMB_ERROR_TIMEOUT,
+                "the operation has not reported in time: wait again, nothing is lost",
+            )
         })
     }
 

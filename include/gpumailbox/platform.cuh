@@ -17,15 +17,20 @@
 
 #if defined(__CUDA_ARCH__)
 #define GMB_ON_DEVICE 1
+#define GMB_UNROLL _Pragma("unroll")
 #else
 #define GMB_ON_DEVICE 0
+#if defined(__CUDACC__)
+#define GMB_UNROLL
+#else
+#define GMB_UNROLL _Pragma("GCC unroll 4")
+#endif
 #endif
 
-/* A test build names a function here that delays at random; see tests/protocol. */
-#if defined(GMB_CHAOS) && !GMB_ON_DEVICE
-extern "C" void gmb_chaos_point(int where);
-#define GMB_CHAOS_POINT(where) gmb_chaos_point(where)
-#elif defined(GMB_CHAOS)
+/* A build with GMB_CHAOS delays at random where another block or side could
+ * come between; tests only. */
+#if defined(GMB_CHAOS)
+#include <sched.h>
 #define GMB_CHAOS_POINT(where) ::gmb::ring::chaos_delay(where)
 #else
 #define GMB_CHAOS_POINT(where) ((void)0)
@@ -71,6 +76,13 @@ template <class T> __device__ inline void store_release(T *p, T v) {
 template <class T> __device__ inline T fetch_add_acq_rel(T *p, T v) {
   return device_ref<T>(*p).fetch_add(v, ::cuda::memory_order_acq_rel);
 }
+template <class T> __device__ inline bool replace_release(T *p, T expected, T v) {
+  return device_ref<T>(*p).compare_exchange_strong(expected, v, ::cuda::memory_order_release,
+                                                 ::cuda::memory_order_relaxed);
+}
+template <class T> __device__ inline void fetch_sub_relaxed(T *p, T v) {
+  device_ref<T>(*p).fetch_sub(v, ::cuda::memory_order_relaxed);
+}
 template <class T> __device__ inline void fetch_min_relaxed(T *p, T v) {
   device_ref<T>(*p).fetch_min(v, ::cuda::memory_order_relaxed);
 }
@@ -104,6 +116,10 @@ template <class T> inline void store_release(T *p, T v) { __atomic_store_n(p, v,
 template <class T> inline T fetch_add_acq_rel(T *p, T v) {
   return __atomic_fetch_add(p, v, __ATOMIC_ACQ_REL);
 }
+template <class T> inline bool replace_release(T *p, T expected, T v) {
+  return __atomic_compare_exchange_n(p, &expected, v, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
+}
+template <class T> inline void fetch_sub_relaxed(T *p, T v) { __atomic_fetch_sub(p, v, __ATOMIC_RELAXED); }
 template <class T> inline void fetch_min_relaxed(T *p, T v) {
   T seen = load_relaxed(p);
   while (v < seen && !__atomic_compare_exchange_n(p, &seen, v, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
@@ -113,6 +129,20 @@ template <class T> inline void fetch_min_relaxed(T *p, T v) {
  * not follow fences. */
 inline void fence_system() {}
 template <class T> inline void store_system(T *p, T v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+
+#ifdef GMB_CHAOS
+/* Now and then gives way to other threads, or spins for some microseconds. */
+inline void chaos_delay(int where) {
+  static thread_local uint64_t state = 0;
+  if (state == 0) state = reinterpret_cast<uintptr_t>(&state) | 1;
+  state = state * 6364136223846793005ull + static_cast<uint64_t>(where) + 1442695040888963407ull;
+  const uint64_t dice = state >> 40;
+  if ((dice & 7) == 0) sched_yield();
+  if ((dice & 7) == 1) {
+    for (uint64_t i = 0; i < ((dice >> 3) & 1023); ++i) __atomic_signal_fence(__ATOMIC_SEQ_CST);
+  }
+}
+#endif
 
 #endif
 

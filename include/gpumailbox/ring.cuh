@@ -52,6 +52,7 @@ struct report {
   gmb_result *device_result;
   uint64_t *host_slot;     /* {epoch, count | bits}, {status, flags} */
   uint64_t *host_progress; /* index << 24 | operations & 0xffffff */
+  uint32_t operation;      /* tells this operation's blocks from those of another */
 };
 
 /* Bits of the count in a host slot's first word. */
@@ -160,13 +161,30 @@ GMB_HD inline turn take_turn(const Block &block, gmb_ring_header *ring, gmb_ring
   if (t.status != GMB_OK) return t;
   t.first = load_relaxed(&side->claimed);
   if (block.thread() == 0) {
-    const int32_t fault = load_relaxed(&ring->fault);
+    int32_t fault = load_relaxed(&ring->fault);
+    if (block.blocks() == 1 && load_relaxed(&side->arrivals) != 0) fault = GMB_ERROR_ORDER_VIOLATION;
     *block.word = fault != GMB_OK ? grant_word(0, fault) : grant_word(room(t.first), GMB_OK);
   }
   block.sync();
   t.room = grant_count(*block.word);
   block.sync();
   return t;
+}
+
+/* The side's arrivals: blocks in the low half, the sum of their operations'
+ * numbers in the high half. Blocks of two operations at once show in the sum. */
+GMB_HD inline uint64_t arrival(uint32_t operation, uint32_t blocks) {
+  return (static_cast<uint64_t>(operation * blocks) << 32) | blocks;
+}
+
+/* Stops the mailbox: two operations of one side ran at once. Nothing of this
+ * one is published. */
+GMB_HD inline void violation(gmb_ring_header *ring, gmb_ring_side *side, const turn &t, uint64_t asked,
+                             const report &to) {
+  store_relaxed(&ring->fault, static_cast<int32_t>(GMB_ERROR_ORDER_VIOLATION));
+  const uint64_t operations = load_relaxed(&side->operations) + 1;
+  store_relaxed(&side->operations, operations);
+  tell(to, 0, asked, GMB_ERROR_ORDER_VIOLATION, t.first, operations);
 }
 
 /* Ends an operation for this block, and for all if it is the last to arrive. */
@@ -180,40 +198,35 @@ GMB_HD inline void end_turn(const Block &block, gmb_ring_header *ring, gmb_ring_
   if (block.blocks() > 1) {
     fetch_min_relaxed(&side->grant, word);
     GMB_CHAOS_POINT(2);
-    const uint64_t arrived = fetch_add_acq_rel(&side->arrivals, static_cast<uint64_t>(1)) + 1;
-    if (arrived < block.blocks()) return;
-    if (arrived > block.blocks()) {
-      /* More blocks than one launch has: two operations of one side at once. */
-      store_relaxed(&ring->fault, static_cast<int32_t>(GMB_ERROR_ORDER_VIOLATION));
-      tell(to, 0, asked, GMB_ERROR_ORDER_VIOLATION, t.first, load_relaxed(&side->operations));
-      return;
-    }
+    const uint64_t mine = arrival(to.operation, 1);
+    const uint64_t all = arrival(to.operation, block.blocks());
+    const uint64_t arrived = fetch_add_acq_rel(&side->arrivals, mine) + mine;
+    if (static_cast<uint32_t>(arrived) < block.blocks()) return;
+    /* The arrivals stay then, so that every block that comes later sees it too
+     * and the result of every operation is told. */
+    if (arrived != all) return violation(ring, side, t, asked, to);
     word = load_relaxed(&side->grant);
     store_relaxed(&side->grant, ~static_cast<uint64_t>(0));
-    store_relaxed(&side->arrivals, static_cast<uint64_t>(0));
+    fetch_sub_relaxed(&side->arrivals, all);
   }
-  uint64_t count = grant_count(word);
-  int32_t status = grant_status(word);
-  if (load_relaxed(&side->claimed) != t.first) {
-    status = GMB_ERROR_ORDER_VIOLATION;
-    count = 0;
-    store_relaxed(&ring->fault, status);
-  }
+  const uint64_t count = grant_count(word);
   const uint64_t end = t.first + count;
+  GMB_CHAOS_POINT(3);
+  /* If the side's index moved meanwhile, another operation of it ran. */
+  if (grant_status(word) == GMB_ERROR_ORDER_VIOLATION || !replace_release(&side->committed, t.first, end)) {
+    return violation(ring, side, t, asked, to);
+  }
+  GMB_CHAOS_POINT(3);
+  store_relaxed(&side->claimed, end);
   const uint64_t operations = load_relaxed(&side->operations) + 1;
   store_relaxed(&side->operations, operations);
   if (count < asked) store_relaxed(&side->refused, load_relaxed(&side->refused) + (asked - count));
   if (count == 0) store_relaxed(&side->empty, load_relaxed(&side->empty) + 1);
-  if (status != GMB_ERROR_ORDER_VIOLATION) {
-    store_relaxed(&side->claimed, end);
-    GMB_CHAOS_POINT(3);
-    store_release(&side->committed, end);
-    if (side == &ring->writer) {
-      const uint64_t held = end - slowest_reader(ring, end);
-      if (held > load_relaxed(&side->high_water)) store_relaxed(&side->high_water, held);
-    }
+  if (side == &ring->writer) {
+    const uint64_t held = end - slowest_reader(ring, end);
+    if (held > load_relaxed(&side->high_water)) store_relaxed(&side->high_water, held);
   }
-  tell(to, count, asked, status, end, operations);
+  tell(to, count, asked, grant_status(word), end, operations);
 }
 
 /* A header that is not ours names no side to arrive at: one block reports. */
@@ -240,34 +253,37 @@ GMB_HD inline void push(const Block &block, gmb_ring_header *ring, const source 
   });
   if (t.status != GMB_OK) return refuse(block, t.status, from.count, to);
 
-  constexpr uint32_t none = ~0u;
   const geometry at(ring);
   const share mine(block, lanes);
 
   for (uint64_t base = mine.group; base < t.room; base += mine.groups * records_in_flight) {
     uint32_t length[records_in_flight];
-#pragma GCC unroll 4
+    uint32_t units[records_in_flight]; /* zero: no record to move */
+    GMB_UNROLL
     for (int k = 0; k < records_in_flight; ++k) {
       const uint64_t i = base + k * mine.groups;
-      length[k] = i >= t.room ? none : from.lengths ? from.lengths[i] : from.length;
-      if (length[k] != none && length[k] > from.max_length) {
+      length[k] = units[k] = 0;
+      if (i >= t.room) continue;
+      length[k] = from.lengths ? from.lengths[i] : from.length;
+      if (length[k] > from.max_length) {
         block.lower_word(grant_word(i, GMB_ERROR_BAD_LENGTH));
-        length[k] = none;
+      } else {
+        units[k] = 1 + (length[k] + 15) / 16;
       }
     }
     for (uint32_t u = mine.lane; u < at.most_units(); u += lanes) {
       unit moved[records_in_flight];
-#pragma GCC unroll 4
+    GMB_UNROLL
       for (int k = 0; k < records_in_flight; ++k) {
         const uint64_t i = base + k * mine.groups;
-        if (length[k] == none || u > (length[k] + 15) / 16) continue;
+        if (u >= units[k]) continue;
         moved[k] = u == 0 ? header_unit(t.first + i + 1, length[k], from.types ? from.types[i] : from.type)
                           : *reinterpret_cast<const unit *>(from.records + i * from.stride + (u - 1) * 16);
       }
-#pragma GCC unroll 4
+    GMB_UNROLL
       for (int k = 0; k < records_in_flight; ++k) {
         const uint64_t i = base + k * mine.groups;
-        if (length[k] == none || u > (length[k] + 15) / 16) continue;
+        if (u >= units[k]) continue;
         at.slot(t.first + i)[u] = moved[k];
       }
     }
@@ -294,7 +310,7 @@ GMB_HD inline void pop(const Block &block, gmb_ring_header *ring, uint32_t reade
   for (uint64_t base = mine.group; base < t.room; base += mine.groups * records_in_flight) {
     unit header[records_in_flight];
     bool good[records_in_flight];
-#pragma GCC unroll 4
+    GMB_UNROLL
     for (int k = 0; k < records_in_flight; ++k) {
       const uint64_t i = base + k * mine.groups;
       good[k] = i < t.room;
@@ -302,12 +318,12 @@ GMB_HD inline void pop(const Block &block, gmb_ring_header *ring, uint32_t reade
     }
     for (uint32_t u = mine.lane; u < at.most_units(); u += lanes) {
       unit moved[records_in_flight];
-#pragma GCC unroll 4
+    GMB_UNROLL
       for (int k = 0; k < records_in_flight; ++k) {
         const uint64_t i = base + k * mine.groups;
         if (good[k] && u > 0) moved[k] = at.slot(t.first + i)[u];
       }
-#pragma GCC unroll 4
+    GMB_UNROLL
       for (int k = 0; k < records_in_flight; ++k) {
         const uint64_t i = base + k * mine.groups;
         if (!good[k]) continue;

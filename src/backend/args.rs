@@ -14,6 +14,10 @@ pub struct gmb_report_args {
     pub host_slot: u64,
     /// Host word of the side: index << 24 | operations & 0xffffff.
     pub host_progress: u64,
+    /// Number of the operation on its side, by which its blocks know each other.
+    pub operation: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// Arguments of `gmb_kernel_push`.

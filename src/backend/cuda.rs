@@ -130,12 +130,16 @@ impl Cuda {
         let _current = cuda.enter()?;
         let mut module = null_mut();
         // SAFETY: the fatbin is embedded and complete.
-        cuda.check(unsafe { sys::cuModuleLoadData(&mut module, fatbin.as_ptr().cast()) }, "cuModuleLoadData")?;
+        cuda.check(
+            unsafe { sys::cuModuleLoadData(&mut module, fatbin.as_ptr().cast()) },
+            "cuModuleLoadData",
+        )?;
         cuda.module = module;
         cuda.push = cuda.function(c"gmb_kernel_push")?;
         cuda.pop = cuda.function(c"gmb_kernel_pop")?;
         cuda.info.name = device_name(device)?;
-        cuda.info.units = cuda.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+        cuda.info.units =
+            cuda.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
         cuda.info.max_blocks = cuda.info.units * cuda.blocks_per_unit()?;
         Ok(cuda)
     }
@@ -144,14 +148,20 @@ impl Cuda {
     fn function(&self, name: &CStr) -> Result<sys::CUfunction> {
         let mut function = null_mut();
         // SAFETY: the module is loaded, the name NUL-terminated.
-        self.check(unsafe { sys::cuModuleGetFunction(&mut function, self.module, name.as_ptr()) }, "cuModuleGetFunction")?;
+        self.check(
+            unsafe { sys::cuModuleGetFunction(&mut function, self.module, name.as_ptr()) },
+            "cuModuleGetFunction",
+        )?;
         Ok(function)
     }
 
     fn attribute(&self, attribute: sys::CUdevice_attribute) -> Result<u32> {
         let mut value = 0;
         // SAFETY: the device is valid.
-        self.check(unsafe { sys::cuDeviceGetAttribute(&mut value, attribute, self.device) }, "cuDeviceGetAttribute")?;
+        self.check(
+            unsafe { sys::cuDeviceGetAttribute(&mut value, attribute, self.device) },
+            "cuDeviceGetAttribute",
+        )?;
         Ok(value as u32)
     }
 
@@ -161,7 +171,12 @@ impl Cuda {
             let mut blocks = 0;
             // SAFETY: the function is loaded; the pointer is valid.
             let result = unsafe {
-                sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, function, BLOCK_THREADS as i32, 0)
+                sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(
+                    &mut blocks,
+                    function,
+                    BLOCK_THREADS as i32,
+                    0,
+                )
             };
             self.check(result, "cuOccupancyMaxActiveBlocksPerMultiprocessor")?;
             least = least.min(blocks);
@@ -308,12 +323,12 @@ impl Backend for Cuda {
         let mut address = null_mut();
         let flags = sys::CU_MEMHOSTALLOC_PORTABLE | sys::CU_MEMHOSTALLOC_DEVICEMAP;
         let bytes = bytes.max(1);
-        self.check(unsafe { sys::cuMemHostAlloc(&mut address, bytes, flags) }, "cuMemHostAlloc").map_err(|e| {
-            match e.status() {
+        self.check(unsafe { sys::cuMemHostAlloc(&mut address, bytes, flags) }, "cuMemHostAlloc").map_err(
+            |e| match e.status() {
                 GMB_ERROR_OUT_OF_MEMORY => Error::new(GMB_ERROR_OUT_OF_HOST_MEMORY, e.message()),
                 _ => e,
-            }
-        })?;
+            },
+        )?;
         unsafe { std::ptr::write_bytes(address.cast::<u8>(), 0, bytes) };
         Ok(address as u64)
     }
@@ -343,7 +358,8 @@ impl Backend for Cuda {
             _ => Error::new(GMB_ERROR_INVALID_STREAM, format!("stream {stream:p}: {}", e.message())),
         };
         let mut id = 0;
-        self.check(unsafe { sys::cuStreamGetId(cu_stream(stream), &mut id) }, "cuStreamGetId").map_err(bad)?;
+        self.check(unsafe { sys::cuStreamGetId(cu_stream(stream), &mut id) }, "cuStreamGetId")
+            .map_err(bad)?;
         // Ids are never reused and the driver's may be zero: keep zero for "no stream".
         let id = id.wrapping_add(1).max(1);
         let place = &self.known[id as usize % KNOWN_STREAMS];
@@ -351,7 +367,8 @@ impl Backend for Cuda {
             return Ok(id);
         }
         let mut context = null_mut();
-        self.check(unsafe { sys::cuStreamGetCtx(cu_stream(stream), &mut context) }, "cuStreamGetCtx").map_err(bad)?;
+        self.check(unsafe { sys::cuStreamGetCtx(cu_stream(stream), &mut context) }, "cuStreamGetCtx")
+            .map_err(bad)?;
         if context != self.context {
             return Err(Error::new(
                 GMB_ERROR_INVALID_STREAM,
@@ -378,7 +395,8 @@ impl Backend for Cuda {
     fn host_function(&self, stream: RawStream, function: HostFunction) -> Result<()> {
         let _current = self.enter()?;
         let data = Box::into_raw(Box::new(function));
-        let result = unsafe { sys::cuLaunchHostFunc(cu_stream(stream), Some(run_host_function), data.cast()) };
+        let result =
+            unsafe { sys::cuLaunchHostFunc(cu_stream(stream), Some(run_host_function), data.cast()) };
         self.check(result, "cuLaunchHostFunc").inspect_err(|_| drop(unsafe { Box::from_raw(data) }))
     }
 
@@ -413,7 +431,10 @@ impl Backend for Cuda {
 
     fn stream_wait(&self, stream: RawStream, event: RawEvent) -> Result<()> {
         let _current = self.enter()?;
-        self.check(unsafe { sys::cuStreamWaitEvent(cu_stream(stream), cu_event(event), 0) }, "cuStreamWaitEvent")
+        self.check(
+            unsafe { sys::cuStreamWaitEvent(cu_stream(stream), cu_event(event), 0) },
+            "cuStreamWaitEvent",
+        )
     }
 
     unsafe fn copy(&self, to: u64, from: u64, bytes: usize, stream: RawStream) -> Result<()> {

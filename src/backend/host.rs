@@ -130,7 +130,9 @@ impl Host {
 
     fn give_memory(&self, address: u64) -> Result<()> {
         if !lock(&self.heap.0).contains_key(&address) {
-            return Err(Error::argument(format!("{address:#x} is not the start of memory from this context")));
+            return Err(Error::argument(format!(
+                "{address:#x} is not the start of memory from this context"
+            )));
         }
         self.drain();
         if let Some(layout) = lock(&self.heap.0).remove(&address) {

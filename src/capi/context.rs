@@ -86,7 +86,10 @@ fn backend_kind(value: gmb_backend) -> Result<BackendKind> {
 /// Errors: `GMB_ERROR_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT`, `_NO_DRIVER`, `_NO_DEVICE`,
 /// `_STUB_DRIVER`, `_DRIVER_TOO_OLD`, `_NO_KERNELS`, `_INVALID_DEVICE`, `_DRIVER`, `_SYSTEM`.
 #[no_mangle]
-pub extern "C" fn gmb_context_create(options: *const gmb_context_options, context: *mut gmb_context) -> gmb_status {
+pub extern "C" fn gmb_context_create(
+    options: *const gmb_context_options,
+    context: *mut gmb_context,
+) -> gmb_status {
     boundary(|| {
         let out = output(context, "context")?;
         let mut wanted = ContextOptions::default();

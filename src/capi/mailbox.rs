@@ -25,8 +25,9 @@ pub struct gmb_mailbox {
 #[allow(non_camel_case_types)]
 pub type gmb_arbitration = i32;
 
-/// The library, with events: every outcome is as if all operations ran in the order in which
-/// they were submitted. Pushes and pops still overlap where that makes no difference.
+/// The library, with events: a pop finds all that pushes submitted before it published, and a
+/// push all the room that pops submitted before it made, whatever their streams. Where that is
+/// certain anyway, the two overlap.
 pub const GMB_ARBITRATION_CPU: gmb_arbitration = 0;
 /// The ring's atomics alone: a pop takes what is published when it runs. Pushes stay ordered
 /// among each other, and so do pops.
@@ -108,7 +109,7 @@ pub struct gmb_pop {
     /// Most records wanted, 1 to `GMB_MAX_RECORDS`; required.
     pub max: u32,
     /// Device address for the first record, 16-byte aligned; required. Each record is written
-    /// in whole 16-byte units; bytes past its length are unspecified.
+    /// in whole 16-byte units; bytes past its length and rows past the count are unspecified.
     pub records: *mut c_void,
     /// Bytes from record to record, a multiple of 16; 0 for dense: the payload size rounded up to 16.
     pub stride: u64,
@@ -173,7 +174,10 @@ pub extern "C" fn gmb_mailbox_create(
         let out = output(mailbox, "mailbox")?;
         let options = sized(options, "options")?;
         if options.full_policy != GMB_FULL_REJECT {
-            return Err(Error::argument(format!("full_policy {} is none of GMB_FULL_*", options.full_policy)));
+            return Err(Error::argument(format!(
+                "full_policy {} is none of GMB_FULL_*",
+                options.full_policy
+            )));
         }
         let wanted = MailboxOptions {
             capacity: options.capacity,

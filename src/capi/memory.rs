@@ -24,7 +24,11 @@ fn check_bytes(bytes: u64) -> Result<usize> {
 /// The caller owns it and frees it with `gmb_memory_free`. May block; thread-safe.
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW`, `_OUT_OF_MEMORY`, `_DEVICE_LOST`.
 #[no_mangle]
-pub extern "C" fn gmb_memory_allocate(context: gmb_context, bytes: u64, memory: *mut *mut c_void) -> gmb_status {
+pub extern "C" fn gmb_memory_allocate(
+    context: gmb_context,
+    bytes: u64,
+    memory: *mut *mut c_void,
+) -> gmb_status {
     boundary(|| {
         let out = output(memory, "memory")?;
         let bytes = check_bytes(bytes)?;
@@ -53,7 +57,11 @@ pub extern "C" fn gmb_memory_free(context: gmb_context, memory: *mut c_void) -> 
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW`, `_OUT_OF_HOST_MEMORY`,
 /// `_DEVICE_LOST`.
 #[no_mangle]
-pub extern "C" fn gmb_pinned_allocate(context: gmb_context, bytes: u64, memory: *mut *mut c_void) -> gmb_status {
+pub extern "C" fn gmb_pinned_allocate(
+    context: gmb_context,
+    bytes: u64,
+    memory: *mut *mut c_void,
+) -> gmb_status {
     boundary(|| {
         let out = output(memory, "memory")?;
         let bytes = check_bytes(bytes)?;

@@ -84,7 +84,10 @@ fn sized<T: Sized32>(pointer: *const T, name: &str) -> Result<T> {
 fn write_info<T: Copy>(info: *mut T, info_size: usize, value: T) -> Result<()> {
     check_pointer(info, "info")?;
     if info_size == 0 || info_size > LARGEST_OPTIONS {
-        return Err(Error::new(GMB_ERROR_STRUCT_SIZE, format!("info_size {info_size}: pass the struct's sizeof")));
+        return Err(Error::new(
+            GMB_ERROR_STRUCT_SIZE,
+            format!("info_size {info_size}: pass the struct's sizeof"),
+        ));
     }
     // SAFETY: the caller has `info_size` writable bytes; bytes beyond what is known become zero.
     unsafe {

@@ -67,7 +67,10 @@ fn load() -> Result<()> {
     if library.is_null() {
         return Err(Error::new(
             GMB_ERROR_NO_DRIVER,
-            format!("{}: install the NVIDIA driver, or use the host backend (GMB_BACKEND=host)", loader_message()),
+            format!(
+                "{}: install the NVIDIA driver, or use the host backend (GMB_BACKEND=host)",
+                loader_message()
+            ),
         ));
     }
     let init = symbol(library, c"cuInit").ok_or_else(|| missing(c"cuInit"))?;

@@ -37,7 +37,8 @@ impl Job {
             if ticket >= self.blocks {
                 return;
             }
-            let block = (u64::from(self.start) + u64::from(ticket) * u64::from(self.step)) % u64::from(self.blocks);
+            let block =
+                (u64::from(self.start) + u64::from(ticket) * u64::from(self.step)) % u64::from(self.blocks);
             run_block(&self.kernel, block as u32, self.blocks);
             if self.done.fetch_add(1, Ordering::AcqRel) + 1 == self.blocks {
                 let _gate = lock(&self.gate);

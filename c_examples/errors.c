@@ -1,0 +1,210 @@
+/* What errors look like: each call below is wrong in one way, and says so. */
+#include <gpumailbox.h>
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <threads.h>
+
+#define PAYLOAD 64
+
+static int shown, wrong;
+
+/* One row: what was done, the code, its general text, and what exactly was wrong. */
+static void show(const char *what, gmb_status got, gmb_status wanted, const char *name, const char *detail) {
+  ++shown;
+  if (got != wanted) {
+    ++wrong;
+    printf("%-34s MISMATCH: wanted %s (%d), got %d\n", what, name, wanted, got);
+  } else {
+    printf("%-34s %-27s %s\n", what, name, gmb_status_string(got));
+  }
+  printf("%-34s %s\n", "", detail);
+}
+
+static void expect(const char *what, gmb_status got, gmb_status wanted, const char *name) {
+  char detail[1024] = "";
+  if (got < 0) gmb_last_error_message(detail, sizeof detail, NULL);
+  if (got < 0 && detail[0] == '\0') {
+    ++wrong;
+    printf("%-34s MISMATCH: no message\n", what);
+  }
+  show(what, got, wanted, name, detail);
+}
+
+#define EXPECT(code, what, call) expect(what, (call), code, #code)
+
+/* For the calls that must succeed. */
+#define CHECK(call)                                            \
+  do {                                                         \
+    if ((call) != GMB_OK) {                                    \
+      char message[1024] = "";                                 \
+      gmb_last_error_message(message, sizeof message, NULL);   \
+      fprintf(stderr, "%s failed: %s\n", #call, message);      \
+      exit(1);                                                 \
+    }                                                          \
+  } while (0)
+
+/* Holds a stream until it is opened: what is enqueued behind it cannot be done before. */
+static atomic_bool gate_is_open;
+
+static void hold_at_gate(void *unused) {
+  (void)unused;
+  while (!atomic_load_explicit(&gate_is_open, memory_order_acquire)) thrd_yield();
+}
+
+static void bad_contexts(void) {
+  gmb_context context;
+  gmb_context_options options = GMB_CONTEXT_OPTIONS_INIT;
+  options.backend = 7;
+  EXPECT(GMB_ERROR_INVALID_ARGUMENT, "a context on backend 7", gmb_context_create(&options, &context));
+
+  options = (gmb_context_options)GMB_CONTEXT_OPTIONS_INIT;
+  options.device = 4096;
+  EXPECT(GMB_ERROR_INVALID_DEVICE, "a context on device 4096", gmb_context_create(&options, &context));
+
+  EXPECT(GMB_ERROR_NULL_POINTER, "a context into a null pointer", gmb_context_create(NULL, NULL));
+}
+
+static void bad_mailboxes(gmb_context context) {
+  gmb_mailbox mailbox;
+  gmb_mailbox_options options = GMB_MAILBOX_OPTIONS_INIT;
+  options.payload_bytes = PAYLOAD;
+
+  options.capacity = 1000;
+  EXPECT(GMB_ERROR_INVALID_ARGUMENT, "a mailbox of 1000 records",
+         gmb_mailbox_create(context, &options, &mailbox));
+
+  options.capacity = (uint64_t)1 << 40;
+  EXPECT(GMB_ERROR_OVERFLOW, "a mailbox of 2^40 records", gmb_mailbox_create(context, &options, &mailbox));
+
+  options.capacity = 1024;
+  options.payload_bytes = 0;
+  EXPECT(GMB_ERROR_INVALID_ARGUMENT, "a mailbox without payload",
+         gmb_mailbox_create(context, &options, &mailbox));
+
+  options.payload_bytes = PAYLOAD;
+  options.struct_size = 3;
+  EXPECT(GMB_ERROR_STRUCT_SIZE, "options with struct_size 3",
+         gmb_mailbox_create(context, &options, &mailbox));
+}
+
+static void bad_handles(gmb_mailbox stale, gmb_token token) {
+  gmb_mailbox_info info;
+  const gmb_mailbox zero = {0}, garbage = {0x123456789abcdef0u}, other_type = {token.id};
+  EXPECT(GMB_ERROR_INVALID_HANDLE, "a mailbox handle of zero",
+         gmb_mailbox_get_info(zero, &info, sizeof info));
+  EXPECT(GMB_ERROR_INVALID_HANDLE, "a garbage handle", gmb_mailbox_get_info(garbage, &info, sizeof info));
+  EXPECT(GMB_ERROR_INVALID_HANDLE, "a token's id as a mailbox",
+         gmb_mailbox_get_info(other_type, &info, sizeof info));
+  EXPECT(GMB_ERROR_INVALID_HANDLE, "a mailbox destroyed before", gmb_mailbox_destroy(stale));
+}
+
+static void bad_operations(gmb_mailbox mailbox, gmb_stream stream, gmb_token token, unsigned char *records) {
+  gmb_pop pop = GMB_POP_INIT;
+  pop.records = records;
+  EXPECT(GMB_ERROR_ZERO_COUNT, "a pop of max 0", gmb_mailbox_pop(mailbox, &pop, stream, token));
+
+  pop.max = 8;
+  pop.records = NULL;
+  EXPECT(GMB_ERROR_NULL_POINTER, "a pop into null", gmb_mailbox_pop(mailbox, &pop, stream, token));
+
+  pop.records = records + 8;
+  EXPECT(GMB_ERROR_MISALIGNED, "a pop to an address off by 8", gmb_mailbox_pop(mailbox, &pop, stream, token));
+
+  gmb_mailbox_info info;
+  CHECK(gmb_mailbox_get_info(mailbox, &info, sizeof info));
+  pop.records = info.ring;
+  EXPECT(GMB_ERROR_OVERLAP, "a pop into the ring itself", gmb_mailbox_pop(mailbox, &pop, stream, token));
+
+  gmb_push push = GMB_PUSH_INIT;
+  push.records = records;
+  push.count = 1;
+  push.length = PAYLOAD + 1;
+  EXPECT(GMB_ERROR_BAD_LENGTH, "a push of payload size + 1", gmb_mailbox_push(mailbox, &push, stream, token));
+
+  push.length = PAYLOAD;
+  push.count = GMB_MAX_RECORDS + 1;
+  EXPECT(GMB_ERROR_OVERFLOW, "a push of 2^29 + 1 records", gmb_mailbox_push(mailbox, &push, stream, token));
+
+  gmb_result result;
+  EXPECT(GMB_ERROR_INVALID_ARGUMENT, "a poll of a token never used", gmb_token_poll(token, &result));
+}
+
+static void busy_and_late(gmb_context context, gmb_mailbox mailbox, gmb_stream stream, gmb_token token,
+                          unsigned char *records) {
+  gmb_pop pop = GMB_POP_INIT;
+  pop.max = 1;
+  pop.records = records;
+  CHECK(gmb_stream_host_function(context, stream, hold_at_gate, NULL));
+  CHECK(gmb_mailbox_pop(mailbox, &pop, stream, token));
+
+  gmb_result result;
+  EXPECT(GMB_ERROR_BUSY, "a token used while it waits", gmb_mailbox_pop(mailbox, &pop, stream, token));
+  EXPECT(GMB_ERROR_TIMEOUT, "a wait of one microsecond",
+         gmb_token_wait(token, GMB_EPOCH_LAST, 1000, &result));
+
+  atomic_store_explicit(&gate_is_open, 1, memory_order_release);
+  CHECK(gmb_token_wait(token, GMB_EPOCH_LAST, GMB_WAIT_FOREVER, &result));
+}
+
+/* Lengths in device memory are seen by the device first: the call succeeds, the result does not. */
+static void late_bad_length(gmb_context context, gmb_mailbox mailbox, gmb_stream stream, gmb_token token,
+                            unsigned char *records) {
+  const uint32_t lengths[3] = {1, PAYLOAD + 1, 1};
+  void *on_device;
+  CHECK(gmb_memory_allocate(context, sizeof lengths, &on_device));
+  CHECK(gmb_memory_copy(context, on_device, lengths, sizeof lengths, stream));
+  gmb_push push = GMB_PUSH_INIT;
+  push.count = 3;
+  push.records = records;
+  push.lengths = on_device;
+  CHECK(gmb_mailbox_push(mailbox, &push, stream, token));
+  gmb_result result;
+  CHECK(gmb_token_wait(token, GMB_EPOCH_LAST, GMB_WAIT_FOREVER, &result));
+  char detail[100];
+  snprintf(detail, sizeof detail, "in the result: %u of 3 records were pushed before it", result.count);
+  show("a bad length in device memory", result.status, GMB_ERROR_BAD_LENGTH, "GMB_ERROR_BAD_LENGTH", detail);
+  if (result.count != 1) ++wrong;
+  CHECK(gmb_memory_free(context, on_device));
+}
+
+int main(void) {
+  printf("%-34s %-27s %s\n", "what was done", "code", "text, and the thread's message");
+  bad_contexts();
+
+  gmb_context context;
+  CHECK(gmb_context_create(NULL, &context));
+  bad_mailboxes(context);
+
+  gmb_mailbox_options options = GMB_MAILBOX_OPTIONS_INIT;
+  options.capacity = 1024;
+  options.payload_bytes = PAYLOAD;
+  gmb_mailbox mailbox, stale;
+  gmb_stream stream;
+  gmb_token token;
+  void *records;
+  CHECK(gmb_mailbox_create(context, &options, &mailbox));
+  CHECK(gmb_mailbox_create(context, &options, &stale));
+  CHECK(gmb_mailbox_destroy(stale));
+  CHECK(gmb_stream_create(context, &stream));
+  CHECK(gmb_token_create(context, &token));
+  CHECK(gmb_memory_allocate(context, 16 * PAYLOAD, &records));
+
+  bad_handles(stale, token);
+  bad_operations(mailbox, stream, token, records);
+  busy_and_late(context, mailbox, stream, token, records);
+  late_bad_length(context, mailbox, stream, token, records);
+
+  CHECK(gmb_memory_free(context, records));
+  CHECK(gmb_token_destroy(token));
+  CHECK(gmb_stream_destroy(context, stream));
+  CHECK(gmb_mailbox_destroy(mailbox));
+  CHECK(gmb_context_destroy(context));
+  if (wrong > 0) {
+    printf("%d of %d errors are not as documented\n", wrong, shown);
+    return 1;
+  }
+  printf("ok: %d errors as documented\n", shown);
+  return 0;
+}

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Every check of the project, stopping at the first failure.
+source "$(dirname "$0")/common.sh"
+# Each tool's closing lines belong on stdout, whichever stream it uses.
+exec 2>&1
+
+passed=0
+run() {
+  local name=$1 start=$SECONDS
+  shift
+  step "$name"
+  if ! "$@" </dev/null; then
+    step "$name failed after $((SECONDS - start)) s"
+    echo "$passed passed, 1 failed"
+    exit 1
+  fi
+  passed=$((passed + 1))
+  step "$name: $((SECONDS - start)) s"
+}
+
+# Steps are commands, not functions: inside a condition, functions do not stop at their first error.
+parts=(cmake cargo-tools)
+[[ ${GMB_CUDA:-AUTO} == OFF ]] || parts+=(cuda)
+run "toolchain" scripts/toolchain.sh "${parts[@]}"
+nextest=(cargo nextest)
+"${nextest[@]}" --version >/dev/null 2>&1 || nextest=("$tools/bin/cargo-nextest" nextest)
+
+run "format" cargo fmt --check
+run "sources" scripts/sources.sh
+run "generated headers" scripts/header.sh --verify
+run "clippy" cargo clippy --all-targets --locked -- -D warnings
+run "tests on the host backend" env GMB_TEST_BACKEND=host "${nextest[@]}" run --locked
+if gpu_present; then
+  run "tests on the GPU" env GMB_TEST_BACKEND=cuda "${nextest[@]}" run --locked
+fi
+run "documentation tests" cargo test --doc --locked
+run "stage" scripts/stage.sh
+run "symbols" scripts/symbols.sh
+[[ ${GMB_CUDA:-AUTO} == OFF ]] || run "ptxas" scripts/ptxas.sh release
+run "headers alone" scripts/headers.sh
+run "examples" scripts/examples.sh --test
+run "protocol" scripts/protocol.sh
+run "without CUDA" env GMB_CUDA=OFF CARGO_TARGET_DIR=target/cuda-off RUSTFLAGS="-D warnings" cargo check --locked
+echo "$passed passed, 0 failed"

@@ -1,0 +1,95 @@
+use super::support::*;
+use gpumailbox::*;
+
+#[test]
+fn info_names_the_device() {
+    let info = context().info();
+    assert_ne!(info.backend, BackendKind::Auto);
+    assert!(!info.name.is_empty());
+    assert!(info.multiprocessors > 0);
+    assert_eq!(info.backend == BackendKind::Host, info.driver_version == 0);
+}
+
+#[test]
+fn a_missing_device_is_an_error_that_says_so() {
+    let backend = context().info().backend;
+    let error = Context::new(&ContextOptions { backend, device: 4096 }).unwrap_err();
+    assert_eq!(error.status(), GMB_ERROR_INVALID_DEVICE);
+    assert!(error.message().contains("4096"), "{error}");
+}
+
+#[test]
+fn contexts_and_what_is_made_in_them_drop_in_any_order() {
+    let first = context();
+    let second = context();
+    let box_of_first = mailbox(&first, 8, 16);
+    let token = Token::new(&first).unwrap();
+    let stream = first.stream().unwrap();
+    drop(first);
+    drop(second);
+    box_of_first.push_from_host_blocking(b"after the context", 17, &[16], &[]).unwrap();
+    drop(stream);
+    drop(box_of_first);
+    drop(token);
+}
+
+#[test]
+fn a_stream_of_another_context_or_a_destroyed_one_is_refused() {
+    let ours = context();
+    let mailbox = mailbox(&ours, 8, 16);
+    let records = poisoned(&ours, 16, 1);
+    let push = Push { count: 1, records: records.address(), length: 16, ..Default::default() };
+    // The CUDA driver cannot be asked about a handle that is no stream: only the host backend can.
+    if ours.info().backend == BackendKind::Host {
+        let theirs = context();
+        let foreign = theirs.stream().unwrap();
+        let error = unsafe { mailbox.push(&push, foreign.get(), None) }.unwrap_err();
+        assert_eq!(error.status(), GMB_ERROR_INVALID_STREAM);
+        let gone = {
+            let stream = ours.stream().unwrap();
+            stream.get()
+        };
+        let error = unsafe { mailbox.push(&push, gone, None) }.unwrap_err();
+        assert_eq!(error.status(), GMB_ERROR_INVALID_STREAM);
+    }
+    for stream in [Stream::LEGACY, Stream::PER_THREAD, Stream::from_raw(1 as *mut _)] {
+        unsafe { mailbox.push(&push, stream, None) }.unwrap();
+        ours.synchronize(stream).unwrap();
+    }
+    assert_eq!(mailbox.info().unwrap().published, 3);
+}
+
+#[test]
+fn work_of_a_destroyed_stream_still_completes() {
+    let context = context();
+    let mailbox = mailbox(&context, 64, 16);
+    let records = poisoned(&context, 16 * 10, 7);
+    let push = Push { count: 10, records: records.address(), length: 16, ..Default::default() };
+    let token = Token::new(&context).unwrap();
+    let stream = context.stream().unwrap();
+    let gate = Gate::close(&context, stream.get());
+    unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
+    drop(stream);
+    assert_eq!(token.poll().unwrap(), None);
+    gate.open();
+    assert_eq!(token.wait(After::Submission, None).unwrap().count, 10);
+}
+
+#[test]
+fn pinned_memory_comes_zeroed_and_copies_keep_bytes() {
+    let context = context();
+    let mut random = Random::new();
+    let data = random.bytes(100_003);
+    let device = upload(&context, &data);
+    assert_eq!(download(&context, device.address(), data.len()), data);
+    let pinned = context.pinned_buffer(4096).unwrap();
+    let view = unsafe { std::slice::from_raw_parts(pinned.address() as *const u8, 4096) };
+    assert!(view.iter().all(|&b| b == 0));
+    let stream = context.stream().unwrap();
+    unsafe { context.fill(device.address() + 1, 0x5A, 1000, stream.get()) }.unwrap();
+    context.synchronize(stream.get()).unwrap();
+    let after = download(&context, device.address(), data.len());
+    assert_eq!(after[0], data[0]);
+    assert!(after[1..1001].iter().all(|&b| b == 0x5A));
+    assert_eq!(after[1001..], data[1001..]);
+}

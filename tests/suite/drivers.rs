@@ -1,0 +1,158 @@
+//! What a missing, broken, stub or old driver looks like. Each case runs in a
+//! child process that finds a made-up libcuda.so.1 first.
+
+use super::support::backend;
+use gpumailbox::*;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Set in a child: the backend it shall open.
+const CHILD: &str = "GMB_TEST_CHILD";
+
+/// What a child does: opens a context and says how that went.
+fn act_as_child() -> bool {
+    let Ok(wanted) = std::env::var(CHILD) else { return false };
+    let backend = if wanted == "cuda" { BackendKind::Cuda } else { BackendKind::Auto };
+    match Context::new(&ContextOptions { backend, device: 0 }) {
+        Ok(context) => println!("child: 0 {:?}", context.info().backend),
+        Err(error) => println!("child: {} {}", error.status(), error.message()),
+    }
+    true
+}
+
+/// Status and words of a child that runs the calling test alone.
+fn child(test: &str, wanted: &str, environment: &[(&str, &str)]) -> (gmb_status, String) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", &format!("drivers::{test}"), "--nocapture"]);
+    command.env(CHILD, wanted).env_remove("GMB_BACKEND");
+    let output = command.envs(environment.iter().copied()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text.lines().find_map(|l| l.split("child: ").nth(1)).unwrap_or_else(|| {
+        panic!("no answer from the child: {text}{}", String::from_utf8_lossy(&output.stderr))
+    });
+    // Nothing is printed by the library, and nothing panics.
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    let (status, words) = line.split_once(' ').unwrap();
+    (status.parse().unwrap(), words.to_owned())
+}
+
+/// A folder with a libcuda.so.1 of the given source.
+fn fake_driver(name: &str, source: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("gmb-driver-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("driver.c");
+    std::fs::write(&file, source).unwrap();
+    let status = Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .arg(folder.join("libcuda.so.1"))
+        .arg(&file)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    folder
+}
+
+fn with_fake_driver(test: &str, wanted: &str, source: &str) -> (gmb_status, String) {
+    let folder = fake_driver(test, source);
+    let answer = child(test, wanted, &[("LD_LIBRARY_PATH", folder.to_str().unwrap())]);
+    std::fs::remove_dir_all(&folder).unwrap();
+    answer
+}
+
+#[test]
+fn stub_driver() {
+    if act_as_child() {
+        return;
+    }
+    for wanted in ["cuda", "auto"] {
+        let (status, words) =
+            with_fake_driver("stub_driver", wanted, "int cuInit(unsigned f) { return 34; }");
+        assert_eq!(status, GMB_ERROR_STUB_DRIVER, "{words}");
+        assert!(words.contains("stub"), "{words}");
+    }
+}
+
+#[test]
+fn driver_without_a_device() {
+    if act_as_child() {
+        return;
+    }
+    let source = "int cuInit(unsigned f) { return 100; }";
+    let (status, words) = with_fake_driver("driver_without_a_device", "cuda", source);
+    assert_eq!(status, GMB_ERROR_NO_DEVICE, "{words}");
+    let (status, words) = with_fake_driver("driver_without_a_device", "auto", source);
+    assert_eq!((status, words.as_str()), (GMB_OK, "Host"));
+}
+
+#[test]
+fn driver_that_fails_is_no_silent_fallback() {
+    if act_as_child() {
+        return;
+    }
+    for wanted in ["cuda", "auto"] {
+        let source = "int cuInit(unsigned f) { return 999; }";
+        let (status, words) = with_fake_driver("driver_that_fails_is_no_silent_fallback", wanted, source);
+        assert_eq!(status, GMB_ERROR_DRIVER, "{words}");
+        assert!(words.contains("999"), "{words}");
+    }
+}
+
+#[test]
+fn driver_that_lacks_a_function() {
+    if act_as_child() {
+        return;
+    }
+    for source in ["int cuInit(unsigned f) { return 0; }", "int nothing;"] {
+        let (status, words) = with_fake_driver("driver_that_lacks_a_function", "auto", source);
+        assert_eq!(status, GMB_ERROR_DRIVER_TOO_OLD, "{words}");
+        assert!(words.contains("cu"), "{words}");
+    }
+}
+
+#[test]
+fn no_driver_library() {
+    if act_as_child() {
+        return;
+    }
+    // A file of that name that is no library stands for none, also where a driver is installed.
+    let folder = std::env::temp_dir().join(format!("gmb-no-driver-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(Path::new(&folder).join("libcuda.so.1"), "not a library").unwrap();
+    let environment = [("LD_LIBRARY_PATH", folder.to_str().unwrap())];
+    let (status, words) = child("no_driver_library", "cuda", &environment);
+    assert_eq!(status, GMB_ERROR_NO_DRIVER, "{words}");
+    assert!(words.contains("libcuda.so.1") && words.contains("host backend"), "{words}");
+    let (status, words) = child("no_driver_library", "auto", &environment);
+    assert_eq!((status, words.as_str()), (GMB_OK, "Host"));
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn no_visible_device() {
+    if act_as_child() {
+        return;
+    }
+    let environment = [("CUDA_VISIBLE_DEVICES", "")];
+    let (status, words) = child("no_visible_device", "cuda", &environment);
+    match backend() {
+        BackendKind::Cuda => assert_eq!(status, GMB_ERROR_NO_DEVICE, "{words}"),
+        _ => assert!([GMB_ERROR_NO_DRIVER, GMB_ERROR_NO_DEVICE].contains(&status), "{status} {words}"),
+    }
+    let (status, words) = child("no_visible_device", "auto", &environment);
+    assert_eq!((status, words.as_str()), (GMB_OK, "Host"));
+}
+
+#[test]
+fn the_environment_picks_the_backend() {
+    if act_as_child() {
+        return;
+    }
+    let test = "the_environment_picks_the_backend";
+    assert_eq!(child(test, "auto", &[("GMB_BACKEND", "host")]), (GMB_OK, "Host".to_owned()));
+    let (status, words) = child(test, "auto", &[("GMB_BACKEND", "metal")]);
+    assert_eq!(status, GMB_ERROR_INVALID_ARGUMENT);
+    assert!(words.contains("metal"), "{words}");
+    // An explicit wish beats the environment.
+    let (status, words) = child(test, "cuda", &[("GMB_BACKEND", "host"), ("CUDA_VISIBLE_DEVICES", "")]);
+    assert!([GMB_ERROR_NO_DRIVER, GMB_ERROR_NO_DEVICE].contains(&status), "{status} {words}");
+}

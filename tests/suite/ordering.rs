@@ -1,0 +1,220 @@
+use super::support::*;
+use gpumailbox::*;
+use std::collections::VecDeque;
+
+/// What was submitted, in order, with what is needed to check it.
+enum Submitted {
+    Push { token: Token, records: Vec<Record>, _batch: Batch },
+    Pop { token: Token, outlet: Outlet },
+}
+
+fn submit_random(random: &mut Random, mailbox: &Mailbox, stream: Stream) -> Submitted {
+    let context = mailbox.context();
+    let capacity = mailbox.info().unwrap().capacity;
+    let token = Token::new(context).unwrap();
+    if random.next() % 2 == 0 {
+        let count = random.between(1, capacity + capacity / 2 + 1) as usize;
+        let records = random_records(random, count, 40);
+        let batch = Batch::new(context, mailbox, &records);
+        unsafe { mailbox.push(&batch.push, stream, Some(&token)) }.unwrap();
+        Submitted::Push { token, records, _batch: batch }
+    } else {
+        let outlet = Outlet::new(context, mailbox, random.between(1, capacity + 3) as u32);
+        unsafe { mailbox.pop(&outlet.pop, stream, Some(&token)) }.unwrap();
+        Submitted::Pop { token, outlet }
+    }
+}
+
+/// Whatever streams operations use: records come once and in order, a push
+/// accepts at least what fits after all pops submitted before it, and a pop
+/// gets at least what pushes submitted before it left. On one stream that is exact.
+fn random_operations(streams: u64) {
+    let context = context();
+    let mut random = Random::new();
+    for (capacity, first) in [(1, 0), (8, (1 << 32) - 20), (64, u64::MAX - 100), (1024, 0)] {
+        let options =
+            MailboxOptions { capacity, payload_bytes: 40, initial_index: first, ..Default::default() };
+        let mailbox = Mailbox::new(&context, &options).unwrap();
+        let streams: Vec<OwnedStream> = (0..streams).map(|_| context.stream().unwrap()).collect();
+        // Submitted without waiting in between; checked when all are.
+        let submitted: Vec<Submitted> = (0..120)
+            .map(|_| {
+                let stream = &streams[random.between(0, streams.len() as u64 - 1) as usize];
+                submit_random(&mut random, &mailbox, stream.get())
+            })
+            .collect();
+        let mut accepted: VecDeque<Record> = VecDeque::new();
+        for operation in &submitted {
+            if let Submitted::Push { token, records, .. } = operation {
+                let count = token.wait(After::Submission, None).unwrap().count as usize;
+                accepted.extend(records.iter().take(count).cloned());
+            }
+        }
+        let (mut pushed, mut popped) = (0u64, 0u64);
+        for operation in &submitted {
+            match operation {
+                Submitted::Push { token, records, .. } => {
+                    let count = u64::from(token.wait(After::Submission, None).unwrap().count);
+                    let room = (capacity + popped).saturating_sub(pushed).min(records.len() as u64);
+                    assert!(count >= room && count <= records.len() as u64, "{count} of {room}");
+                    assert!(streams.len() > 1 || count == room);
+                    pushed += count;
+                }
+                Submitted::Pop { token, outlet } => {
+                    let count = token.wait(After::Submission, None).unwrap().count;
+                    let there = pushed.saturating_sub(popped).min(u64::from(outlet.pop.max));
+                    assert!(u64::from(count) >= there && count <= outlet.pop.max, "{count} of {there}");
+                    assert!(streams.len() > 1 || u64::from(count) == there);
+                    let (records, sequences) = outlet.records(&context, count);
+                    for (record, sequence) in records.iter().zip(sequences) {
+                        assert_eq!(Some(record), accepted.pop_front().as_ref());
+                        popped += 1;
+                        assert_eq!(sequence, first.wrapping_add(popped));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn random_operations_on_one_stream_equal_a_queue() {
+    random_operations(1);
+}
+
+#[test]
+fn random_operations_on_many_streams_lose_and_reorder_nothing() {
+    random_operations(4);
+}
+
+#[test]
+fn a_pop_waits_for_the_push_before_it_and_a_push_for_the_room_it_needs() {
+    let context = context();
+    let mailbox = mailbox(&context, 8, 16);
+    let (left, right) = (context.stream().unwrap(), context.stream().unwrap());
+    let records = poisoned(&context, 16 * 8, 9);
+    let push = Push { count: 8, records: records.address(), length: 16, ..Default::default() };
+    let (first, second, popped) =
+        (Token::new(&context).unwrap(), Token::new(&context).unwrap(), Token::new(&context).unwrap());
+    let outlet = Outlet::new(&context, &mailbox, 8);
+    let gate = Gate::close(&context, left.get());
+    unsafe {
+        mailbox.push(&push, left.get(), Some(&first)).unwrap();
+        mailbox.pop(&outlet.pop, right.get(), Some(&popped)).unwrap();
+        mailbox.push(&push, left.get(), Some(&second)).unwrap();
+    }
+    assert_eq!(popped.poll().unwrap(), None, "the pop did not wait for the push");
+    gate.open();
+    for token in [first, popped, second] {
+        assert_eq!(token.wait(After::Submission, None).unwrap().count, 8);
+    }
+}
+
+#[test]
+fn device_arbitration_pops_what_is_there_without_waiting() {
+    let context = context();
+    let options = MailboxOptions {
+        capacity: 8,
+        payload_bytes: 16,
+        arbitration: Arbitration::Device,
+        ..Default::default()
+    };
+    let mailbox = Mailbox::new(&context, &options).unwrap();
+    let (left, right) = (context.stream().unwrap(), context.stream().unwrap());
+    let records = poisoned(&context, 16 * 8, 9);
+    let push = Push { count: 3, records: records.address(), length: 16, ..Default::default() };
+    let (pushed, popped) = (Token::new(&context).unwrap(), Token::new(&context).unwrap());
+    let outlet = Outlet::new(&context, &mailbox, 8);
+    let gate = Gate::close(&context, left.get());
+    unsafe {
+        mailbox.push(&push, left.get(), Some(&pushed)).unwrap();
+        mailbox.pop(&outlet.pop, right.get(), Some(&popped)).unwrap();
+    }
+    // The push is behind the gate; the pop is not.
+    assert_eq!(popped.wait(After::Submission, None).unwrap().count, 0);
+    assert_eq!(pushed.poll().unwrap(), None);
+    gate.open();
+    assert_eq!(pushed.wait(After::Submission, None).unwrap().count, 3);
+    unsafe { mailbox.pop(&outlet.pop, right.get(), Some(&popped)) }.unwrap();
+    assert_eq!(popped.wait(After::Submission, None).unwrap().count, 3);
+}
+
+#[test]
+fn with_room_and_records_for_sure_neither_side_waits_for_the_other() {
+    let context = context();
+    let mailbox = mailbox(&context, 64, 16);
+    let (left, right) = (context.stream().unwrap(), context.stream().unwrap());
+    let records = poisoned(&context, 16 * 8, 9);
+    let push = Push { count: 8, records: records.address(), length: 16, ..Default::default() };
+    let token = Token::new(&context).unwrap();
+    unsafe { mailbox.push(&push, left.get(), Some(&token)) }.unwrap();
+    assert_eq!(token.wait(After::Submission, None).unwrap().count, 8);
+    let gate = Gate::close(&context, left.get());
+    unsafe { mailbox.push(&push, left.get(), None) }.unwrap();
+    // Eight records are published for sure: this pop needs nothing of the gated push.
+    let outlet = Outlet::new(&context, &mailbox, 8);
+    unsafe { mailbox.pop(&outlet.pop, right.get(), Some(&token)) }.unwrap();
+    assert_eq!(token.wait(After::Submission, None).unwrap().count, 8);
+    gate.open();
+    context.synchronize(left.get()).unwrap();
+}
+
+#[test]
+fn threads_share_a_mailbox() {
+    let context = context();
+    let mailbox = mailbox(&context, 256, 16);
+    const THREADS: u64 = 4;
+    const EACH: u64 = 2000;
+    let received = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (context, mailbox) = (&context, &mailbox);
+            scope.spawn(move || {
+                let stream = context.stream().unwrap();
+                let token = Token::new(context).unwrap();
+                let data: Vec<u64> = (0..EACH).flat_map(|n| [thread, n]).collect();
+                let rows = upload(context, &data);
+                let mut sent = 0;
+                while sent < EACH {
+                    let push = Push {
+                        count: (EACH - sent).min(50) as u32,
+                        records: rows.address() + sent * 16,
+                        length: 16,
+                        ..Default::default()
+                    };
+                    unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
+                    sent += u64::from(token.wait(After::Submission, None).unwrap().count);
+                }
+            });
+        }
+        for _ in 0..2 {
+            let (context, mailbox, received) = (&context, &mailbox, &received);
+            scope.spawn(move || {
+                let stream = context.stream().unwrap();
+                let token = Token::new(context).unwrap();
+                loop {
+                    let outlet = Outlet::new(context, mailbox, 64);
+                    unsafe { mailbox.pop(&outlet.pop, stream.get(), Some(&token)) }.unwrap();
+                    let count = token.wait(After::Submission, None).unwrap().count;
+                    let (records, sequences) = outlet.records(context, count);
+                    let mut all = received.lock().unwrap();
+                    for (record, sequence) in records.iter().zip(sequences) {
+                        let words = words(&record.bytes);
+                        all.push((sequence, words[0], words[1]));
+                    }
+                    if all.len() as u64 == THREADS * EACH {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let mut all = received.into_inner().unwrap();
+    all.sort_unstable();
+    let mut next = [0; THREADS as usize];
+    for (position, (sequence, thread, n)) in all.into_iter().enumerate() {
+        assert_eq!(sequence, position as u64 + 1, "a record came twice or not at all");
+        assert_eq!(n, next[thread as usize], "records of thread {thread} out of order");
+        next[thread as usize] += 1;
+    }
+}

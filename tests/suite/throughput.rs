@@ -1,0 +1,118 @@
+use super::support::*;
+use gpumailbox::*;
+
+/// What record `index` holds: two words that no other record has.
+fn content(index: u64) -> [u64; 2] {
+    [index, index.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d]
+}
+
+const BATCH: u64 = 512;
+
+/// One producer and one consumer thread, each with a stream, pass `total`
+/// records; returns how often each side moved nothing.
+fn pass(arbitration: Arbitration, initial_index: u64, total: u64) {
+    let context = context();
+    let mut random = Random::new();
+    let options = MailboxOptions {
+        capacity: 1024,
+        payload_bytes: 16,
+        arbitration,
+        initial_index,
+        ..Default::default()
+    };
+    let mailbox = Mailbox::new(&context, &options).unwrap();
+    let (mut left, mut right) = (random.split(), random.split());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let stream = context.stream().unwrap();
+            let token = Token::new(&context).unwrap();
+            let staged = context.pinned_buffer(BATCH as usize * 16).unwrap();
+            let rows = context.device_buffer(BATCH as usize * 16).unwrap();
+            let view =
+                unsafe { std::slice::from_raw_parts_mut(staged.address() as *mut [u64; 2], BATCH as usize) };
+            let mut sent = 0;
+            while sent < total {
+                let count = left.between(1, BATCH).min(total - sent);
+                for (i, row) in view.iter_mut().take(count as usize).enumerate() {
+                    *row = content(sent + i as u64);
+                }
+                let push =
+                    Push { count: count as u32, records: rows.address(), length: 16, ..Default::default() };
+                unsafe {
+                    context
+                        .copy(rows.address(), staged.address(), count as usize * 16, stream.get())
+                        .unwrap();
+                    mailbox.push(&push, stream.get(), Some(&token)).unwrap();
+                }
+                let result = token.wait(After::Submission, None).unwrap();
+                assert_eq!(result.status, GMB_OK);
+                sent += u64::from(result.count);
+            }
+        });
+        scope.spawn(|| {
+            let stream = context.stream().unwrap();
+            let token = Token::new(&context).unwrap();
+            let rows = context.device_buffer(BATCH as usize * 16).unwrap();
+            let heads = context.device_buffer(BATCH as usize * 16).unwrap();
+            let staged = context.pinned_buffer(2 * BATCH as usize * 16).unwrap();
+            let (bytes, heads_at) = (BATCH as usize * 16, staged.address() + BATCH * 16);
+            let view =
+                unsafe { std::slice::from_raw_parts(staged.address() as *const [u64; 2], BATCH as usize) };
+            let info =
+                unsafe { std::slice::from_raw_parts(heads_at as *const gmb_record_header, BATCH as usize) };
+            let mut got = 0u64;
+            while got < total {
+                let max = right.between(1, BATCH) as u32;
+                let pop = Pop { max, records: rows.address(), stride: 0, headers: heads.address() };
+                unsafe {
+                    mailbox.pop(&pop, stream.get(), Some(&token)).unwrap();
+                    context.copy(staged.address(), rows.address(), bytes, stream.get()).unwrap();
+                    context.copy(heads_at, heads.address(), bytes, stream.get()).unwrap();
+                }
+                context.synchronize(stream.get()).unwrap();
+                let result = token.poll().unwrap().expect("ready after a synchronize");
+                assert_eq!(result.status, GMB_OK);
+                assert!(result.count <= max);
+                for i in 0..result.count as usize {
+                    let index = got + i as u64;
+                    assert_eq!(view[i], content(index), "record {index}");
+                    let expected = gmb_record_header {
+                        sequence: initial_index.wrapping_add(index).wrapping_add(1),
+                        length: 16,
+                        msg_type: 0,
+                    };
+                    assert_eq!(info[i], expected);
+                }
+                got += u64::from(result.count);
+            }
+        });
+    });
+    let end = initial_index.wrapping_add(total);
+    let info = mailbox.info().unwrap();
+    assert_eq!((info.published, info.released), (end, end));
+}
+
+/// 10 million in all but the shortest runs; `GMB_TEST_RECORDS` sets another number.
+fn total() -> u64 {
+    std::env::var("GMB_TEST_RECORDS").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000_000)
+}
+
+#[test]
+fn ten_million_records_cpu_arbitrated() {
+    pass(Arbitration::Cpu, 0, total());
+}
+
+#[test]
+fn ten_million_records_device_arbitrated() {
+    pass(Arbitration::Device, 0, total());
+}
+
+#[test]
+fn ten_million_records_across_index_2_to_32() {
+    pass(Arbitration::Device, (1 << 32) - total() / 2, total());
+}
+
+#[test]
+fn ten_million_records_across_index_2_to_64() {
+    pass(Arbitration::Cpu, (total() / 2).wrapping_neg(), total());
+}

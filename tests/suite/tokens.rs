@@ -1,0 +1,159 @@
+use super::support::*;
+use gpumailbox::*;
+use std::time::Duration;
+
+/// "Zeros on pop" cannot come back: who asks at once gets *not ready*, then
+/// the exact count, with the records already in the buffer.
+#[test]
+fn not_ready_then_the_exact_count_with_the_records_in_place() {
+    let context = context();
+    let mut random = Random::new();
+    let mailbox = mailbox(&context, 64, 48);
+    let (producer, consumer) = (context.stream().unwrap(), context.stream().unwrap());
+    let token = Token::new(&context).unwrap();
+    for round in 0..50 {
+        let count = random.between(0, 64) as usize;
+        let sent: Vec<Record> =
+            (0..count).map(|_| Record { bytes: random.bytes(48), msg_type: round }).collect();
+        let out = context.pinned_buffer(48 * 64).unwrap();
+        let view = |i: usize| unsafe { std::ptr::read_volatile((out.address() + i as u64) as *const u8) };
+        unsafe { std::ptr::write_bytes(out.address() as *mut u8, POISON, 48 * 64) };
+        let gate = Gate::close(&context, producer.get());
+        let batch = (count > 0).then(|| Batch::new(&context, &mailbox, &sent));
+        if let Some(batch) = &batch {
+            unsafe { mailbox.push(&batch.push, producer.get(), None) }.unwrap();
+        } else {
+            // Nothing is pushed: make the pop wait for the gate all the same.
+            drop(gate);
+            let pop = Pop { max: 64, records: out.address(), ..Default::default() };
+            unsafe { mailbox.pop(&pop, consumer.get(), Some(&token)) }.unwrap();
+            let result = token.wait(After::Submission, None).unwrap();
+            assert_eq!((result.count, result.status), (0, GMB_OK));
+            continue;
+        }
+        let pop = Pop { max: 64, records: out.address(), ..Default::default() };
+        unsafe { mailbox.pop(&pop, consumer.get(), Some(&token)) }.unwrap();
+        for _ in 0..100 {
+            assert_eq!(token.poll().unwrap(), None, "ready behind a closed gate");
+        }
+        assert!((0..48 * 64).all(|i| view(i) == POISON));
+        gate.open();
+        let result = loop {
+            // No synchronize of any kind: the result alone says that the records are there.
+            if let Some(result) = token.poll().unwrap() {
+                break result;
+            }
+            std::hint::spin_loop();
+        };
+        assert_eq!(result.count as usize, count);
+        for (i, record) in sent.iter().enumerate() {
+            let got: Vec<u8> = (0..48).map(|b| view(i * 48 + b)).collect();
+            assert_eq!(got, record.bytes, "record {i} of {count}");
+        }
+        // The rows are freed only when nothing uses them.
+        context.synchronize(consumer.get()).unwrap();
+    }
+}
+
+#[test]
+fn a_waiting_token_is_busy_and_times_out_without_loss() {
+    let context = context();
+    let mailbox = mailbox(&context, 64, 16);
+    let stream = context.stream().unwrap();
+    let records = poisoned(&context, 16 * 8, 3);
+    let push = Push { count: 8, records: records.address(), length: 16, ..Default::default() };
+    let token = Token::new(&context).unwrap();
+    assert_eq!(token.poll().unwrap_err().status(), GMB_ERROR_INVALID_ARGUMENT);
+    assert_eq!(
+        token.wait(After::Submission, Some(Duration::ZERO)).unwrap_err().status(),
+        GMB_ERROR_INVALID_ARGUMENT
+    );
+    let gate = Gate::close(&context, stream.get());
+    unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
+    let busy = unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap_err();
+    assert_eq!(busy.status(), GMB_ERROR_BUSY);
+    for limit in [Duration::ZERO, Duration::from_millis(2)] {
+        let error = token.wait(After::Submission, Some(limit)).unwrap_err();
+        assert_eq!(error.status(), GMB_ERROR_TIMEOUT);
+    }
+    gate.open();
+    let result = token.wait(After::Submission, None).unwrap();
+    assert_eq!((result.epoch, result.count), (1, 8));
+    // The refused push left nothing behind.
+    assert_eq!(mailbox.info().unwrap().published, 8);
+}
+
+#[test]
+fn epochs_grow_by_one_and_can_be_waited_for() {
+    let context = context();
+    let mailbox = mailbox(&context, 1024, 16);
+    let stream = context.stream().unwrap();
+    let records = poisoned(&context, 16 * 4, 3);
+    let token = Token::new(&context).unwrap();
+    for round in 1..=20u32 {
+        let push =
+            Push { count: 1 + round % 4, records: records.address(), length: 16, ..Default::default() };
+        unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
+        let result = token.wait(After::Epoch(round - 1), None).unwrap();
+        assert_eq!((result.epoch, result.count), (round, 1 + round % 4));
+        assert_eq!(token.poll().unwrap(), Some(result));
+        // The device holds the same.
+        context.synchronize(stream.get()).unwrap();
+        let on_device = words(&download(&context, token.device_result(), 16));
+        assert_eq!(on_device[0], u64::from(round) | u64::from(result.count) << 32);
+        assert_eq!(on_device[1], 0);
+    }
+    let error = token.wait(After::Epoch(20), Some(Duration::ZERO)).unwrap_err();
+    assert_eq!(error.status(), GMB_ERROR_TIMEOUT);
+}
+
+#[test]
+fn a_token_dropped_under_way_is_not_reused_before_it_is_written() {
+    let context = context();
+    let mailbox = mailbox(&context, 1024, 16);
+    let stream = context.stream().unwrap();
+    let records = poisoned(&context, 16 * 8, 3);
+    let push = Push { count: 8, records: records.address(), length: 16, ..Default::default() };
+    let gate = Gate::close(&context, stream.get());
+    let mut abandoned = Vec::new();
+    for _ in 0..100 {
+        let token = Token::new(&context).unwrap();
+        unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
+        abandoned.push(token.device_result());
+    }
+    let fresh: Vec<Token> = (0..100).map(|_| Token::new(&context).unwrap()).collect();
+    assert!(fresh.iter().all(|t| !abandoned.contains(&t.device_result())), "an unwritten slot was reused");
+    gate.open();
+    context.synchronize(stream.get()).unwrap();
+    // Now all slots are written: no new ones are needed.
+    let all: Vec<u64> = abandoned.iter().copied().chain(fresh.iter().map(Token::device_result)).collect();
+    drop(fresh);
+    for _ in 0..3 {
+        let again: Vec<Token> = (0..200).map(|_| Token::new(&context).unwrap()).collect();
+        let known = again.iter().filter(|t| all.contains(&t.device_result())).count();
+        // 256 slots of four chunks: 200 of them were seen before.
+        assert!(known >= 144, "slots leak: only {known} of 200 were seen before");
+    }
+    // A slot that was used before starts over.
+    let token = Token::new(&context).unwrap();
+    unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
+    assert_eq!(token.wait(After::Epoch(0), None).unwrap().epoch, 1);
+}
+
+#[test]
+fn many_threads_wait_for_one_token() {
+    let context = context();
+    let mailbox = mailbox(&context, 64, 16);
+    let stream = context.stream().unwrap();
+    let records = poisoned(&context, 16 * 5, 3);
+    let push = Push { count: 5, records: records.address(), length: 16, ..Default::default() };
+    let token = Token::new(&context).unwrap();
+    let gate = Gate::close(&context, stream.get());
+    unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
+    std::thread::scope(|scope| {
+        let waiters: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| token.wait(After::Submission, None).unwrap().count)).collect();
+        gate.open();
+        assert!(waiters.into_iter().all(|w| w.join().unwrap() == 5));
+    });
+}
