@@ -463,7 +463,7 @@ typedef struct gmb_pop {
   uint32_t max;
   /**
    * Device address for the first record, 16-byte aligned; required. Each record is written
-   * in whole 16-byte units; bytes past its length are unspecified.
+   * in whole 16-byte units; bytes past its length and rows past the count are unspecified.
    */
   void *records;
   /**

@@ -130,10 +130,8 @@ impl Cuda {
         let _current = cuda.enter()?;
         let mut module = null_mut();
         // SAFETY: the fatbin is embedded and complete.
-        cuda.check(
-            unsafe { sys::cuModuleLoadData(&mut module, fatbin.as_ptr().cast()) },
-            "cuModuleLoadData",
-        )?;
+        let result = unsafe { sys::cuModuleLoadData(&mut module, fatbin.as_ptr().cast()) };
+        cuda.check(result, "cuModuleLoadData")?;
         cuda.module = module;
         cuda.push = cuda.function(c"gmb_kernel_push")?;
         cuda.pop = cuda.function(c"gmb_kernel_pop")?;
@@ -148,20 +146,16 @@ impl Cuda {
     fn function(&self, name: &CStr) -> Result<sys::CUfunction> {
         let mut function = null_mut();
         // SAFETY: the module is loaded, the name NUL-terminated.
-        self.check(
-            unsafe { sys::cuModuleGetFunction(&mut function, self.module, name.as_ptr()) },
-            "cuModuleGetFunction",
-        )?;
+        let result = unsafe { sys::cuModuleGetFunction(&mut function, self.module, name.as_ptr()) };
+        self.check(result, "cuModuleGetFunction")?;
         Ok(function)
     }
 
     fn attribute(&self, attribute: sys::CUdevice_attribute) -> Result<u32> {
         let mut value = 0;
         // SAFETY: the device is valid.
-        self.check(
-            unsafe { sys::cuDeviceGetAttribute(&mut value, attribute, self.device) },
-            "cuDeviceGetAttribute",
-        )?;
+        let result = unsafe { sys::cuDeviceGetAttribute(&mut value, attribute, self.device) };
+        self.check(result, "cuDeviceGetAttribute")?;
         Ok(value as u32)
     }
 

@@ -3,6 +3,9 @@
 //!
 //! cbindgen writes `include/gpumailbox.h` from these files.
 
+// C has no `unsafe`: what a pointer must be is said in each function's comment.
+#![allow(clippy::not_unsafe_ptr_arg_deref)]
+
 pub mod context;
 pub mod mailbox;
 pub mod memory;

@@ -52,7 +52,8 @@ fn a_stream_of_another_context_or_a_destroyed_one_is_refused() {
         let error = unsafe { mailbox.push(&push, gone, None) }.unwrap_err();
         assert_eq!(error.status(), GMB_ERROR_INVALID_STREAM);
     }
-    for stream in [Stream::LEGACY, Stream::PER_THREAD, Stream::from_raw(1 as *mut _)] {
+    for stream in [Stream::LEGACY, Stream::PER_THREAD, Stream::from_raw(std::ptr::without_provenance_mut(1))]
+    {
         unsafe { mailbox.push(&push, stream, None) }.unwrap();
         ours.synchronize(stream).unwrap();
     }
