@@ -149,10 +149,10 @@ fn with_room_and_records_for_sure_neither_side_waits_for_the_other() {
     let token = Token::new(&context).unwrap();
     unsafe { mailbox.push(&push, left.get(), Some(&token)) }.unwrap();
     assert_eq!(token.wait(After::Submission, None).unwrap().count, 8);
+    let outlet = Outlet::new(&context, &mailbox, 8);
     let gate = Gate::close(&context, left.get());
     unsafe { mailbox.push(&push, left.get(), None) }.unwrap();
     // Eight records are published for sure: this pop needs nothing of the gated push.
-    let outlet = Outlet::new(&context, &mailbox, 8);
     unsafe { mailbox.pop(&outlet.pop, right.get(), Some(&token)) }.unwrap();
     assert_eq!(token.wait(After::Submission, None).unwrap().count, 8);
     gate.open();

@@ -99,7 +99,8 @@ pub fn headers(bytes: &[u8]) -> Vec<gmb_record_header> {
         .collect()
 }
 
-/// Stops a stream until it is opened, or dropped.
+/// Stops a stream until it is opened, or dropped. Behind a closed gate nothing
+/// may be freed: on a GPU that waits for the whole device.
 pub struct Gate(#[allow(dead_code)] Sender<()>);
 
 impl Gate {

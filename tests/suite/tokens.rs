@@ -18,8 +18,9 @@ fn not_ready_then_the_exact_count_with_the_records_in_place() {
         let out = context.pinned_buffer(48 * 64).unwrap();
         let view = |i: usize| unsafe { std::ptr::read_volatile((out.address() + i as u64) as *const u8) };
         unsafe { std::ptr::write_bytes(out.address() as *mut u8, POISON, 48 * 64) };
-        let gate = Gate::close(&context, producer.get());
+        // Made before the gate: allocating may wait for the device.
         let batch = (count > 0).then(|| Batch::new(&context, &mailbox, &sent));
+        let gate = Gate::close(&context, producer.get());
         if let Some(batch) = &batch {
             unsafe { mailbox.push(&batch.push, producer.get(), None) }.unwrap();
         } else {
@@ -114,6 +115,8 @@ fn a_token_dropped_under_way_is_not_reused_before_it_is_written() {
     let stream = context.stream().unwrap();
     let records = poisoned(&context, 16 * 8, 3);
     let push = Push { count: 8, records: records.address(), length: 16, ..Default::default() };
+    // Slots for all that follows: allocating behind a closed gate may wait for the device.
+    drop((0..200).map(|_| Token::new(&context).unwrap()).collect::<Vec<_>>());
     let gate = Gate::close(&context, stream.get());
     let mut abandoned = Vec::new();
     for _ in 0..100 {
