@@ -31,12 +31,12 @@ int main() {
   pop.headers = headers.data();
   check(mailbox.pop(pop, stream.get(), token));  // any cudaStream_t will do
   gmb_result popped = check(token.wait());       // ready: the records are in device memory
-  check(gmb::status(popped.status));
+  check(gmb::status::of(popped));
 
   char text[8][64];
   gmb_record_header header[8];
-  check(context.copy(text, records.data(), sizeof text, stream.get()));
-  check(context.copy(header, headers.data(), sizeof header, stream.get()));
+  check(context.copy(text, records.data(), popped.count * sizeof *text, stream.get()));
+  check(context.copy(header, headers.data(), popped.count * sizeof *header, stream.get()));
   check(stream.synchronize());
   std::printf("%u records\n", popped.count);
   for (uint32_t i = 0; i < popped.count; ++i)

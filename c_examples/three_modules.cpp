@@ -251,7 +251,11 @@ template <class Memory>
 class block {
  public:
   block(const gmb::context &context, uint32_t batch, uint32_t payload)
-      : batch_(batch), row_(row_bytes(payload)), memory_(check(Memory::create(context, used(batch)))) {}
+      : batch_(batch), row_(row_bytes(payload)), memory_(check(Memory::create(context, used(batch)))) {
+    // A push reads records in whole 16-byte units, also where a record ends within one.
+    check(context.fill(memory_.data(), 0, memory_.bytes(), nullptr));
+    check(gmb::status(gmb_stream_synchronize(context.get(), nullptr)));
+  }
 
   unsigned char *data() const { return memory_.data(); }
   gmb_record_header *headers() const { return reinterpret_cast<gmb_record_header *>(data()); }

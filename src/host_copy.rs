@@ -20,11 +20,17 @@ pub(crate) struct Staging {
 
 impl Staging {
     fn new(context: &Context, bytes: usize) -> Result<Self> {
-        Ok(Self {
-            stream: context.stream()?,
-            token: Token::new(context)?,
-            buffer: context.device_buffer(bytes)?,
-        })
+        let (stream, token) = (context.stream()?, Token::new(context)?);
+        let buffer = Self::buffer(context, bytes, &stream)?;
+        Ok(Self { stream, token, buffer })
+    }
+
+    /// Zeroed: whole rows are copied out, and a record may be shorter than its row.
+    fn buffer(context: &Context, bytes: usize, stream: &OwnedStream) -> Result<DeviceBuffer> {
+        let buffer = context.device_buffer(bytes.next_power_of_two())?;
+        // SAFETY: the buffer has that size, and what uses it later is enqueued on the same stream.
+        unsafe { context.fill(buffer.address(), 0, buffer.bytes(), stream.get())? };
+        Ok(buffer)
     }
 }
 
@@ -158,10 +164,10 @@ impl Mailbox {
         match kept.as_mut() {
             Some(staging) if staging.buffer.bytes() >= bytes => work(staging),
             Some(staging) => {
-                staging.buffer = self.context().device_buffer(bytes.next_power_of_two())?;
+                staging.buffer = Staging::buffer(self.context(), bytes, &staging.stream)?;
                 work(staging)
             }
-            None => work(kept.insert(Staging::new(self.context(), bytes.next_power_of_two())?)),
+            None => work(kept.insert(Staging::new(self.context(), bytes)?)),
         }
     }
 }

@@ -123,9 +123,10 @@ def main():
     few = {"GMB_TEST_RECORDS": "5000"}
     report["sanitizers"] = []
     for tool in ("memcheck", "initcheck", "synccheck"):
-        # The driver tests start children that never reach a device.
-        report["sanitizers"].append(sanitizer(tool, KIT / "bin" / "suite", ["--test-threads=1", "--skip", "drivers::"],
-                                              150, **few))
+        # The driver tests start children that never reach a device; the tools run
+        # launches one by one, so a launch behind a closed gate would wait for ever.
+        arguments = ["--test-threads=1", "--skip", "drivers::", "--skip", "gated::"]
+        report["sanitizers"].append(sanitizer(tool, KIT / "bin" / "suite", arguments, 110, **few))
         report["sanitizers"].append(sanitizer(tool, BUILD / "own_kernel", [], 120))
         report["sanitizers"].append(sanitizer(tool, BUILD / "three_modules",
                                               ["--backend", "cuda", "--seconds", "0", *inputs], 120))

@@ -61,22 +61,6 @@ fn a_stream_of_another_context_or_a_destroyed_one_is_refused() {
 }
 
 #[test]
-fn work_of_a_destroyed_stream_still_completes() {
-    let context = context();
-    let mailbox = mailbox(&context, 64, 16);
-    let records = poisoned(&context, 16 * 10, 7);
-    let push = Push { count: 10, records: records.address(), length: 16, ..Default::default() };
-    let token = Token::new(&context).unwrap();
-    let stream = context.stream().unwrap();
-    let gate = Gate::close(&context, stream.get());
-    unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
-    drop(stream);
-    assert_eq!(token.poll().unwrap(), None);
-    gate.open();
-    assert_eq!(token.wait(After::Submission, None).unwrap().count, 10);
-}
-
-#[test]
 fn pinned_memory_comes_zeroed_and_copies_keep_bytes() {
     let context = context();
     let mut random = Random::new();

@@ -5,6 +5,7 @@
 mod bad_input;
 mod context;
 mod drivers;
+mod gated;
 mod mailbox;
 mod ordering;
 mod support;

@@ -8,8 +8,7 @@ fn content(index: u64) -> [u64; 2] {
 
 const BATCH: u64 = 512;
 
-/// One producer and one consumer thread, each with a stream, pass `total`
-/// records; returns how often each side moved nothing.
+/// One producer and one consumer thread, each with a stream, pass `total` records.
 fn pass(arbitration: Arbitration, initial_index: u64, total: u64) {
     let context = context();
     let mut random = Random::new();
@@ -55,6 +54,10 @@ fn pass(arbitration: Arbitration, initial_index: u64, total: u64) {
             let rows = context.device_buffer(BATCH as usize * 16).unwrap();
             let heads = context.device_buffer(BATCH as usize * 16).unwrap();
             let staged = context.pinned_buffer(2 * BATCH as usize * 16).unwrap();
+            // What no pop has written is copied, too.
+            for buffer in [&rows, &heads] {
+                unsafe { context.fill(buffer.address(), POISON, buffer.bytes(), stream.get()).unwrap() };
+            }
             let (bytes, heads_at) = (BATCH as usize * 16, staged.address() + BATCH * 16);
             let view =
                 unsafe { std::slice::from_raw_parts(staged.address() as *const [u64; 2], BATCH as usize) };
