@@ -14,7 +14,7 @@ typedef struct gmb_report_args {
    */
   uint64_t device_result;
   /**
-   * Host slot of three words, written by the kernel: {epoch, count}, {status, flags}.
+   * Host slot of two words, written by the kernel: {epoch, count}, {status, flags}.
    */
   uint64_t host_slot;
   /**

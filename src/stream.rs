@@ -4,7 +4,8 @@ use std::ffi::c_void;
 
 use crate::backend::RawStream;
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::status::GMB_ERROR_INVALID_STREAM;
 
 /// Any stream by value: a `CUstream` or `cudaStream_t` of this process, one
 /// of the CUDA sentinels, or one that [`Context::create_stream`] made. Not an owner.
@@ -25,6 +26,11 @@ impl Stream {
     /// A caller's stream as it is.
     pub fn from_raw(raw: *mut c_void) -> Self {
         Self(raw)
+    }
+
+    /// NULL, the legacy and the per-thread sentinel: streams that nobody made.
+    fn is_default(self) -> bool {
+        self.0 as usize <= 2
     }
 
     /// The value that other CUDA code takes.
@@ -65,7 +71,13 @@ impl Context {
     }
 
     /// Destroys a stream that this context made. Does not block; its work still completes.
+    ///
+    /// # Errors
+    /// `INVALID_STREAM` for the default streams and for streams of others.
     pub fn destroy_stream(&self, stream: Stream) -> Result<()> {
+        if stream.is_default() {
+            return Err(Error::new(GMB_ERROR_INVALID_STREAM, "the default streams cannot be destroyed"));
+        }
         self.backend().stream_id(stream.0)?;
         self.backend().stream_destroy(stream.0)
     }

@@ -10,7 +10,7 @@
 pub struct gmb_report_args {
     /// `gmb_result` in device memory.
     pub device_result: u64,
-    /// Host slot of three words, written by the kernel: {epoch, count}, {status, flags}.
+    /// Host slot of two words, written by the kernel: {epoch, count}, {status, flags}.
     pub host_slot: u64,
     /// Host word of the side: index << 24 | operations & 0xffffff.
     pub host_progress: u64,

@@ -75,6 +75,10 @@ pub(super) fn last_message<T>(use_it: impl FnOnce(&[u8]) -> T) -> T {
 /// All other panics of the process go where they went before.
 fn silence_own_panics() {
     static ONCE: Once = Once::new();
+    // Hooks cannot be changed while this thread unwinds; another call will do it.
+    if std::thread::panicking() {
+        return;
+    }
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {

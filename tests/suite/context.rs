@@ -61,6 +61,17 @@ fn a_stream_of_another_context_or_a_destroyed_one_is_refused() {
 }
 
 #[test]
+fn the_default_streams_cannot_be_destroyed() {
+    let context = context();
+    for stream in [Stream::LEGACY, Stream::PER_THREAD, Stream::from_raw(std::ptr::without_provenance_mut(1))]
+    {
+        let error = context.destroy_stream(stream).unwrap_err();
+        assert_eq!(error.status(), GMB_ERROR_INVALID_STREAM);
+        context.synchronize(stream).unwrap();
+    }
+}
+
+#[test]
 fn pinned_memory_comes_zeroed_and_copies_keep_bytes() {
     let context = context();
     let mut random = Random::new();
