@@ -92,7 +92,7 @@ fn threads_share_a_mailbox() {
     let context = context();
     let mailbox = mailbox(&context, 256, 16);
     const THREADS: u64 = 4;
-    const EACH: u64 = 2000;
+    let each = (total_records() / THREADS).min(2000);
     let received = std::sync::Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
@@ -100,12 +100,12 @@ fn threads_share_a_mailbox() {
             scope.spawn(move || {
                 let stream = context.stream().unwrap();
                 let token = Token::new(context).unwrap();
-                let data: Vec<u64> = (0..EACH).flat_map(|n| [thread, n]).collect();
+                let data: Vec<u64> = (0..each).flat_map(|n| [thread, n]).collect();
                 let rows = upload(context, &data);
                 let mut sent = 0;
-                while sent < EACH {
+                while sent < each {
                     let push = Push {
-                        count: (EACH - sent).min(50) as u32,
+                        count: (each - sent).min(50) as u32,
                         records: rows.address() + sent * 16,
                         length: 16,
                         ..Default::default()
@@ -120,17 +120,18 @@ fn threads_share_a_mailbox() {
             scope.spawn(move || {
                 let stream = context.stream().unwrap();
                 let token = Token::new(context).unwrap();
+                let outlet = Outlet::new(context, mailbox, 64);
                 loop {
-                    let outlet = Outlet::new(context, mailbox, 64);
                     unsafe { mailbox.pop(&outlet.pop, stream.get(), Some(&token)) }.unwrap();
                     let count = token.wait(After::Submission, None).unwrap().count;
-                    let (records, sequences) = outlet.records(context, count);
+                    let (records, sequences) =
+                        if count > 0 { outlet.records(context, count) } else { Default::default() };
                     let mut all = received.lock().unwrap();
                     for (record, sequence) in records.iter().zip(sequences) {
                         let words = words(&record.bytes);
                         all.push((sequence, words[0], words[1]));
                     }
-                    if all.len() as u64 == THREADS * EACH {
+                    if all.len() as u64 == THREADS * each {
                         return;
                     }
                 }

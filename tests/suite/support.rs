@@ -24,6 +24,11 @@ pub fn mailbox(context: &Context, capacity: u64, payload_bytes: u32) -> Mailbox 
     Mailbox::new(context, &MailboxOptions { capacity, payload_bytes, ..Default::default() }).unwrap()
 }
 
+/// Records for the long tests: 10 million, or what `GMB_TEST_RECORDS` says.
+pub fn total_records() -> u64 {
+    std::env::var("GMB_TEST_RECORDS").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000_000)
+}
+
 /// SplitMix64; the seed is printed so that a failure can be run again with `GMB_TEST_SEED`.
 pub struct Random(u64);
 

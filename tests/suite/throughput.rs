@@ -95,27 +95,22 @@ fn pass(arbitration: Arbitration, initial_index: u64, total: u64) {
     assert_eq!((info.published, info.released), (end, end));
 }
 
-/// 10 million in all but the shortest runs; `GMB_TEST_RECORDS` sets another number.
-fn total() -> u64 {
-    std::env::var("GMB_TEST_RECORDS").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000_000)
-}
-
 #[test]
 fn ten_million_records_cpu_arbitrated() {
-    pass(Arbitration::Cpu, 0, total());
+    pass(Arbitration::Cpu, 0, total_records());
 }
 
 #[test]
 fn ten_million_records_device_arbitrated() {
-    pass(Arbitration::Device, 0, total());
+    pass(Arbitration::Device, 0, total_records());
 }
 
 #[test]
 fn ten_million_records_across_index_2_to_32() {
-    pass(Arbitration::Device, (1 << 32) - total() / 2, total());
+    pass(Arbitration::Device, (1 << 32) - total_records() / 2, total_records());
 }
 
 #[test]
 fn ten_million_records_across_index_2_to_64() {
-    pass(Arbitration::Cpu, (total() / 2).wrapping_neg(), total());
+    pass(Arbitration::Cpu, (total_records() / 2).wrapping_neg(), total_records());
 }
