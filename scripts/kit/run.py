@@ -89,7 +89,8 @@ def sanitizer(tool, binary, arguments, limit, **extra):
     clean = code == 0 and summaries != [] and all(s.startswith("0 errors") for s in summaries)
     if not clean and code == 0:
         failures.append(f"{tool} {binary.name}")
-    return {"tool": tool, "program": " ".join([binary.name, *arguments]), "summary": summaries, "clean": clean}
+    program = " ".join([binary.name, *arguments]).replace(f"{KIT}/", "")
+    return {"tool": tool, "program": program, "summary": summaries, "clean": clean}
 
 
 def main():

@@ -1,5 +1,6 @@
 //! What happens while an operation cannot run yet: a gate holds its stream.
-//! compute-sanitizer runs launches one by one and cannot run these.
+//! compute-sanitizer runs launches one by one and cannot run these. The driver
+//! runs one host function at a time: with two gates, the first one opens first.
 
 use super::support::*;
 use gpumailbox::*;
@@ -116,10 +117,11 @@ fn a_token_dropped_under_way_is_not_reused_before_it_is_written() {
         // 256 slots of four chunks: 200 of them were seen before.
         assert!(known >= 144, "slots leak: only {known} of 200 were seen before");
     }
-    // A slot that was used before starts over.
-    let token = Token::new(&context).unwrap();
-    unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
-    assert_eq!(token.wait(After::Epoch(0), None).unwrap().epoch, 1);
+    // Slots that were used before start over.
+    for token in (0..200).map(|_| Token::new(&context).unwrap()).collect::<Vec<_>>() {
+        unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
+        assert_eq!(token.wait(After::Epoch(0), None).unwrap().epoch, 1);
+    }
 }
 
 #[test]
@@ -150,16 +152,80 @@ fn a_pop_waits_for_the_push_before_it_and_a_push_for_the_room_it_needs() {
     let (first, second, popped) =
         (Token::new(&context).unwrap(), Token::new(&context).unwrap(), Token::new(&context).unwrap());
     let outlet = Outlet::new(&context, &mailbox, 8);
+    let elsewhere = Elsewhere::new(&context);
     let gate = Gate::close(&context, left.get());
     unsafe {
         mailbox.push(&push, left.get(), Some(&first)).unwrap();
         mailbox.pop(&outlet.pop, right.get(), Some(&popped)).unwrap();
         mailbox.push(&push, left.get(), Some(&second)).unwrap();
     }
+    elsewhere.work();
     assert_eq!(popped.poll().unwrap(), None, "the pop did not wait for the push");
     gate.open();
     for token in [first, popped, second] {
         assert_eq!(token.wait(After::Submission, None).unwrap().count, 8);
+    }
+}
+
+#[test]
+fn a_push_waits_for_room_that_pushes_before_it_will_have_taken() {
+    let context = context();
+    let mailbox = mailbox(&context, 8, 16);
+    let (left, right) = (context.stream().unwrap(), context.stream().unwrap());
+    let records = poisoned(&context, 16 * 8, 9);
+    let push = Push { count: 6, records: records.address(), length: 16, ..Default::default() };
+    let tokens: Vec<Token> = (0..3).map(|_| Token::new(&context).unwrap()).collect();
+    let outlet = Outlet::new(&context, &mailbox, 6);
+    let elsewhere = Elsewhere::new(&context);
+    // Two gates, but never two closed at once when the second push could run.
+    let before_push = Gate::close(&context, left.get());
+    unsafe { mailbox.push(&push, left.get(), Some(&tokens[0])) }.unwrap();
+    let before_pop = Gate::close(&context, right.get());
+    unsafe {
+        mailbox.pop(&outlet.pop, right.get(), Some(&tokens[1])).unwrap();
+        mailbox.push(&push, left.get(), Some(&tokens[2])).unwrap();
+    }
+    before_push.open();
+    assert_eq!(tokens[0].wait(After::Submission, None).unwrap().count, 6);
+    elsewhere.work();
+    assert_eq!(tokens[2].poll().unwrap(), None, "the push did not wait for the room it needs");
+    before_pop.open();
+    assert_eq!(tokens[1].wait(After::Submission, None).unwrap().count, 6);
+    assert_eq!(tokens[2].wait(After::Submission, None).unwrap().count, 6);
+}
+
+#[test]
+fn operations_of_one_side_keep_their_order_across_streams() {
+    let context = context();
+    let mailbox = mailbox(&context, 16, 16);
+    let (left, right) = (context.stream().unwrap(), context.stream().unwrap());
+    let records = poisoned(&context, 16 * 8, 9);
+    let push =
+        |msg_type| Push { count: 4, records: records.address(), length: 16, msg_type, ..Default::default() };
+    let tokens: Vec<Token> = (0..4).map(|_| Token::new(&context).unwrap()).collect();
+    let outlets = [Outlet::new(&context, &mailbox, 4), Outlet::new(&context, &mailbox, 4)];
+    let elsewhere = Elsewhere::new(&context);
+    let gate = Gate::close(&context, left.get());
+    unsafe {
+        mailbox.push(&push(1), left.get(), Some(&tokens[0])).unwrap();
+        mailbox.push(&push(2), right.get(), Some(&tokens[1])).unwrap();
+    }
+    elsewhere.work();
+    assert_eq!(tokens[1].poll().unwrap(), None, "the second push went first");
+    gate.open();
+    context.synchronize(right.get()).unwrap();
+    let gate = Gate::close(&context, left.get());
+    unsafe {
+        mailbox.pop(&outlets[0].pop, left.get(), Some(&tokens[2])).unwrap();
+        mailbox.pop(&outlets[1].pop, right.get(), Some(&tokens[3])).unwrap();
+    }
+    elsewhere.work();
+    assert_eq!(tokens[3].poll().unwrap(), None, "the second pop went first");
+    gate.open();
+    for (i, outlet) in outlets.iter().enumerate() {
+        assert_eq!(tokens[2 + i].wait(After::Submission, None).unwrap().count, 4);
+        let (records, _) = outlet.records(&context, 4);
+        assert!(records.iter().all(|r| r.msg_type == i as u32 + 1));
     }
 }
 

@@ -122,6 +122,38 @@ impl Gate {
     pub fn open(self) {}
 }
 
+/// Gives everything that could run time to do so: passes records through
+/// another mailbox, on a stream of its own, many times.
+pub struct Elsewhere {
+    mailbox: Mailbox,
+    stream: OwnedStream,
+    token: Token,
+    rows: DeviceBuffer,
+}
+
+impl Elsewhere {
+    pub fn new(context: &Context) -> Self {
+        Self {
+            mailbox: mailbox(context, 16, 16),
+            stream: context.stream().unwrap(),
+            token: Token::new(context).unwrap(),
+            rows: poisoned(context, 16 * 16, 1),
+        }
+    }
+
+    pub fn work(&self) {
+        let records = self.rows.address();
+        for _ in 0..100 {
+            let push = Push { count: 16, records, length: 16, ..Default::default() };
+            unsafe { self.mailbox.push(&push, self.stream.get(), Some(&self.token)) }.unwrap();
+            assert_eq!(self.token.wait(After::Submission, None).unwrap().count, 16);
+            let pop = Pop { max: 16, records, ..Default::default() };
+            unsafe { self.mailbox.pop(&pop, self.stream.get(), Some(&self.token)) }.unwrap();
+            assert_eq!(self.token.wait(After::Submission, None).unwrap().count, 16);
+        }
+    }
+}
+
 /// One record as the test knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {

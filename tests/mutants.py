@@ -1,0 +1,135 @@
+#!/usr/bin/env python3
+"""Mutations of the protocol and the plumbing, each caught by a named test.
+
+Works on a copy of the tree under target/mutants. A mutant is caught when its
+test fails; the same tests pass on the unchanged copy first. Arguments pick
+mutants by name.
+"""
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+COPY = ROOT / "target" / "mutants"
+RING = "include/gpumailbox/ring.cuh"
+
+# name, file, text, replacement, how to run the test: a suite test, or the protocol under a sanitizer.
+MUTANTS = [
+    ("grants are not combined", RING, "    fetch_min_relaxed(&side->grant, word);\n",
+     "    if (block.block() == 0) store_relaxed(&side->grant, word);\n", "protocol none"),
+    ("the first block to arrive ends the operation", RING,
+     "if (static_cast<uint32_t>(arrived) < block.blocks()) return;", "if (static_cast<uint32_t>(arrived) > 1) return;",
+     "protocol none"),
+    ("records are read without acquire", RING, "load_acquire(&ring->writer.committed) - first",
+     "load_relaxed(&ring->writer.committed) - first", "protocol thread"),
+    ("room is read without acquire", RING, "writer - load_acquire(&ring->reader[r].committed)",
+     "writer - load_relaxed(&ring->reader[r].committed)", "protocol thread"),
+    ("blocks arrive without order", "include/gpumailbox/platform.cuh",
+     "return __atomic_fetch_add(p, v, __ATOMIC_ACQ_REL);", "return __atomic_fetch_add(p, v, __ATOMIC_RELAXED);",
+     "protocol thread"),
+    ("indices are published without release", "include/gpumailbox/platform.cuh",
+     "v, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED)", "v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)", "protocol thread"),
+    ("the host is told without release", "include/gpumailbox/platform.cuh",
+     "void store_system(T *p, T v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }",
+     "void store_system(T *p, T v) { __atomic_store_n(p, v, __ATOMIC_RELAXED); }", "protocol thread"),
+    ("the ring wraps one slot early", RING, "mask(ring->capacity - 1)", "mask((ring->capacity - 1) >> 1)",
+     "suite mailbox::a_full_mailbox_accepts_what_fits_and_an_empty_one_gives_nothing"),
+    ("one record too many fits", RING, "ring->capacity - (first - slowest_reader(ring, first))",
+     "ring->capacity + 1 - (first - slowest_reader(ring, first))",
+     "suite mailbox::a_full_mailbox_accepts_what_fits_and_an_empty_one_gives_nothing"),
+    ("the arrival counter is not reset", RING, "    fetch_sub_relaxed(&side->arrivals, all);\n", "",
+     "suite ordering::random_operations_on_one_stream_equal_a_queue"),
+    ("a bad length is passed over", RING, "        block.lower_word(grant_word(i, GMB_ERROR_BAD_LENGTH));\n", "",
+     "suite bad_input::a_bad_length_found_on_the_device_ends_the_push_there"),
+    ("a foreign slot is popped", RING, "header[k].lo != t.first + i + 1 || ", "",
+     "suite bad_input::a_damaged_slot_ends_the_pop_before_it"),
+    ("the count is told before the records move", RING,
+     "  const turn t = take_turn(block, ring, side, [&](uint64_t first) {\n    const uint64_t ready",
+     "  tell(to, 0, into.max, GMB_OK, 0, 0);\n"
+     "  const turn t = take_turn(block, ring, side, [&](uint64_t first) {\n    const uint64_t ready",
+     "protocol none"),
+    ("a pop does not wait for the push before it", "src/mailbox.rs",
+     "            self.push.make_wait(stream, id)?;\n        }\n", "        }\n",
+     "suite gated::a_pop_waits_for_the_push_before_it_and_a_push_for_the_room_it_needs"),
+    ("operations of one side do not wait", "src/mailbox.rs",
+     "        let mut submitted = lock(&self.push.submission);\n        self.push.make_wait(stream, id)?;\n",
+     "        let mut submitted = lock(&self.push.submission);\n",
+     "suite gated::operations_of_one_side_keep_their_order_across_streams"),
+    ("operations under way are forgotten", "src/mailbox.rs", "(word >> 24).wrapping_add(coming)",
+     "(word >> 24).wrapping_add(coming * 0)",
+     "suite gated::a_push_waits_for_room_that_pushes_before_it_will_have_taken"),
+    ("a side is idle while it works", "src/mailbox.rs", "& OPERATION_MASK == submitted & OPERATION_MASK",
+     "& OPERATION_MASK <= submitted & OPERATION_MASK",
+     "suite gated::a_pop_waits_for_the_push_before_it_and_a_push_for_the_room_it_needs"),
+    ("a busy token is taken", "src/results.rs", "if state.is_under_way(&self.slot) {\n            return Err(Error::new(",
+     "if false {\n            return Err(Error::new(", "suite gated::a_waiting_token_is_busy_and_times_out_without_loss"),
+    ("a slot is reused before it is written", "src/results.rs",
+     "Some(before) => slots.unwritten.push_back((slot, before)),", "Some(_) => slots.free.push(slot),",
+     "suite gated::a_token_dropped_under_way_is_not_reused_before_it_is_written"),
+    ("a reused slot keeps its epoch", "src/results.rs", "context.backend().fill(slot.device, 0, SLOT_BYTES",
+     "context.backend().fill(slot.device, 0, 0",
+     "suite gated::a_token_dropped_under_way_is_not_reused_before_it_is_written"),
+    ("a host stream runs ahead of an event", "src/backend/host/stream.rs",
+     "Task::Wait(completion) => completion.wait(),", "Task::Wait(_) => {}",
+     "suite gated::a_pop_waits_for_the_push_before_it_and_a_push_for_the_room_it_needs"),
+]
+
+
+def environment():
+    return dict(os.environ, GMB_CUDA="OFF", CARGO_TARGET_DIR=str(COPY / "target"), GMB_TEST_SEED="1")
+
+
+def passes(how):
+    """True when the test passes; a test that hangs has noticed, too."""
+    kind, what = how.split(" ", 1)
+    if kind == "protocol":
+        program = COPY / "protocol"
+        flags = [] if what == "none" else [f"-fsanitize={what}"]
+        build = ["c++", "-std=c++17", "-O1", "-g", "-DGMB_CHAOS", "-Iinclude", *flags, "tests/protocol/protocol.cpp",
+                 "-o", str(program), "-lpthread"]
+        command = [str(program), "1", "20000"]
+    else:
+        build = ["cargo", "test", "--locked", "--quiet", "--no-run", "--test", "suite"]
+        command = ["cargo", "test", "--locked", "--quiet", "--test", "suite", "--", "--exact", what]
+    built = subprocess.run(build, cwd=COPY, env=environment(), capture_output=True, text=True)
+    if built.returncode != 0:
+        sys.exit(f"error: the mutant does not compile:\n{built.stderr[-2000:]}")
+    try:
+        ran = subprocess.run(command, cwd=COPY, env=environment(), capture_output=True, text=True, timeout=60)
+    except subprocess.TimeoutExpired:
+        return False
+    if kind == "suite" and ran.returncode == 0 and "1 passed" not in ran.stdout:
+        sys.exit(f"error: no such test: {what}")
+    return ran.returncode == 0
+
+
+def main():
+    wanted = [m for m in MUTANTS if not sys.argv[1:] or any(a in m[0] for a in sys.argv[1:])]
+    COPY.mkdir(parents=True, exist_ok=True)
+    for folder in ("src", "include", "kernels", "tests", "benches"):
+        shutil.rmtree(COPY / folder, ignore_errors=True)
+        if (ROOT / folder).exists():
+            shutil.copytree(ROOT / folder, COPY / folder)
+    for file in ("Cargo.toml", "Cargo.lock", "build.rs", "README.md"):
+        shutil.copy(ROOT / file, COPY / file)
+    for how in dict.fromkeys(m[4] for m in wanted):
+        if not passes(how):
+            sys.exit(f"error: {how} fails without a mutation")
+    caught = 0
+    for name, file, text, replacement, how in wanted:
+        path = COPY / file
+        original = path.read_text()
+        if original.count(text) != 1:
+            sys.exit(f"error: {name}: its text stands {original.count(text)} times in {file}")
+        path.write_text(original.replace(text, replacement))
+        survived = passes(how)
+        path.write_text(original)
+        caught += not survived
+        print(f"{'SURVIVED' if survived else 'caught'}: {name} ({how})", flush=True)
+    print(f"{caught} passed, {len(wanted) - caught} failed")
+    return 0 if caught == len(wanted) else 1
+
+
+sys.exit(main())
