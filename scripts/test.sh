@@ -41,5 +41,7 @@ run "headers alone" scripts/headers.sh
 run "examples" scripts/examples.sh --test
 run "protocol" scripts/protocol.sh
 run "report of the GPU" scripts/report.sh
-run "without CUDA" env GMB_CUDA=OFF CARGO_TARGET_DIR=target/cuda-off RUSTFLAGS="-D warnings" cargo check --locked
+run "without CUDA" env GMB_CUDA=OFF CARGO_TARGET_DIR=target/cuda-off RUSTFLAGS="-D warnings" \
+  cargo test --locked --test suite drivers::
+run "mutants" scripts/mutants.sh
 echo "$passed passed, 0 failed"

@@ -109,6 +109,38 @@ fn driver_that_lacks_a_function() {
     }
 }
 
+/// A driver with one device and all functions, of which only a few do anything.
+fn whole_driver(version: u32) -> String {
+    let probe = include_str!("../../src/backend/cuda/probe.rs");
+    let names = probe.lines().filter_map(|line| line.trim().strip_prefix("c\"")?.strip_suffix("\","));
+    let mut source = format!(
+        "int cuDriverGetVersion(int *v) {{ *v = {version}; return 0; }}\n\
+         int cuDeviceGetCount(int *n) {{ *n = 1; return 0; }}\n"
+    );
+    let written = ["cuDriverGetVersion", "cuDeviceGetCount"];
+    let names: std::collections::BTreeSet<&str> =
+        names.filter(|n| n.starts_with("cu") && !written.contains(n)).collect();
+    assert!(names.len() > 30, "probe.rs lists no functions");
+    for name in names {
+        source += &format!("int {name}(void) {{ return 0; }}\n");
+    }
+    source
+}
+
+#[test]
+fn driver_too_old_or_library_without_kernels() {
+    if act_as_child() {
+        return;
+    }
+    let test = "driver_too_old_or_library_without_kernels";
+    for wanted in ["cuda", "auto"] {
+        let (status, words) = with_fake_driver(test, wanted, &whole_driver(11080));
+        let expected = if cfg!(gmb_kernels) { GMB_ERROR_DRIVER_TOO_OLD } else { GMB_ERROR_NO_KERNELS };
+        assert_eq!(status, expected, "{words}");
+        assert!(words.contains(if cfg!(gmb_kernels) { "11.8" } else { "GMB_CUDA=ON" }), "{words}");
+    }
+}
+
 #[test]
 fn no_driver_library() {
     if act_as_child() {
