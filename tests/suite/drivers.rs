@@ -39,6 +39,7 @@ fn child(test: &str, wanted: &str, environment: &[(&str, &str)]) -> (gmb_status,
 /// A folder with a libcuda.so.1 of the given source.
 fn fake_driver(name: &str, source: &str) -> PathBuf {
     let folder = std::env::temp_dir().join(format!("gmb-driver-{name}-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).unwrap();
     let file = folder.join("driver.c");
     std::fs::write(&file, source).unwrap();
@@ -49,6 +50,8 @@ fn fake_driver(name: &str, source: &str) -> PathBuf {
         .status()
         .unwrap();
     assert!(status.success());
+    // cudarc asks for this name first, and would find an installed driver's.
+    std::os::unix::fs::symlink("libcuda.so.1", folder.join("libcuda.so")).unwrap();
     folder
 }
 
@@ -69,6 +72,27 @@ fn stub_driver() {
             with_fake_driver("stub_driver", wanted, "int cuInit(unsigned f) { return 34; }");
         assert_eq!(status, GMB_ERROR_STUB_DRIVER, "{words}");
         assert!(words.contains("stub"), "{words}");
+    }
+}
+
+/// A driver beside a stub: cudarc would load the stub.
+#[test]
+fn stub_that_hides_the_driver() {
+    if act_as_child() {
+        return;
+    }
+    let test = "stub_that_hides_the_driver";
+    let (driver, stub) = (
+        fake_driver(test, &whole_driver(13000)),
+        fake_driver("stub", "int cuInit(unsigned f) { return 34; }"),
+    );
+    std::fs::remove_file(driver.join("libcuda.so")).unwrap();
+    std::fs::rename(stub.join("libcuda.so.1"), driver.join("libcuda.so")).unwrap();
+    let (status, words) = child(test, "auto", &[("LD_LIBRARY_PATH", driver.to_str().unwrap())]);
+    assert_eq!(status, GMB_ERROR_STUB_DRIVER, "{words}");
+    assert!(words.contains("libcuda.so"), "{words}");
+    for folder in [driver, stub] {
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }
 
