@@ -187,7 +187,7 @@ int main(void) {
   CHECK(gmb_mailbox_create(context, &options, &mailbox));
   CHECK(gmb_mailbox_create(context, &options, &stale));
   CHECK(gmb_mailbox_destroy(stale));
-  CHECK(gmb_stream_create(context, &stream));
+  CHECK(gmb_stream_create(context, GMB_PRIORITY_NORMAL, &stream));
   CHECK(gmb_token_create(context, &token));
   CHECK(gmb_memory_allocate(context, 16 * PAYLOAD, &records));
 

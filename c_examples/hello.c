@@ -37,7 +37,7 @@ int main(void) {
   gmb_stream stream;
   gmb_token token;
   void *records, *headers;
-  CHECK(gmb_stream_create(context, &stream));
+  CHECK(gmb_stream_create(context, GMB_PRIORITY_NORMAL, &stream));
   CHECK(gmb_token_create(context, &token));
   CHECK(gmb_memory_allocate(context, 8 * PAYLOAD, &records));
   CHECK(gmb_memory_allocate(context, 8 * sizeof(gmb_record_header), &headers));

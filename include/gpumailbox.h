@@ -15,6 +15,12 @@
 #include <stdint.h>
 
 /**
+ * In `gmb_mailbox_options.flags`: all operations come on one stream, that of the first. No event
+ * is recorded then, and another stream is `GMB_ERROR_INVALID_STREAM`.
+ */
+#define GMB_MAILBOX_SINGLE_STREAM 1
+
+/**
  * Major version of this header.
  */
 #define GMB_VERSION_MAJOR 0
@@ -188,6 +194,14 @@ typedef struct gmb_mailbox_options {
    * Index of the first record; default 0. Indices are 64-bit and may wrap.
    */
   uint64_t initial_index;
+  /**
+   * `GMB_MAILBOX_*` bits; default 0.
+   */
+  uint32_t flags;
+  /**
+   * Must be zero.
+   */
+  uint32_t reserved;
 } gmb_mailbox_options;
 
 /**
@@ -499,6 +513,11 @@ typedef struct gmb_result {
 } gmb_result;
 
 /**
+ * How urgent a stream's work is: `GMB_PRIORITY_*`.
+ */
+typedef int32_t gmb_priority;
+
+/**
  * A function to run in stream order. It must not call CUDA and must not throw.
  */
 typedef void (*gmb_host_function)(void *argument);
@@ -536,6 +555,21 @@ typedef void (*gmb_host_function)(void *argument);
  * Accept what fits and report how much that was.
  */
 #define GMB_FULL_REJECT 0
+
+/**
+ * The middle of the device's range.
+ */
+#define GMB_PRIORITY_NORMAL 0
+
+/**
+ * Before all other work: the device's greatest priority.
+ */
+#define GMB_PRIORITY_FOCUS 1
+
+/**
+ * After all other work: the device's least priority, which is that of default streams.
+ */
+#define GMB_PRIORITY_PERIPHERAL 2
 
 /**
  * Success.
@@ -918,11 +952,22 @@ const char *gmb_status_string(gmb_status status);
 gmb_status gmb_last_error_message(char *buffer, size_t size, size_t *needed);
 
 /**
- * Makes a stream that does not synchronize with the legacy default stream.
- * The caller owns it and ends it with `gmb_stream_destroy`. Thread-safe.
- * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_DEVICE_LOST`, `_DRIVER`, `_SYSTEM`.
+ * Makes a stream of a priority class (`GMB_PRIORITY_*`) that does not synchronize with the
+ * legacy default stream. The caller owns it and ends it with `gmb_stream_destroy`. Thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT`, `_DEVICE_LOST`, `_DRIVER`, `_SYSTEM`.
  */
-gmb_status gmb_stream_create(struct gmb_context context, gmb_stream *stream);
+gmb_status gmb_stream_create(struct gmb_context context,
+                             gmb_priority priority,
+                             gmb_stream *stream);
+
+/**
+ * The priority that a stream really has, in the device's numbers: less is more urgent, 0 is
+ * the least. For any stream, also the caller's own. Never blocks; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_STREAM`, `_DEVICE_LOST`, `_DRIVER`.
+ */
+gmb_status gmb_stream_get_priority(struct gmb_context context,
+                                   gmb_stream stream,
+                                   int32_t *priority);
 
 /**
  * Destroys a stream from `gmb_stream_create`. Does not block; its work still completes. Thread-safe.
@@ -1007,6 +1052,6 @@ gmb_status gmb_token_device_result(struct gmb_token token, const struct gmb_resu
 /* Defaults of the options structs. */
 #define GMB_CONTEXT_OPTIONS_INIT { (uint32_t)sizeof(gmb_context_options), GMB_BACKEND_AUTO, 0, 0 }
 #define GMB_MAILBOX_OPTIONS_INIT \
-  { (uint32_t)sizeof(gmb_mailbox_options), 0, 0, GMB_ARBITRATION_CPU, GMB_FULL_REJECT, 0, 0, 0 }
+  { (uint32_t)sizeof(gmb_mailbox_options), 0, 0, GMB_ARBITRATION_CPU, GMB_FULL_REJECT, 0, 0, 0, 0, 0 }
 #define GMB_PUSH_INIT { (uint32_t)sizeof(gmb_push), 0, NULL, 0, NULL, NULL, 0, 0 }
 #define GMB_POP_INIT { (uint32_t)sizeof(gmb_pop), 0, NULL, 0, NULL }

@@ -163,15 +163,22 @@ class stream {
   stream &operator=(const stream &) = delete;
   ~stream() { reset(); }
 
-  static expected<stream> create(const context &owner) {
+  static expected<stream> create(const context &owner, gmb_priority priority = GMB_PRIORITY_NORMAL) {
     stream made;
-    const gmb_status code = gmb_stream_create(owner.get(), &made.stream_);
+    const gmb_status code = gmb_stream_create(owner.get(), priority, &made.stream_);
     if (code != GMB_OK) return gmb::status(code);
     made.context_ = owner.get();
     return made;
   }
 
   gmb_stream get() const { return stream_; }
+  /* What the device made of the class: less is more urgent. */
+  expected<int32_t> priority() const {
+    int32_t value = 0;
+    const gmb_status code = gmb_stream_get_priority(context_, stream_, &value);
+    if (code != GMB_OK) return gmb::status(code);
+    return value;
+  }
   gmb::status synchronize() const { return gmb::status(gmb_stream_synchronize(context_, stream_)); }
 
   /* Runs `function()` once in stream order, on another thread. It must not call CUDA; what it

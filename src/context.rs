@@ -8,7 +8,7 @@ use crate::backend::{Backend, RawEvent, RawStream};
 use crate::error::{Error, Result};
 use crate::results::ResultPool;
 use crate::status::*;
-use crate::stream::Stream;
+use crate::stream::{Priority, Stream};
 use crate::sync::{check_fork, watch_for_fork};
 
 /// Which device family runs the mailboxes.
@@ -109,7 +109,7 @@ impl Context {
                 Err(e) => return Err(e),
             },
         };
-        let service = backend.stream_create()?;
+        let service = backend.stream_create(Priority::Normal)?;
         let results = ResultPool::default();
         Ok(Self { shared: Arc::new(Shared { kind, device: options.device, results, service, backend }) })
     }

@@ -1,17 +1,18 @@
 //! Mailboxes: records in a device ring, pushed and popped in bulk.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::backend::args::{gmb_pop_args, gmb_push_args, gmb_report_args};
 use crate::backend::{Kernel, StreamId};
-use crate::context::{Context, Event};
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::extent::{check_disjoint, Extent};
 use crate::host_copy::Staging;
 use crate::layout::*;
 use crate::memory::{DeviceBuffer, PinnedBuffer};
 use crate::results::Token;
+use crate::side::{ahead, Side, Submitted};
 use crate::status::*;
 use crate::stream::Stream;
 use crate::sync::lock;
@@ -44,6 +45,9 @@ pub struct MailboxOptions {
     pub arbitration: Arbitration,
     /// Index of the first record.
     pub initial_index: u64,
+    /// Promises that all operations come on one stream, that of the first:
+    /// then no event is recorded, and another stream is an error.
+    pub single_stream: bool,
 }
 
 /// Records to push. Addresses are device addresses.
@@ -103,104 +107,6 @@ pub struct MailboxInfo {
     pub high_water: u64,
 }
 
-/// One side as the submitting threads see it.
-struct Side {
-    /// Held while an operation is submitted: wait, launch and record are one step.
-    submission: Mutex<Submitted>,
-    /// Recorded after every operation.
-    event: Arc<Event>,
-    /// Stream of the last operation; zero before the first.
-    stream: AtomicU64,
-    /// Operations submitted.
-    operations: AtomicU64,
-    /// Address of the word in which the kernel reports: index << 24 | operations.
-    progress: u64,
-}
-
-#[derive(Default)]
-struct Submitted {
-    /// Operations that may still run: their number and the most they can move.
-    pending: std::collections::VecDeque<(u64, u64)>,
-}
-
-const OPERATION_MASK: u64 = (1 << 24) - 1;
-const INDEX_BITS: u64 = 40;
-
-impl Side {
-    fn new(context: &Context, progress: u64, first: u64) -> Result<Self> {
-        let side = Self {
-            submission: Mutex::default(),
-            event: Arc::new(Event::new(context)?),
-            stream: AtomicU64::new(0),
-            operations: AtomicU64::new(0),
-            progress,
-        };
-        side.progress_word().store(first << 24, Ordering::Release);
-        Ok(side)
-    }
-
-    fn progress_word(&self) -> &AtomicU64 {
-        // SAFETY: the word lies in the mailbox's pinned memory, which outlives its sides, and is 8-byte aligned.
-        unsafe { AtomicU64::from_ptr(self.progress as *mut u64) }
-    }
-
-    /// Index this side has reached at least, modulo 2^40.
-    fn reached(&self) -> u64 {
-        self.progress_word().load(Ordering::Acquire) >> 24
-    }
-
-    /// True when every operation submitted has reported.
-    fn is_idle(&self) -> bool {
-        let submitted = self.operations.load(Ordering::Acquire);
-        self.progress_word().load(Ordering::Acquire) & OPERATION_MASK == submitted & OPERATION_MASK
-    }
-
-    /// Makes the stream wait for this side's last operation, unless it is of
-    /// that stream anyway or known to be done.
-    fn make_wait(&self, stream: Stream, id: StreamId) -> Result<()> {
-        let last = self.stream.load(Ordering::Acquire);
-        if last == 0 || last == id || self.is_idle() {
-            return Ok(());
-        }
-        self.event.make_wait(stream)
-    }
-
-    /// The most this side's index can be, modulo 2^40, once all that was submitted is done.
-    fn can_reach(&self, submitted: &mut MutexGuard<'_, Submitted>) -> u64 {
-        let word = self.progress_word().load(Ordering::Acquire);
-        let done = |operation: u64| {
-            // Signed distance modulo 2^24: fewer than 2^23 operations are ever under way.
-            (word & OPERATION_MASK).wrapping_sub(operation & OPERATION_MASK) & OPERATION_MASK < 1 << 23
-        };
-        while submitted.pending.front().is_some_and(|&(operation, _)| done(operation)) {
-            submitted.pending.pop_front();
-        }
-        let coming: u64 = submitted.pending.iter().map(|&(_, most)| most).sum();
-        (word >> 24).wrapping_add(coming)
-    }
-
-    /// Notes an operation that was launched, and marks its end for others.
-    fn launched(
-        &self,
-        submitted: &mut MutexGuard<'_, Submitted>,
-        stream: Stream,
-        id: StreamId,
-        most: u64,
-    ) -> Result<()> {
-        let number = self.operations.load(Ordering::Relaxed) + 1;
-        submitted.pending.push_back((number, most));
-        let recorded = self.event.record(stream);
-        self.stream.store(id, Ordering::Release);
-        self.operations.store(number, Ordering::Release);
-        recorded
-    }
-}
-
-/// A distance between two indices modulo 2^40.
-fn ahead(a: u64, b: u64) -> u64 {
-    a.wrapping_sub(b) & ((1 << INDEX_BITS) - 1)
-}
-
 /// A ring of fixed-stride records in device memory, with one pushing and one
 /// popping side.
 ///
@@ -212,6 +118,9 @@ fn ahead(a: u64, b: u64) -> u64 {
 pub struct Mailbox {
     context: Context,
     arbitration: Arbitration,
+    single_stream: bool,
+    /// The stream of a single-stream mailbox; zero before its first operation.
+    bound: AtomicU64,
     capacity: u64,
     payload_bytes: u32,
     stride: u32,
@@ -273,6 +182,8 @@ impl Mailbox {
         Ok(Self {
             context: context.clone(),
             arbitration: options.arbitration,
+            single_stream: options.single_stream,
+            bound: AtomicU64::new(0),
             capacity: options.capacity,
             payload_bytes: options.payload_bytes,
             stride,
@@ -308,7 +219,7 @@ impl Mailbox {
     /// The source memory must be valid, and not written, until the operation is done.
     pub unsafe fn push(&self, push: &Push, stream: Stream, token: Option<&Token>) -> Result<()> {
         let args = self.push_args(push)?;
-        let id = self.context.backend().stream_id(stream.raw())?;
+        let id = self.stream_id(stream)?;
         let most = u64::from(push.count).min(self.capacity);
         let mut submitted = lock(&self.push.submission);
         self.push.make_wait(stream, id)?;
@@ -335,7 +246,7 @@ impl Mailbox {
     /// The output memory must be valid, and not otherwise used, until the operation is done.
     pub unsafe fn pop(&self, pop: &Pop, stream: Stream, token: Option<&Token>) -> Result<()> {
         let args = self.pop_args(pop)?;
-        let id = self.context.backend().stream_id(stream.raw())?;
+        let id = self.stream_id(stream)?;
         let most = u64::from(pop.max).min(self.capacity);
         let mut submitted = lock(&self.pop.submission);
         self.pop.make_wait(stream, id)?;
@@ -347,6 +258,21 @@ impl Mailbox {
         self.submit(&self.pop, submitted, stream, id, most, token, |report| {
             Kernel::Pop(gmb_pop_args { report, ..args })
         })
+    }
+
+    /// Names the stream, and holds a single-stream mailbox to its first one.
+    fn stream_id(&self, stream: Stream) -> Result<StreamId> {
+        let id = self.context.backend().stream_id(stream.raw())?;
+        if self.single_stream {
+            let bound = self.bound.compare_exchange(0, id, Ordering::AcqRel, Ordering::Acquire);
+            if bound.is_err_and(|other| other != id) {
+                return Err(Error::new(
+                    GMB_ERROR_INVALID_STREAM,
+                    "the mailbox was made for a single stream and its first operation came on another one",
+                ));
+            }
+        }
+        Ok(id)
     }
 
     /// Launches and marks the end, all under the side's submission lock.
@@ -374,7 +300,7 @@ impl Mailbox {
         if let Some(submission) = submission {
             submission.confirm();
         }
-        side.launched(&mut submitted, stream, id, most)
+        side.launched(&mut submitted, stream, id, most, !self.single_stream)
     }
 
     fn push_args(&self, push: &Push) -> Result<gmb_push_args> {
@@ -508,7 +434,8 @@ impl Mailbox {
 
 impl Drop for Mailbox {
     fn drop(&mut self) {
-        // The ring must outlive its kernels; a lost device answers at once.
+        // The ring must outlive its kernels; a lost device answers at once. Without
+        // events, freeing the ring waits for the whole device.
         let _ = self.push.event.synchronize();
         let _ = self.pop.event.synchronize();
     }

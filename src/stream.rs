@@ -7,6 +7,29 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::status::GMB_ERROR_INVALID_STREAM;
 
+/// How urgent a stream's work is beside that of other streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Priority {
+    /// Before all other work: the device's greatest priority.
+    Focus,
+    /// The middle of the device's range.
+    #[default]
+    Normal,
+    /// After all other work: the device's least priority, which is that of default streams.
+    Peripheral,
+}
+
+impl Priority {
+    /// The class in a range of CUDA priorities, where less is more urgent.
+    pub(crate) fn within(self, least: i32, greatest: i32) -> i32 {
+        match self {
+            Self::Focus => greatest,
+            Self::Normal => (least + greatest) / 2,
+            Self::Peripheral => least,
+        }
+    }
+}
+
 /// Any stream by value: a `CUstream` or `cudaStream_t` of this process, one
 /// of the CUDA sentinels, or one that [`Context::create_stream`] made. Not an owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,14 +83,26 @@ impl Drop for OwnedStream {
 }
 
 impl Context {
-    /// Makes a stream that does not synchronize with the legacy default stream.
+    /// Makes a stream of normal priority that does not synchronize with the legacy default stream.
     pub fn stream(&self) -> Result<OwnedStream> {
-        Ok(OwnedStream { context: self.clone(), stream: self.create_stream()? })
+        self.stream_of(Priority::Normal)
     }
 
-    /// As [`Context::stream`], to be ended with [`Context::destroy_stream`].
-    pub fn create_stream(&self) -> Result<Stream> {
-        self.backend().stream_create().map(Stream)
+    /// As [`Context::stream`], of a priority class.
+    pub fn stream_of(&self, priority: Priority) -> Result<OwnedStream> {
+        Ok(OwnedStream { context: self.clone(), stream: self.create_stream(priority)? })
+    }
+
+    /// As [`Context::stream_of`], to be ended with [`Context::destroy_stream`].
+    pub fn create_stream(&self, priority: Priority) -> Result<Stream> {
+        self.backend().stream_create(priority).map(Stream)
+    }
+
+    /// The priority that a stream really has, in the device's numbers: less
+    /// is more urgent, 0 is the least. For any stream, also the caller's.
+    pub fn priority(&self, stream: Stream) -> Result<i32> {
+        self.backend().stream_id(stream.0)?;
+        self.backend().stream_priority(stream.0)
     }
 
     /// Destroys a stream that this context made. Does not block; its work still completes.

@@ -14,6 +14,7 @@ use once_cell::sync::OnceCell;
 use super::{Backend, DeviceInfo, HostFunction, Kernel, RawEvent, RawStream, StreamId};
 use crate::error::{Error, Result};
 use crate::status::*;
+use crate::stream::Priority;
 
 #[cfg(gmb_kernels)]
 const FATBIN: Option<&[u8]> = Some(include_bytes!(env!("GMB_FATBIN")));
@@ -332,12 +333,27 @@ impl Backend for Cuda {
         self.check(unsafe { sys::cuMemFreeHost(address as *mut c_void) }, "cuMemFreeHost")
     }
 
-    fn stream_create(&self) -> Result<RawStream> {
+    fn stream_create(&self, priority: Priority) -> Result<RawStream> {
         let _current = self.enter()?;
+        let (mut least, mut greatest) = (0, 0);
+        let result = unsafe { sys::cuCtxGetStreamPriorityRange(&mut least, &mut greatest) };
+        self.check(result, "cuCtxGetStreamPriorityRange")?;
         let mut stream = null_mut();
         let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
-        self.check(unsafe { sys::cuStreamCreate(&mut stream, flags) }, "cuStreamCreate")?;
+        let priority = priority.within(least, greatest);
+        let result = unsafe { sys::cuStreamCreateWithPriority(&mut stream, flags, priority) };
+        self.check(result, "cuStreamCreateWithPriority")?;
         Ok(stream.cast())
+    }
+
+    fn stream_priority(&self, stream: RawStream) -> Result<i32> {
+        let _current = self.enter()?;
+        let mut priority = 0;
+        self.check(
+            unsafe { sys::cuStreamGetPriority(cu_stream(stream), &mut priority) },
+            "cuStreamGetPriority",
+        )?;
+        Ok(priority)
     }
 
     fn stream_destroy(&self, stream: RawStream) -> Result<()> {

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use super::{Backend, DeviceInfo, HostFunction, Kernel, RawEvent, RawStream, StreamId};
 use crate::error::{Error, Result};
 use crate::status::*;
+use crate::stream::Priority;
 use crate::sync::lock;
 use blocks::BlockPool;
 use stream::{Completion, Stream, Task};
@@ -23,6 +24,10 @@ const STREAM_LEGACY: usize = 1;
 const STREAM_PER_THREAD: usize = 2;
 
 const ALIGNMENT: usize = 256;
+
+/// The range of priorities, counted as CUDA does: less is more urgent.
+const LEAST: i32 = 0;
+const GREATEST: i32 = -2;
 
 /// Stream ids are unique in the process, as the driver's are.
 static NEXT_STREAM: AtomicU64 = AtomicU64::new(1);
@@ -64,7 +69,7 @@ impl Host {
         let workers = cores.clamp(3, 8);
         let heap = Arc::new(Heap::default());
         let pool = Arc::new(BlockPool::new(workers, Arc::clone(&heap))?);
-        let default_stream = Stream::start(NEXT_STREAM.fetch_add(1, Ordering::Relaxed), Arc::clone(&pool))?;
+        let default_stream = start_stream(LEAST, &pool)?;
         Ok(Self {
             info: DeviceInfo {
                 name: format!("host ({cores} CPU cores)"),
@@ -82,10 +87,6 @@ impl Host {
         })
     }
 
-    fn start_stream(&self) -> Result<Arc<Stream>> {
-        Stream::start(NEXT_STREAM.fetch_add(1, Ordering::Relaxed), Arc::clone(&self.pool))
-    }
-
     fn stream(&self, raw: RawStream) -> Result<Arc<Stream>> {
         match raw as usize {
             0 | STREAM_LEGACY => Ok(Arc::clone(&self.default_stream)),
@@ -94,7 +95,7 @@ impl Host {
                 if let Some(stream) = lock(&self.per_thread).get(&thread) {
                     return Ok(Arc::clone(stream));
                 }
-                let stream = self.start_stream()?;
+                let stream = start_stream(LEAST, &self.pool)?;
                 lock(&self.per_thread).insert(thread, Arc::clone(&stream));
                 Ok(stream)
             }
@@ -147,6 +148,10 @@ impl Host {
     }
 }
 
+fn start_stream(priority: i32, pool: &Arc<BlockPool>) -> Result<Arc<Stream>> {
+    Stream::start(NEXT_STREAM.fetch_add(1, Ordering::Relaxed), priority, Arc::clone(pool))
+}
+
 fn unknown_stream(raw: RawStream) -> Error {
     Error::new(
         GMB_ERROR_INVALID_STREAM,
@@ -183,8 +188,8 @@ impl Backend for Host {
         self.give_memory(address)
     }
 
-    fn stream_create(&self) -> Result<RawStream> {
-        let stream = self.start_stream()?;
+    fn stream_create(&self, priority: Priority) -> Result<RawStream> {
+        let stream = start_stream(priority.within(LEAST, GREATEST), &self.pool)?;
         // A value that is neither null nor a sentinel and that nobody may dereference.
         let raw = (stream.id() as usize) << 4;
         lock(&self.streams).insert(raw, stream);
@@ -199,6 +204,10 @@ impl Backend for Host {
 
     fn stream_id(&self, stream: RawStream) -> Result<StreamId> {
         Ok(self.stream(stream)?.id())
+    }
+
+    fn stream_priority(&self, stream: RawStream) -> Result<i32> {
+        Ok(self.stream(stream)?.priority())
     }
 
     fn stream_query(&self, stream: RawStream) -> Result<bool> {

@@ -12,6 +12,7 @@ use std::ffi::c_void;
 use std::time::Duration;
 
 use crate::error::Result;
+use crate::stream::Priority;
 use args::{gmb_pop_args, gmb_push_args};
 
 /// A stream as it crosses the API: a `CUstream`, or the host backend's own value.
@@ -75,7 +76,9 @@ pub(crate) trait Backend: Send + Sync {
     unsafe fn release_pinned(&self, address: u64) -> Result<()>;
 
     /// A stream that does not synchronize with the legacy default stream.
-    fn stream_create(&self) -> Result<RawStream>;
+    fn stream_create(&self, priority: Priority) -> Result<RawStream>;
+    /// A stream's priority in the device's numbers: less is more urgent.
+    fn stream_priority(&self, stream: RawStream) -> Result<i32>;
     /// Destroys a stream this backend made; its work still completes.
     fn stream_destroy(&self, stream: RawStream) -> Result<()>;
     /// Checks that the stream is of this device and context, and names it.

@@ -37,6 +37,10 @@ pub const GMB_ARBITRATION_DEVICE: gmb_arbitration = 1;
 #[allow(non_camel_case_types)]
 pub type gmb_full_policy = i32;
 
+/// In `gmb_mailbox_options.flags`: all operations come on one stream, that of the first. No event
+/// is recorded then, and another stream is `GMB_ERROR_INVALID_STREAM`.
+pub const GMB_MAILBOX_SINGLE_STREAM: u32 = 1;
+
 /// Accept what fits and report how much that was.
 pub const GMB_FULL_REJECT: gmb_full_policy = 0;
 
@@ -61,12 +65,16 @@ pub struct gmb_mailbox_options {
     pub consumer_id: u32,
     /// Index of the first record; default 0. Indices are 64-bit and may wrap.
     pub initial_index: u64,
+    /// `GMB_MAILBOX_*` bits; default 0.
+    pub flags: u32,
+    /// Must be zero.
+    pub reserved: u32,
 }
 
 // SAFETY: repr(C), begins with struct_size, integers only.
 unsafe impl Sized32 for gmb_mailbox_options {
     const NAME: &'static str = "gmb_mailbox_options";
-    const FIRST_SIZE: usize = 40;
+    const FIRST_SIZE: usize = 48;
 }
 
 /// Records to push. Start from `GMB_PUSH_INIT`.
@@ -179,6 +187,9 @@ pub extern "C" fn gmb_mailbox_create(
                 options.full_policy
             )));
         }
+        if options.flags & !GMB_MAILBOX_SINGLE_STREAM != 0 || options.reserved != 0 {
+            return Err(Error::argument(format!("flags {:#x}: unknown bits are set", options.flags)));
+        }
         let wanted = MailboxOptions {
             capacity: options.capacity,
             payload_bytes: options.payload_bytes,
@@ -186,6 +197,7 @@ pub extern "C" fn gmb_mailbox_create(
             consumer_id: options.consumer_id,
             arbitration: arbitration(options.arbitration)?,
             initial_index: options.initial_index,
+            single_stream: options.flags & GMB_MAILBOX_SINGLE_STREAM != 0,
         };
         let context = CONTEXTS.get(context.id)?;
         out.write(gmb_mailbox { id: MAILBOXES.insert(Mailbox::new(&context, &wanted)?)? });

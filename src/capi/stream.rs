@@ -5,9 +5,9 @@ use std::ffi::c_void;
 use super::boundary::{boundary, boundary_status};
 use super::context::gmb_context;
 use super::{output, CONTEXTS};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::status::*;
-use crate::Stream;
+use crate::{Priority, Stream};
 
 /// What CUDA's own stream types point to.
 #[allow(non_camel_case_types)]
@@ -21,6 +21,28 @@ pub struct CUstream_st {
 #[allow(non_camel_case_types)]
 pub type gmb_stream = *mut CUstream_st;
 
+/// How urgent a stream's work is: `GMB_PRIORITY_*`.
+#[allow(non_camel_case_types)]
+pub type gmb_priority = i32;
+
+/// The middle of the device's range.
+pub const GMB_PRIORITY_NORMAL: gmb_priority = 0;
+/// Before all other work: the device's greatest priority.
+pub const GMB_PRIORITY_FOCUS: gmb_priority = 1;
+/// After all other work: the device's least priority, which is that of default streams.
+pub const GMB_PRIORITY_PERIPHERAL: gmb_priority = 2;
+
+fn priority_class(value: gmb_priority) -> Result<Priority> {
+    match value {
+        GMB_PRIORITY_NORMAL => Ok(Priority::Normal),
+        GMB_PRIORITY_FOCUS => Ok(Priority::Focus),
+        GMB_PRIORITY_PERIPHERAL => Ok(Priority::Peripheral),
+        _ => Err(Error::argument(format!(
+            "priority {value} is none of GMB_PRIORITY_NORMAL, _FOCUS, _PERIPHERAL"
+        ))),
+    }
+}
+
 /// A function to run in stream order. It must not call CUDA and must not throw.
 #[allow(non_camel_case_types)]
 pub type gmb_host_function = Option<extern "C" fn(argument: *mut c_void)>;
@@ -29,14 +51,34 @@ pub(super) fn stream(raw: gmb_stream) -> Stream {
     Stream::from_raw(raw.cast())
 }
 
-/// Makes a stream that does not synchronize with the legacy default stream.
-/// The caller owns it and ends it with `gmb_stream_destroy`. Thread-safe.
-/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_DEVICE_LOST`, `_DRIVER`, `_SYSTEM`.
+/// Makes a stream of a priority class (`GMB_PRIORITY_*`) that does not synchronize with the
+/// legacy default stream. The caller owns it and ends it with `gmb_stream_destroy`. Thread-safe.
+/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT`, `_DEVICE_LOST`, `_DRIVER`, `_SYSTEM`.
 #[no_mangle]
-pub extern "C" fn gmb_stream_create(context: gmb_context, stream: *mut gmb_stream) -> gmb_status {
+pub extern "C" fn gmb_stream_create(
+    context: gmb_context,
+    priority: gmb_priority,
+    stream: *mut gmb_stream,
+) -> gmb_status {
     boundary(|| {
         let out = output(stream, "stream")?;
-        out.write(CONTEXTS.get(context.id)?.create_stream()?.raw().cast());
+        out.write(CONTEXTS.get(context.id)?.create_stream(priority_class(priority)?)?.raw().cast());
+        Ok(())
+    })
+}
+
+/// The priority that a stream really has, in the device's numbers: less is more urgent, 0 is
+/// the least. For any stream, also the caller's own. Never blocks; thread-safe.
+/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_STREAM`, `_DEVICE_LOST`, `_DRIVER`.
+#[no_mangle]
+pub extern "C" fn gmb_stream_get_priority(
+    context: gmb_context,
+    stream: gmb_stream,
+    priority: *mut i32,
+) -> gmb_status {
+    boundary(|| {
+        let out = output(priority, "priority")?;
+        out.write(CONTEXTS.get(context.id)?.priority(self::stream(stream))?);
         Ok(())
     })
 }

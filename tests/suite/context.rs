@@ -89,3 +89,26 @@ fn pinned_memory_comes_zeroed_and_copies_keep_bytes() {
     assert!(after[1..1001].iter().all(|&b| b == 0x5A));
     assert_eq!(after[1001..], data[1001..]);
 }
+
+#[test]
+fn priority_classes_map_to_the_devices_range() {
+    let context = context();
+    let classes = [Priority::Focus, Priority::Normal, Priority::Peripheral];
+    let streams: Vec<OwnedStream> = classes.iter().map(|&class| context.stream_of(class).unwrap()).collect();
+    let real: Vec<i32> = streams.iter().map(|s| context.priority(s.get()).unwrap()).collect();
+    assert!(real[0] < real[1] && real[1] <= real[2], "{real:?}: less is more urgent");
+    assert_eq!(context.priority(context.stream().unwrap().get()).unwrap(), real[1]);
+    // Default streams are of the least priority.
+    assert_eq!(context.priority(Stream::LEGACY).unwrap(), real[2]);
+    // All of them work.
+    let mailbox = mailbox(&context, 64, 16);
+    let records = poisoned(&context, 16 * 8, 1);
+    for stream in &streams {
+        let push = Push { count: 8, records: records.address(), length: 16, ..Default::default() };
+        unsafe { mailbox.push(&push, stream.get(), None) }.unwrap();
+    }
+    for stream in &streams {
+        context.synchronize(stream.get()).unwrap();
+    }
+    assert_eq!(mailbox.info().unwrap().published, 24);
+}

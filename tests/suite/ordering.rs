@@ -147,3 +147,33 @@ fn threads_share_a_mailbox() {
         next[thread as usize] += 1;
     }
 }
+
+#[test]
+fn a_single_stream_mailbox_keeps_to_its_first_stream() {
+    let context = context();
+    let options =
+        MailboxOptions { capacity: 64, payload_bytes: 16, single_stream: true, ..Default::default() };
+    let mailbox = Mailbox::new(&context, &options).unwrap();
+    let (first, other) = (context.stream().unwrap(), context.stream().unwrap());
+    let mut random = Random::new();
+    let token = Token::new(&context).unwrap();
+    let outlet = Outlet::new(&context, &mailbox, 64);
+    for _ in 0..20 {
+        let count = random.between(1, 64) as usize;
+        let sent = random_records(&mut random, count, 16);
+        let batch = Batch::new(&context, &mailbox, &sent);
+        unsafe {
+            mailbox.push(&batch.push, first.get(), None).unwrap();
+            for error in [
+                mailbox.push(&batch.push, other.get(), None).unwrap_err(),
+                mailbox.pop(&outlet.pop, Stream::LEGACY, Some(&token)).unwrap_err(),
+            ] {
+                assert_eq!(error.status(), GMB_ERROR_INVALID_STREAM);
+            }
+            mailbox.pop(&outlet.pop, first.get(), Some(&token)).unwrap();
+        }
+        let result = token.wait(After::Submission, None).unwrap();
+        assert_eq!(result.count as usize, sent.len());
+        assert_eq!(outlet.records(&context, result.count).0, sent);
+    }
+}

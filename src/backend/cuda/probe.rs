@@ -16,6 +16,7 @@ const NO_DEVICE: c_int = 100;
 /// Every driver function this library calls.
 const SYMBOLS: &[&CStr] = &[
     c"cuCtxGetCurrent",
+    c"cuCtxGetStreamPriorityRange",
     c"cuCtxPopCurrent_v2",
     c"cuCtxPushCurrent_v2",
     c"cuDeviceGet",
@@ -45,10 +46,11 @@ const SYMBOLS: &[&CStr] = &[
     c"cuModuleLoadData",
     c"cuModuleUnload",
     c"cuOccupancyMaxActiveBlocksPerMultiprocessor",
-    c"cuStreamCreate",
+    c"cuStreamCreateWithPriority",
     c"cuStreamDestroy_v2",
     c"cuStreamGetCtx",
     c"cuStreamGetId",
+    c"cuStreamGetPriority",
     c"cuStreamQuery",
     c"cuStreamSynchronize",
     c"cuStreamWaitEvent",

@@ -20,6 +20,8 @@ extern "C" {
 struct Job {
     kernel: Kernel,
     blocks: u32,
+    /// Of its stream: less is more urgent.
+    priority: i32,
     /// Blocks run in the order start, start + step, ... modulo their number.
     start: u32,
     step: u32,
@@ -92,7 +94,7 @@ impl BlockPool {
     }
 
     /// Runs all blocks of a launch and returns when all are done.
-    pub(super) fn run(&self, kernel: Kernel, blocks: u32) {
+    pub(super) fn run(&self, kernel: Kernel, blocks: u32, priority: i32) {
         if blocks <= 1 {
             run_block(&kernel, 0, 1);
             return;
@@ -101,6 +103,7 @@ impl BlockPool {
         let job = Arc::new(Job {
             kernel,
             blocks,
+            priority,
             start: (seed >> 32) as u32 % blocks,
             step: step_through(blocks, seed as u32),
             taken: AtomicU32::new(0),
@@ -110,8 +113,10 @@ impl BlockPool {
         });
         {
             let mut offers = lock(&self.shared.offers);
+            // Behind what is as urgent, before what is less so.
+            let place = offers.jobs.partition_point(|other| other.priority <= priority);
             for _ in 0..self.workers.min(blocks as usize - 1) {
-                offers.jobs.push_back(Arc::clone(&job));
+                offers.jobs.insert(place, Arc::clone(&job));
             }
         }
         self.shared.offered.notify_all();

@@ -56,15 +56,21 @@ struct Queue {
 
 pub(super) struct Stream {
     id: StreamId,
+    priority: i32,
     queue: Mutex<Queue>,
     arrived: Condvar,
     idle: Condvar,
 }
 
 impl Stream {
-    pub(super) fn start(id: StreamId, pool: Arc<BlockPool>) -> Result<Arc<Self>> {
-        let stream =
-            Arc::new(Self { id, queue: Mutex::default(), arrived: Condvar::new(), idle: Condvar::new() });
+    pub(super) fn start(id: StreamId, priority: i32, pool: Arc<BlockPool>) -> Result<Arc<Self>> {
+        let stream = Arc::new(Self {
+            id,
+            priority,
+            queue: Mutex::default(),
+            arrived: Condvar::new(),
+            idle: Condvar::new(),
+        });
         let worker = Arc::clone(&stream);
         std::thread::Builder::new()
             .name(format!("gmb-stream-{id}"))
@@ -75,6 +81,10 @@ impl Stream {
 
     pub(super) fn id(&self) -> StreamId {
         self.id
+    }
+
+    pub(super) fn priority(&self) -> i32 {
+        self.priority
     }
 
     pub(super) fn enqueue(&self, task: Task) {
@@ -106,7 +116,7 @@ impl Stream {
             if let Some(task) = queue.tasks.pop_front() {
                 queue.running = true;
                 drop(queue);
-                run(task, pool);
+                run(task, self.priority, pool);
                 queue = lock(&self.queue);
                 queue.running = false;
                 if queue.tasks.is_empty() {
@@ -121,9 +131,9 @@ impl Stream {
     }
 }
 
-fn run(task: Task, pool: &Arc<BlockPool>) {
+fn run(task: Task, priority: i32, pool: &Arc<BlockPool>) {
     match task {
-        Task::Launch { kernel, blocks } => pool.run(kernel, blocks),
+        Task::Launch { kernel, blocks } => pool.run(kernel, blocks, priority),
         // SAFETY: whoever enqueued the copy keeps both ranges valid until it is done.
         Task::Copy { to, from, bytes } => unsafe {
             std::ptr::copy(from as *const u8, to as *mut u8, bytes);
