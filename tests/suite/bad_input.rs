@@ -131,7 +131,8 @@ fn a_bad_length_found_on_the_device_ends_the_push_there() {
             if bad + 3 < count {
                 lengths[bad + 3] = 1000;
             }
-            let rows = poisoned(&context, count * 48, 5);
+            // Two rows at least: that is what is pushed below.
+            let rows = poisoned(&context, count.max(2) * 48, 5);
             let lengths = upload(&context, &lengths);
             let push = Push {
                 count: count as u32,
