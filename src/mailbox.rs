@@ -1,6 +1,6 @@
 //! Mailboxes: records in a device ring, pushed and popped in bulk.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard};
 
 use crate::backend::args::{gmb_pop_args, gmb_push_args, gmb_report_args};
@@ -119,8 +119,6 @@ pub struct Mailbox {
     context: Context,
     arbitration: Arbitration,
     single_stream: bool,
-    /// The stream of a single-stream mailbox; zero before its first operation.
-    bound: AtomicU64,
     capacity: u64,
     payload_bytes: u32,
     stride: u32,
@@ -183,7 +181,6 @@ impl Mailbox {
             context: context.clone(),
             arbitration: options.arbitration,
             single_stream: options.single_stream,
-            bound: AtomicU64::new(0),
             capacity: options.capacity,
             payload_bytes: options.payload_bytes,
             stride,
@@ -219,9 +216,9 @@ impl Mailbox {
     /// The source memory must be valid, and not written, until the operation is done.
     pub unsafe fn push(&self, push: &Push, stream: Stream, token: Option<&Token>) -> Result<()> {
         let args = self.push_args(push)?;
-        let id = self.stream_id(stream)?;
         let most = u64::from(push.count).min(self.capacity);
         let mut submitted = lock(&self.push.submission);
+        let id = self.stream_id(stream)?;
         self.push.make_wait(stream, id)?;
         let end = self.push.can_reach(&mut submitted).wrapping_add(u64::from(push.count));
         // With room in any case, how far the pops are makes no difference.
@@ -246,9 +243,9 @@ impl Mailbox {
     /// The output memory must be valid, and not otherwise used, until the operation is done.
     pub unsafe fn pop(&self, pop: &Pop, stream: Stream, token: Option<&Token>) -> Result<()> {
         let args = self.pop_args(pop)?;
-        let id = self.stream_id(stream)?;
         let most = u64::from(pop.max).min(self.capacity);
         let mut submitted = lock(&self.pop.submission);
+        let id = self.stream_id(stream)?;
         self.pop.make_wait(stream, id)?;
         let end = self.pop.can_reach(&mut submitted).wrapping_add(u64::from(pop.max));
         // With `max` records there in any case, later pushes make no difference.
@@ -261,16 +258,14 @@ impl Mailbox {
     }
 
     /// Names the stream, and holds a single-stream mailbox to its first one.
+    /// Called under the side's submission lock.
     fn stream_id(&self, stream: Stream) -> Result<StreamId> {
         let id = self.context.backend().stream_id(stream.raw())?;
-        if self.single_stream {
-            let bound = self.bound.compare_exchange(0, id, Ordering::AcqRel, Ordering::Acquire);
-            if bound.is_err_and(|other| other != id) {
-                return Err(Error::new(
-                    GMB_ERROR_INVALID_STREAM,
-                    "the mailbox was made for a single stream and its first operation came on another one",
-                ));
-            }
+        if self.single_stream && (self.push.is_of_another(id) || self.pop.is_of_another(id)) {
+            return Err(Error::new(
+                GMB_ERROR_INVALID_STREAM,
+                "the mailbox was made for a single stream and its first operation came on another one",
+            ));
         }
         Ok(id)
     }

@@ -62,11 +62,16 @@ impl Side {
         self.progress_word().load(Ordering::Acquire) & OPERATION_MASK == submitted & OPERATION_MASK
     }
 
+    /// True when the last operation came on another stream than this one.
+    pub(crate) fn is_of_another(&self, id: StreamId) -> bool {
+        let last = self.stream.load(Ordering::Acquire);
+        last != 0 && last != id
+    }
+
     /// Makes the stream wait for this side's last operation, unless it is of
     /// that stream anyway or known to be done.
     pub(crate) fn make_wait(&self, stream: Stream, id: StreamId) -> Result<()> {
-        let last = self.stream.load(Ordering::Acquire);
-        if last == 0 || last == id || self.is_idle() {
+        if !self.is_of_another(id) || self.is_idle() {
             return Ok(());
         }
         self.event.make_wait(stream)

@@ -158,6 +158,9 @@ fn a_single_stream_mailbox_keeps_to_its_first_stream() {
     let mut random = Random::new();
     let token = Token::new(&context).unwrap();
     let outlet = Outlet::new(&context, &mailbox, 64);
+    // A call that fails changes nothing, so it does not choose the stream either.
+    let foreign = Token::new(&super::support::context()).unwrap();
+    unsafe { mailbox.pop(&outlet.pop, other.get(), Some(&foreign)) }.unwrap_err();
     for _ in 0..20 {
         let count = random.between(1, 64) as usize;
         let sent = random_records(&mut random, count, 16);
