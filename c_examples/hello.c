@@ -31,7 +31,7 @@ int main(void) {
   const uint32_t lengths[2] = {5, 7};
   const uint32_t types[2] = {1, 2};
   gmb_result pushed;
-  CHECK(gmb_mailbox_push_from_host_blocking(mailbox, 2, texts, PAYLOAD, lengths, types, &pushed));
+  CHECK(gmb_mailbox_push_from_host_blocking(mailbox, 2, texts, PAYLOAD, lengths, types, GMB_WAIT_FOREVER, &pushed));
 
   /* The fast way out: records and headers into device memory, in stream order. */
   gmb_stream stream;

@@ -21,6 +21,12 @@
 #define GMB_MAILBOX_SINGLE_STREAM 1
 
 /**
+ * In `gmb_mailbox_options.flags`: any number of concurrent producers and consumers. Never with
+ * `GMB_FULL_OVERWRITE_OLDEST` or `_LATEST`; with the others not in this version. `GMB_ERROR_NOT_SUPPORTED`.
+ */
+#define GMB_MAILBOX_SHARED 2
+
+/**
  * Major version of this header.
  */
 #define GMB_VERSION_MAJOR 0
@@ -76,6 +82,11 @@
 #define GMB_RESULT_PARTIAL 1
 
 /**
+ * Set in `gmb_result.flags` when `lost` is not zero.
+ */
+#define GMB_RESULT_LOST 2
+
+/**
  * What CUDA's own stream types point to.
  */
 typedef struct CUstream_st CUstream_st;
@@ -110,6 +121,10 @@ typedef struct gmb_context_options {
    * Must be zero.
    */
   uint32_t reserved;
+  /**
+   * Most bytes of device memory that may be held at once, the library's own included; 0 for no limit.
+   */
+  uint64_t memory_limit;
 } gmb_context_options;
 
 /**
@@ -149,6 +164,127 @@ typedef struct gmb_context_info {
 } gmb_context_info;
 
 /**
+ * What an event is for: `GMB_EVENT_*`. Each kind has a pool of its own.
+ */
+typedef int32_t gmb_event_kind;
+
+/**
+ * Handle of an event: a point in a stream's work. Zero is null.
+ */
+typedef struct gmb_event {
+  /**
+   * Opaque.
+   */
+  uint64_t id;
+} gmb_event;
+
+/**
+ * Any stream: a `CUstream` or `cudaStream_t` as it is, a CUDA sentinel (null is the legacy
+ * default stream), one from `gmb_stream_create`, or `GMB_STREAM_CURRENT`. On the host backend only the library's
+ * own streams and the sentinels; never dereference it.
+ */
+typedef struct CUstream_st *gmb_stream;
+
+/**
+ * An event pool's counts at one moment.
+ */
+typedef struct gmb_event_pool_info {
+  /**
+   * Events made so far; none is destroyed before the context.
+   */
+  uint64_t size;
+  /**
+   * Events that somebody holds, the library's own included.
+   */
+  uint64_t in_use;
+  /**
+   * Most events that were held at once.
+   */
+  uint64_t high_water;
+  /**
+   * Events given back that the device had not reached when last looked at.
+   */
+  uint64_t pending;
+} gmb_event_pool_info;
+
+/**
+ * Handle of a stream guard: while it lives, its stream is `GMB_STREAM_CURRENT` on the thread
+ * that made it. Zero is null.
+ */
+typedef struct gmb_stream_guard {
+  /**
+   * Opaque.
+   */
+  uint64_t id;
+} gmb_stream_guard;
+
+/**
+ * Handle of a mailbox: records in a ring in device memory. Zero is null.
+ */
+typedef struct gmb_mailbox {
+  /**
+   * Opaque.
+   */
+  uint64_t id;
+} gmb_mailbox;
+
+/**
+ * Outcome of one push or pop, as the kernel writes it in device memory.
+ */
+typedef struct gmb_result {
+  /**
+   * Grows by one with every operation reported through the same token.
+   */
+  uint32_t epoch;
+  /**
+   * Records accepted by the push or delivered by the pop.
+   */
+  uint32_t count;
+  /**
+   * `GMB_OK` or the error found on the device; `count` records moved before it.
+   */
+  int32_t status;
+  /**
+   * `GMB_RESULT_*` bits.
+   */
+  uint32_t flags;
+  /**
+   * Records that were overwritten, or replaced by newer ones, before this reader's pop came
+   * to them: those between its last record and the first of this pop. Zero for a push.
+   */
+  uint64_t lost;
+} gmb_result;
+
+/**
+ * What precedes each payload in the ring: 16 bytes, one access.
+ */
+typedef struct gmb_record_header {
+  /**
+   * Index of the record plus one, modulo 2^64.
+   */
+  uint64_t sequence;
+  /**
+   * Payload bytes that carry data.
+   */
+  uint32_t length;
+  /**
+   * The user's message type.
+   */
+  uint32_t msg_type;
+} gmb_record_header;
+
+/**
+ * How much a message matters: `GMB_LOG_*`.
+ */
+typedef int32_t gmb_log_level;
+
+/**
+ * A function that takes messages; `message` is NUL-terminated and valid during the call. It may be called
+ * from any thread, from several at once, and must not throw or call into the library.
+ */
+typedef void (*gmb_log_function)(gmb_log_level level, const char *message, void *argument);
+
+/**
  * Who orders a push and a pop of different streams: `GMB_ARBITRATION_*`.
  */
 typedef int32_t gmb_arbitration;
@@ -171,7 +307,7 @@ typedef struct gmb_mailbox_options {
    */
   uint32_t payload_bytes;
   /**
-   * Records it holds, a power of two up to `GMB_MAX_RECORDS`; required.
+   * Records it holds, a power of two up to `GMB_MAX_RECORDS`, at least 2 under `GMB_FULL_LATEST`; required.
    */
   uint64_t capacity;
   /**
@@ -199,20 +335,11 @@ typedef struct gmb_mailbox_options {
    */
   uint32_t flags;
   /**
-   * Must be zero.
+   * Readers to begin with, 1 to `GMB_MAX_READERS`; default 0, which means 1. Every record
+   * reaches each of them.
    */
-  uint32_t reserved;
+  uint32_t readers;
 } gmb_mailbox_options;
-
-/**
- * Handle of a mailbox: records in a ring in device memory. Zero is null.
- */
-typedef struct gmb_mailbox {
-  /**
-   * Opaque.
-   */
-  uint64_t id;
-} gmb_mailbox;
 
 /**
  * One side of a ring: the writer or a reader. 512 bytes, hot words on lines
@@ -220,7 +347,8 @@ typedef struct gmb_mailbox {
  */
 typedef struct gmb_ring_side {
   /**
-   * Index after the last record taken: *reserved* for the writer, *claimed* for a reader.
+   * Index after the last record taken: *reserved* for the writer, *claimed* for a reader. A
+   * writer that overwrites reserves before it writes: what is older by the capacity is gone.
    */
   uint64_t claimed;
   /**
@@ -244,9 +372,13 @@ typedef struct gmb_ring_side {
    */
   uint64_t arrivals;
   /**
+   * One more than the records that the running pop skips; zero until its first block knows.
+   */
+  uint64_t skip;
+  /**
    * Keeps the combining words on a line of their own.
    */
-  uint64_t pad2[14];
+  uint64_t pad2[13];
   /**
    * Operations finished on this side.
    */
@@ -264,9 +396,13 @@ typedef struct gmb_ring_side {
    */
   uint64_t high_water;
   /**
+   * Records that were overwritten before this reader came to them.
+   */
+  uint64_t lost;
+  /**
    * Fills the line.
    */
-  uint64_t pad3[12];
+  uint64_t pad3[11];
 } gmb_ring_side;
 
 /**
@@ -310,13 +446,13 @@ typedef struct gmb_ring_header {
    */
   uint32_t consumer_id;
   /**
-   * Readers in use, 1 to `GMB_MAX_READERS`.
+   * A bit for each reader in use; only these hold space.
    */
-  uint32_t readers;
+  uint32_t reader_mask;
   /**
-   * Reserved, zero.
+   * What a push does when full: `GMB_FULL_*`.
    */
-  uint32_t flags;
+  uint32_t full_policy;
   /**
    * Index of the first record ever pushed.
    */
@@ -372,7 +508,7 @@ typedef struct gmb_mailbox_info {
    */
   uint64_t published;
   /**
-   * Index after the last record released by the reader.
+   * Index after the last record released by every reader.
    */
   uint64_t released;
   /**
@@ -380,13 +516,21 @@ typedef struct gmb_mailbox_info {
    */
   uint64_t rejected;
   /**
-   * Pops that found nothing.
+   * Pops that found nothing, of all readers.
    */
   uint64_t empty_pops;
   /**
    * Most records that lay in the ring at once.
    */
   uint64_t high_water;
+  /**
+   * A bit for each reader in use.
+   */
+  uint32_t reader_mask;
+  /**
+   * What a push does when full.
+   */
+  gmb_full_policy full_policy;
 } gmb_mailbox_info;
 
 /**
@@ -426,14 +570,12 @@ typedef struct gmb_push {
    * Type of every record: yours to define.
    */
   uint32_t msg_type;
+  /**
+   * How long the calling thread waits for room under `GMB_FULL_WAIT`, in nanoseconds: 0 tries
+   * once, `GMB_WAIT_FOREVER` (what `GMB_PUSH_INIT` sets) waits without limit.
+   */
+  uint64_t timeout_ns;
 } gmb_push;
-
-/**
- * Any stream: a `CUstream` or `cudaStream_t` as it is, a CUDA sentinel (null is the legacy
- * default stream), or one from `gmb_stream_create`. On the host backend only the library's
- * own streams and the sentinels; never dereference it.
- */
-typedef struct CUstream_st *gmb_stream;
 
 /**
  * Handle of a token: holds the result of one operation at a time. Zero is null.
@@ -444,24 +586,6 @@ typedef struct gmb_token {
    */
   uint64_t id;
 } gmb_token;
-
-/**
- * What precedes each payload in the ring: 16 bytes, one access.
- */
-typedef struct gmb_record_header {
-  /**
-   * Index of the record plus one, modulo 2^64.
-   */
-  uint64_t sequence;
-  /**
-   * Payload bytes that carry data.
-   */
-  uint32_t length;
-  /**
-   * The user's message type.
-   */
-  uint32_t msg_type;
-} gmb_record_header;
 
 /**
  * Where popped records go. Start from `GMB_POP_INIT`.
@@ -488,29 +612,99 @@ typedef struct gmb_pop {
    * Device address for a header per record (index, length, type), 16-byte aligned, or null.
    */
   struct gmb_record_header *headers;
+  /**
+   * Which reader pops; default 0. Pops of one reader share its records.
+   */
+  uint32_t reader;
+  /**
+   * Must be zero.
+   */
+  uint32_t reserved;
 } gmb_pop;
 
 /**
- * Outcome of one push or pop, as the kernel writes it in device memory.
+ * The device memory of a context at one moment, in bytes.
  */
-typedef struct gmb_result {
+typedef struct gmb_memory_info {
   /**
-   * Grows by one with every operation reported through the same token.
+   * Most that may be held; zero for no limit.
    */
-  uint32_t epoch;
+  uint64_t limit;
   /**
-   * Records accepted by the push or delivered by the pop.
+   * Held now, the library's own rings included.
    */
-  uint32_t count;
+  uint64_t used;
   /**
-   * `GMB_OK` or the error found on the device; `count` records moved before it.
+   * Most that was held at once.
    */
-  int32_t status;
+  uint64_t high_water;
   /**
-   * `GMB_RESULT_*` bits.
+   * Held by the pool: what is used of it, and what it keeps for later.
+   */
+  uint64_t reserved;
+  /**
+   * Allocations behind `used`.
+   */
+  uint64_t allocations;
+  /**
+   * 1 when stream-ordered memory comes from a pool; 0 when it is plain memory that goes back
+   * with a delay, because the device has no pools or `GMB_DISABLE=mempool` is set.
+   */
+  uint32_t pooled;
+  /**
+   * Zero.
+   */
+  uint32_t reserved0;
+} gmb_memory_info;
+
+/**
+ * How to go on with a mailbox that lies in memory already. Start from `GMB_ATTACH_OPTIONS_INIT`.
+ */
+typedef struct gmb_attach_options {
+  /**
+   * `sizeof(gmb_attach_options)`.
+   */
+  uint32_t struct_size;
+  /**
+   * Who orders pushes against pops; default `GMB_ARBITRATION_CPU`.
+   */
+  gmb_arbitration arbitration;
+  /**
+   * `GMB_MAILBOX_SINGLE_STREAM` or 0, the default.
    */
   uint32_t flags;
-} gmb_result;
+  /**
+   * Must be zero.
+   */
+  uint32_t reserved;
+} gmb_attach_options;
+
+/**
+ * Where a reader that is let in begins: `GMB_READER_*`.
+ */
+typedef int32_t gmb_reader_start;
+
+/**
+ * One reader's counts at one moment.
+ */
+typedef struct gmb_reader_info {
+  /**
+   * Index after the last record it released.
+   */
+  uint64_t released;
+  /**
+   * Records published and not released by it.
+   */
+  uint64_t unread;
+  /**
+   * Records it lost: overwritten, or replaced by newer ones.
+   */
+  uint64_t lost;
+  /**
+   * Its pops that found nothing.
+   */
+  uint64_t empty_pops;
+} gmb_reader_info;
 
 /**
  * How urgent a stream's work is: `GMB_PRIORITY_*`.
@@ -539,6 +733,36 @@ typedef void (*gmb_host_function)(void *argument);
 #define GMB_BACKEND_HOST 2
 
 /**
+ * Order and completion: the cheapest.
+ */
+#define GMB_EVENT_UNTIMED 0
+
+/**
+ * Also the time between two of them.
+ */
+#define GMB_EVENT_TIMED 1
+
+/**
+ * For streams under capture: orders the work of a graph; cannot be asked or waited for by a thread.
+ */
+#define GMB_EVENT_CAPTURE 2
+
+/**
+ * Something is broken from now on.
+ */
+#define GMB_LOG_ERROR 1
+
+/**
+ * Works, but not as well as it could.
+ */
+#define GMB_LOG_WARNING 2
+
+/**
+ * What was chosen, and why.
+ */
+#define GMB_LOG_INFO 3
+
+/**
  * The library, with events: a pop finds all that pushes submitted before it published, and a
  * push all the room that pops submitted before it made, whatever their streams. Where that is
  * certain anyway, the two overlap.
@@ -552,9 +776,15 @@ typedef void (*gmb_host_function)(void *argument);
 #define GMB_ARBITRATION_DEVICE 1
 
 /**
- * Accept what fits and report how much that was.
+ * With the next record that is pushed.
  */
-#define GMB_FULL_REJECT 0
+#define GMB_READER_NEXT 0
+
+/**
+ * With the oldest record that another reader still holds; of a mailbox that overwrites, with
+ * the oldest that is intact.
+ */
+#define GMB_READER_OLDEST 1
 
 /**
  * The middle of the device's range.
@@ -570,6 +800,28 @@ typedef void (*gmb_host_function)(void *argument);
  * After all other work: the device's least priority, which is that of default streams.
  */
 #define GMB_PRIORITY_PERIPHERAL 2
+
+/**
+ * Accept the first so many records that fit and report how many.
+ */
+#define GMB_FULL_REJECT 0
+
+/**
+ * All or nothing, at most the capacity: the calling thread waits, with a timeout, until pops
+ * have made room or certainly will.
+ */
+#define GMB_FULL_WAIT 1
+
+/**
+ * Never fails: the oldest records make room. Readers find out how many they lost, and never
+ * see a torn one.
+ */
+#define GMB_FULL_OVERWRITE_OLDEST 2
+
+/**
+ * Never fails: a pop gives the newest record, once.
+ */
+#define GMB_FULL_LATEST 3
 
 /**
  * Success.
@@ -731,6 +983,23 @@ typedef void (*gmb_host_function)(void *argument);
  */
 #define GMB_ERROR_SYSTEM -30
 
+/**
+ * The allocation would exceed the limit that the context was made with.
+ */
+#define GMB_ERROR_MEMORY_LIMIT -31
+
+/**
+ * The call belongs to another thread than the one that made it.
+ */
+#define GMB_ERROR_WRONG_THREAD -32
+
+/**
+ * The memory is smaller than what its header describes.
+ */
+#define GMB_ERROR_TRUNCATED -33
+
+
+
 
 
 #ifdef __cplusplus
@@ -767,12 +1036,140 @@ gmb_status gmb_context_get_info(struct gmb_context context,
                                 size_t info_size);
 
 /**
+ * Takes an event from the context's pool of its kind (`GMB_EVENT_*`); a new one is made only when
+ * none is free. The caller owns it and gives it back with `gmb_event_destroy`. Thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT`, `_DEVICE_LOST`, `_DRIVER`.
+ */
+gmb_status gmb_event_create(struct gmb_context context,
+                            gmb_event_kind kind,
+                            struct gmb_event *event);
+
+/**
+ * Gives an event back to its pool, where it is used again once the device has reached it.
+ * Waits that were enqueued on it still hold. Never blocks; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`.
+ */
+gmb_status gmb_event_destroy(struct gmb_event event);
+
+/**
+ * Marks the stream's present end; replaces what was recorded before. Does not block; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_STREAM`, `_NOT_SUPPORTED` (the stream is being captured and the
+ * event is not of kind `GMB_EVENT_CAPTURE`; the capture goes on), `_DEVICE_LOST`, `_DRIVER`.
+ */
+gmb_status gmb_event_record(struct gmb_event event,
+                            gmb_stream stream);
+
+/**
+ * `GMB_OK` when the device has reached what was recorded last, or nothing was; else
+ * `GMB_NOT_READY`. Never blocks; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NOT_SUPPORTED` (kind `GMB_EVENT_CAPTURE`), `_DEVICE_LOST`.
+ */
+gmb_status gmb_event_query(struct gmb_event event);
+
+/**
+ * Blocks the calling thread until the device has reached what was recorded last. `timeout_ns`
+ * is in nanoseconds; `GMB_WAIT_FOREVER` waits without limit, 0 asks once. Thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_TIMEOUT` (wait again), `_NOT_SUPPORTED` (kind
+ * `GMB_EVENT_CAPTURE`), `_DEVICE_LOST`.
+ */
+gmb_status gmb_event_synchronize(struct gmb_event event, uint64_t timeout_ns);
+
+/**
+ * Milliseconds on the device from one event to another, both of kind `GMB_EVENT_TIMED`; their
+ * resolution is about half a microsecond. `GMB_NOT_READY` while one is not reached: nothing is
+ * written then. Never blocks; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT` (other kinds, never
+ * recorded, different contexts), `_DEVICE_LOST`.
+ */
+gmb_status gmb_event_elapsed_ms(struct gmb_event start, struct gmb_event end, double *milliseconds);
+
+/**
+ * Counts of one of the context's event pools. `info_size` is `sizeof(gmb_event_pool_info)`.
+ * Never blocks; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT`.
+ */
+gmb_status gmb_event_pool_get_info(struct gmb_context context,
+                                   gmb_event_kind kind,
+                                   struct gmb_event_pool_info *info,
+                                   size_t info_size);
+
+/**
+ * Makes a stream current for this thread: `GMB_STREAM_CURRENT` then means it in calls on objects of
+ * the same device, and on CUDA its context is current. Guards nest, up to 64 on a thread. The
+ * caller owns the guard and ends it on the same thread with `gmb_stream_guard_destroy`; a thread
+ * that exits without doing so leaks it. Without a guard `GMB_STREAM_CURRENT` is the legacy default
+ * stream. The stream must outlive the guard. Never blocks.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_STREAM`, `_OVERFLOW` (64 are held), `_DEVICE_LOST`.
+ */
+gmb_status gmb_stream_guard_create(struct gmb_context context,
+                                   gmb_stream stream,
+                                   struct gmb_stream_guard *guard);
+
+/**
+ * Puts back the stream and the CUDA context that were current before. A guard that ends before
+ * an inner one takes effect when that has ended, too. Never blocks.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_WRONG_THREAD` (the guard stays in force on its thread).
+ */
+gmb_status gmb_stream_guard_destroy(struct gmb_stream_guard guard);
+
+/**
+ * Copies records from host memory, pushes them and blocks until it is done: for tests,
+ * set-up and tools. The fast path is `gmb_mailbox_push`.
+ *
+ * Record `i` is the first `lengths[i]` bytes of row `i`; rows are `stride` bytes apart and all
+ * of `count * stride` bytes must be readable. `types` may be null: all zero. All arrays are
+ * host memory and are not used after the call. `timeout_ns` is how long it waits for room under
+ * `GMB_FULL_WAIT`: 0 tries once, `GMB_WAIT_FOREVER` waits without limit. Thread-safe.
+ *
+ * Errors, with nothing pushed: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW`,
+ * `_BAD_LENGTH`, `_TIMEOUT`, `_OUT_OF_MEMORY`, `_DEVICE_LOST`. In the result: as for `gmb_mailbox_push`.
+ */
+gmb_status gmb_mailbox_push_from_host_blocking(struct gmb_mailbox mailbox,
+                                               uint32_t count,
+                                               const void *records,
+                                               uint64_t stride,
+                                               const uint32_t *lengths,
+                                               const uint32_t *types,
+                                               uint64_t timeout_ns,
+                                               struct gmb_result *result);
+
+/**
+ * Pops up to `max` records of one reader, blocks until it is done and copies them to host memory: for
+ * tests, set-up and tools. The fast path is `gmb_mailbox_pop`.
+ *
+ * Record `i` goes to the start of row `i`; rows are `stride` bytes apart, at least the payload
+ * size, and all of `max * stride` bytes must be writable. `headers` receives `max` headers at
+ * most; only the first `result->count` are written. Thread-safe.
+ *
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW`, `_INVALID_ARGUMENT`,
+ * `_OUT_OF_MEMORY`, `_DEVICE_LOST`. In the result: as for `gmb_mailbox_pop`.
+ */
+gmb_status gmb_mailbox_pop_to_host_blocking(struct gmb_mailbox mailbox,
+                                            uint32_t reader,
+                                            uint32_t max,
+                                            void *records,
+                                            uint64_t stride,
+                                            struct gmb_record_header *headers,
+                                            struct gmb_result *result);
+
+/**
+ * Sends the library's messages of this level (`GMB_LOG_*`) and of graver ones to a function, for the
+ * whole process; it replaces the one before, and null is silence, the default. When this returns, the
+ * function before is no longer running: its argument may go. Thread-safe.
+ * Errors: `GMB_ERROR_INVALID_ARGUMENT`, `_BUSY` (called from within the function).
+ */
+gmb_status gmb_set_log_function(gmb_log_level level,
+                                gmb_log_function function,
+                                void *argument);
+
+/**
  * Makes a mailbox in the context's device memory.
  *
  * The caller owns it and ends it with `gmb_mailbox_destroy`. Blocks until it is ready; thread-safe.
  *
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT` (capacity no
- * power of two, no payload, unknown policy), `_OVERFLOW`, `_OUT_OF_MEMORY`, `_OUT_OF_HOST_MEMORY`, `_DEVICE_LOST`.
+ * power of two, no payload, unknown policy), `_NOT_SUPPORTED`, `_OVERFLOW`, `_OUT_OF_MEMORY`, `_MEMORY_LIMIT`,
+ * `_OUT_OF_HOST_MEMORY`, `_DEVICE_LOST`.
  */
 gmb_status gmb_mailbox_create(struct gmb_context context,
                               const struct gmb_mailbox_options *options,
@@ -780,7 +1177,8 @@ gmb_status gmb_mailbox_create(struct gmb_context context,
 
 /**
  * Ends a mailbox. Blocks until its own operations are done; records in it are dropped.
- * Safe while other threads are inside calls on it. Errors: `GMB_ERROR_INVALID_HANDLE`.
+ * Safe while other threads are inside calls on it: pushes that wait for room end with
+ * `GMB_ERROR_INVALID_HANDLE`, and the last thread to leave ends the mailbox. Errors: `GMB_ERROR_INVALID_HANDLE`.
  */
 gmb_status gmb_mailbox_destroy(struct gmb_mailbox mailbox);
 
@@ -794,19 +1192,22 @@ gmb_status gmb_mailbox_get_info(struct gmb_mailbox mailbox,
                                 size_t info_size);
 
 /**
- * Pushes records on a stream, in one launch: accepts the first so many that fit.
+ * Pushes records on a stream, in one launch. What happens when they do not all fit is the
+ * mailbox's full policy: `GMB_FULL_REJECT` accepts the first so many; `GMB_FULL_WAIT` blocks the calling
+ * thread, for `timeout_ns` at most, until all are sure to fit; else old records make room.
  *
- * The source memory must stay valid and unwritten until the operation is done. Does not wait
- * for room and does not block beyond the launch. Ordered after the stream's work and after
+ * The source memory must stay valid and unwritten until the operation is done. Except under
+ * `GMB_FULL_WAIT` the call does not block beyond the launch. Ordered after the stream's work and after
  * the mailbox's earlier pushes, whatever their streams; against pops as its arbitration says.
  * `token` may be zero; else its result is the count accepted. A length in `lengths` above the
- * payload size or stride ends the push before that record with status `GMB_ERROR_BAD_LENGTH`.
- * Thread-safe.
+ * payload size or stride ends the push before that record with status `GMB_ERROR_BAD_LENGTH`; under
+ * `GMB_FULL_WAIT` nothing is accepted then. Thread-safe.
  *
  * Errors, with nothing pushed and the token as before: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`,
  * `_STRUCT_SIZE`, `_ZERO_COUNT`, `_MISALIGNED`, `_OVERLAP`, `_OVERFLOW`, `_BAD_LENGTH`,
- * `_INVALID_ARGUMENT`, `_INVALID_STREAM`, `_BUSY` (token), `_DEVICE_LOST`, `_DRIVER`.
- * In the result: `GMB_ERROR_BAD_LENGTH`, `_BAD_MAGIC`, `_BAD_VERSION`, `_ORDER_VIOLATION`.
+ * `_INVALID_ARGUMENT` (under `GMB_FULL_WAIT` also more than the capacity), `_INVALID_STREAM`, `_BUSY` (token),
+ * `_TIMEOUT` (no room in time), `_NOT_SUPPORTED` (the stream is being captured; the capture goes on), `_DEVICE_LOST`,
+ * `_DRIVER`. In the result: `GMB_ERROR_BAD_LENGTH`, `_BAD_MAGIC`, `_BAD_VERSION`, `_ORDER_VIOLATION`.
  */
 gmb_status gmb_mailbox_push(struct gmb_mailbox mailbox,
                             const struct gmb_push *push,
@@ -814,14 +1215,16 @@ gmb_status gmb_mailbox_push(struct gmb_mailbox mailbox,
                             struct gmb_token token);
 
 /**
- * Pops up to `max` records on a stream, in one launch. The result of `token` is the count
- * popped; it is ready only when the records are in the output.
+ * Pops up to `max` records of one reader on a stream, in one launch; under `GMB_FULL_LATEST` at
+ * most one, the newest. The result of `token` is the count popped; it is ready only when the
+ * records are in the output. `lost` in the result tells how many were overwritten before them.
  *
  * The output memory must stay valid and otherwise unused until the operation is done. Does
  * not block beyond the launch. Ordered as `gmb_mailbox_push` is. `token` may be zero: then
  * nobody learns the count. Thread-safe.
  *
- * Errors, with nothing popped and the token as before: as for `gmb_mailbox_push`.
+ * Errors, with nothing popped and the token as before: as for `gmb_mailbox_push`, and
+ * `GMB_ERROR_INVALID_ARGUMENT` for a reader that is not in use.
  * In the result: `GMB_ERROR_CORRUPT`, `_BAD_MAGIC`, `_BAD_VERSION`, `_ORDER_VIOLATION`.
  */
 gmb_status gmb_mailbox_pop(struct gmb_mailbox mailbox,
@@ -830,57 +1233,42 @@ gmb_status gmb_mailbox_pop(struct gmb_mailbox mailbox,
                            struct gmb_token token);
 
 /**
- * Copies records from host memory, pushes them and blocks until it is done: for tests,
- * set-up and tools. The fast path is `gmb_mailbox_push`.
- *
- * Record `i` is the first `lengths[i]` bytes of row `i`; rows are `stride` bytes apart and all
- * of `count * stride` bytes must be readable. `types` may be null: all zero. All arrays are
- * host memory and are not used after the call. Thread-safe.
- *
- * Errors, with nothing pushed: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW`,
- * `_BAD_LENGTH`, `_OUT_OF_MEMORY`, `_DEVICE_LOST`. In the result: as for `gmb_mailbox_push`.
- */
-gmb_status gmb_mailbox_push_from_host_blocking(struct gmb_mailbox mailbox,
-                                               uint32_t count,
-                                               const void *records,
-                                               uint64_t stride,
-                                               const uint32_t *lengths,
-                                               const uint32_t *types,
-                                               struct gmb_result *result);
-
-/**
- * Pops up to `max` records, blocks until it is done and copies them to host memory: for
- * tests, set-up and tools. The fast path is `gmb_mailbox_pop`.
- *
- * Record `i` goes to the start of row `i`; rows are `stride` bytes apart, at least the payload
- * size, and all of `max * stride` bytes must be writable. `headers` receives `max` headers at
- * most; only the first `result->count` are written. Thread-safe.
- *
- * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW`, `_INVALID_ARGUMENT`,
- * `_OUT_OF_MEMORY`, `_DEVICE_LOST`. In the result: as for `gmb_mailbox_pop`.
- */
-gmb_status gmb_mailbox_pop_to_host_blocking(struct gmb_mailbox mailbox,
-                                            uint32_t max,
-                                            void *records,
-                                            uint64_t stride,
-                                            struct gmb_record_header *headers,
-                                            struct gmb_result *result);
-
-/**
  * Allocates device memory, at least 256-byte aligned; its content is unspecified.
  * The caller owns it and frees it with `gmb_memory_free`. May block; thread-safe.
- * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW`, `_OUT_OF_MEMORY`, `_DEVICE_LOST`.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW`, `_MEMORY_LIMIT`,
+ * `_OUT_OF_MEMORY`, `_DEVICE_LOST`.
  */
-gmb_status gmb_memory_allocate(struct gmb_context context,
-                               uint64_t bytes,
-                               void **memory);
+gmb_status gmb_memory_allocate(struct gmb_context context, uint64_t bytes, void **memory);
 
 /**
- * Frees device memory from `gmb_memory_allocate`; null is nothing to free. Blocks until the
- * device's work enqueued before is done. Thread-safe.
- * Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_ARGUMENT`, `_DEVICE_LOST`.
+ * Allocates device memory from the device's pool, in stream order: for later work of the
+ * stream, and for work of others that is ordered after it. At least 256-byte aligned; its content is
+ * unspecified. The caller owns it and frees it with `gmb_memory_free_async` or `gmb_memory_free`.
+ * Does not wait for the device; thread-safe.
+ * Errors: as for `gmb_memory_allocate`, and `GMB_ERROR_INVALID_STREAM`.
  */
-gmb_status gmb_memory_free(struct gmb_context context, void *memory);
+gmb_status gmb_memory_allocate_async(struct gmb_context context,
+                                     uint64_t bytes,
+                                     gmb_stream stream,
+                                     void **memory);
+
+/**
+ * Frees device memory, however it was allocated, in stream order: after what the stream holds
+ * now. Work of other streams must not use it any more. Null is nothing to free. Does not block; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_ARGUMENT` (not of this context, or freed before),
+ * `_INVALID_STREAM`, `_DEVICE_LOST`.
+ */
+gmb_status gmb_memory_free_async(struct gmb_context context,
+                                 void *memory,
+                                 gmb_stream stream);
+
+/**
+ * Frees device memory, however it was allocated; null is nothing to free. Blocks until the
+ * device's work enqueued before is done. Thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_ARGUMENT` (not of this context, or freed before), `_DEVICE_LOST`.
+ */
+gmb_status gmb_memory_free(struct gmb_context context,
+                           void *memory);
 
 /**
  * Allocates zeroed host memory that kernels reach at the same address, 256-byte aligned.
@@ -925,6 +1313,91 @@ gmb_status gmb_memory_fill(struct gmb_context context,
                            gmb_stream stream);
 
 /**
+ * How much device memory the context holds. `info_size` is `sizeof(gmb_memory_info)`.
+ * Never blocks; thread-safe. Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_DEVICE_LOST`.
+ */
+gmb_status gmb_memory_get_info(struct gmb_context context,
+                               struct gmb_memory_info *info,
+                               size_t info_size);
+
+/**
+ * Gives memory that the pool keeps for later back to the device, down to `keep_bytes` if so
+ * much is not in use. May block; thread-safe. Errors: `GMB_ERROR_INVALID_HANDLE`, `_DEVICE_LOST`.
+ */
+gmb_status gmb_memory_trim(struct gmb_context context, uint64_t keep_bytes);
+
+/**
+ * Bytes of device memory that a mailbox of these options takes.
+ * Never blocks; thread-safe. Errors: `GMB_ERROR_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT`,
+ * `_NOT_SUPPORTED`, `_OVERFLOW`.
+ */
+gmb_status gmb_mailbox_required_bytes(const struct gmb_mailbox_options *options, uint64_t *bytes);
+
+/**
+ * Makes a mailbox in the caller's device memory (of a tensor, say), 128-byte aligned, of which
+ * it takes `gmb_mailbox_required_bytes`. What is there is overwritten. The memory stays the caller's: it must
+ * outlive the mailbox and be used by nothing else. Blocks until it is ready; thread-safe.
+ * Errors: as for `gmb_mailbox_create`, and `GMB_ERROR_MISALIGNED`, `_TRUNCATED` (too little memory).
+ */
+gmb_status gmb_mailbox_create_in(struct gmb_context context,
+                                 const struct gmb_mailbox_options *options,
+                                 void *memory,
+                                 uint64_t memory_bytes,
+                                 struct gmb_mailbox *mailbox);
+
+/**
+ * Goes on with a mailbox that lies in device memory already: records, indices and readers are as
+ * they were left. `options` may be null for the defaults. The memory stays the caller's, as for
+ * `gmb_mailbox_create_in`. Blocks for reading the header; thread-safe.
+ *
+ * The operations of one side must not come through two mailboxes over the same memory at once.
+ * The two sides may, with `GMB_ARBITRATION_DEVICE` on both and any policy but `GMB_FULL_WAIT`.
+ *
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT`, `_MISALIGNED`,
+ * `_TRUNCATED` (less memory than the header says), `_BAD_MAGIC` (no mailbox there), `_BAD_VERSION`
+ * (another layout), `_CORRUPT` (a header that contradicts itself), `_BUSY` (an operation is under
+ * way), `_ORDER_VIOLATION` (it was stopped for good), `_DEVICE_LOST`.
+ */
+gmb_status gmb_mailbox_attach(struct gmb_context context,
+                              void *memory,
+                              uint64_t memory_bytes,
+                              const struct gmb_attach_options *options,
+                              struct gmb_mailbox *mailbox);
+
+/**
+ * Lets one more reader in, in the order of the stream and of the mailbox's pushes; `start` is
+ * `GMB_READER_NEXT` or `_OLDEST`. Its number is the least that is not in use, and valid for pops at
+ * once. End it with `gmb_mailbox_remove_reader`. Does not block beyond the launch; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT`, `_OVERFLOW` (all
+ * `GMB_MAX_READERS` are in use), `_INVALID_STREAM`, `_NOT_SUPPORTED` (the stream is being captured), `_DEVICE_LOST`.
+ */
+gmb_status gmb_mailbox_add_reader(struct gmb_mailbox mailbox,
+                                  gmb_reader_start start,
+                                  gmb_stream stream,
+                                  uint32_t *reader);
+
+/**
+ * Lets a reader out, in the order of the stream, of its own pops and of the mailbox's pushes: what
+ * it has not read no longer takes space, and threads that wait for room go on. Later pops of this
+ * reader are refused. Does not block beyond the launch; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_ARGUMENT` (not in use), `_INVALID_STREAM`,
+ * `_NOT_SUPPORTED` (the stream is being captured), `_DEVICE_LOST`.
+ */
+gmb_status gmb_mailbox_remove_reader(struct gmb_mailbox mailbox,
+                                     uint32_t reader,
+                                     gmb_stream stream);
+
+/**
+ * One reader's counts. `info_size` is `sizeof(gmb_reader_info)`. Copies the header to the host and
+ * blocks for that, not for operations under way. Thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT` (not in use), `_DEVICE_LOST`.
+ */
+gmb_status gmb_mailbox_get_reader_info(struct gmb_mailbox mailbox,
+                                       uint32_t reader,
+                                       struct gmb_reader_info *info,
+                                       size_t info_size);
+
+/**
  * Version of the library in use: major << 16 | minor << 8 | patch.
  * Never fails, never blocks; thread-safe.
  */
@@ -941,6 +1414,12 @@ const char *gmb_version_string(void);
  * The string is static. Never fails, never blocks; thread-safe.
  */
 const char *gmb_status_string(gmb_status status);
+
+/**
+ * The name of a status constant, such as "GMB_ERROR_BUSY"; "GMB_ERROR_UNKNOWN" for an unknown one.
+ * The string is static. Never fails, never blocks; thread-safe.
+ */
+const char *gmb_status_name(gmb_status status);
 
 /**
  * Copies the message of this thread's last failed call, NUL-terminated and cut to `size` bytes.
@@ -1001,6 +1480,16 @@ gmb_status gmb_stream_host_function(struct gmb_context context,
                                     void *argument);
 
 /**
+ * Makes later work of the stream wait for what the event recorded last; for nothing if nothing
+ * was. Does not block; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_ARGUMENT` (event of another context),
+ * `_INVALID_STREAM`, `_DEVICE_LOST`, `_DRIVER`.
+ */
+gmb_status gmb_stream_wait_event(struct gmb_context context,
+                                 gmb_stream stream,
+                                 struct gmb_event event);
+
+/**
  * Makes a token for the operations of one context, to be used again and again.
  * The caller owns it and ends it with `gmb_token_destroy`. May block; thread-safe.
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_OUT_OF_MEMORY`, `_OUT_OF_HOST_MEMORY`, `_DEVICE_LOST`.
@@ -1050,8 +1539,12 @@ gmb_status gmb_token_device_result(struct gmb_token token, const struct gmb_resu
 #endif  /* GPUMAILBOX_H */
 
 /* Defaults of the options structs. */
-#define GMB_CONTEXT_OPTIONS_INIT { (uint32_t)sizeof(gmb_context_options), GMB_BACKEND_AUTO, 0, 0 }
+#define GMB_CONTEXT_OPTIONS_INIT { (uint32_t)sizeof(gmb_context_options), GMB_BACKEND_AUTO, 0, 0, 0 }
 #define GMB_MAILBOX_OPTIONS_INIT \
   { (uint32_t)sizeof(gmb_mailbox_options), 0, 0, GMB_ARBITRATION_CPU, GMB_FULL_REJECT, 0, 0, 0, 0, 0 }
-#define GMB_PUSH_INIT { (uint32_t)sizeof(gmb_push), 0, NULL, 0, NULL, NULL, 0, 0 }
-#define GMB_POP_INIT { (uint32_t)sizeof(gmb_pop), 0, NULL, 0, NULL }
+#define GMB_PUSH_INIT { (uint32_t)sizeof(gmb_push), 0, NULL, 0, NULL, NULL, 0, 0, GMB_WAIT_FOREVER }
+#define GMB_POP_INIT { (uint32_t)sizeof(gmb_pop), 0, NULL, 0, NULL, 0, 0 }
+#define GMB_ATTACH_OPTIONS_INIT { (uint32_t)sizeof(gmb_attach_options), GMB_ARBITRATION_CPU, 0, 0 }
+
+/* The stream that a gmb_stream_guard made current for the calling thread. */
+#define GMB_STREAM_CURRENT ((gmb_stream)UINTPTR_MAX)

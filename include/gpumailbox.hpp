@@ -345,7 +345,8 @@ class mailbox : public detail::owner<gmb_mailbox, gmb_mailbox_destroy> {
     gmb_result value{};
     const auto length = static_cast<uint32_t>(record.size());
     const gmb_status code =
-        gmb_mailbox_push_from_host_blocking(get(), 1, record.data(), record.size(), &length, &type, &value);
+        gmb_mailbox_push_from_host_blocking(get(), 1, record.data(), record.size(), &length, &type,
+                                            GMB_WAIT_FOREVER, &value);
     if (code != GMB_OK) return gmb::status(code);
     return value;
   }

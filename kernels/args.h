@@ -6,6 +6,26 @@
 #include <stdint.h>
 
 /**
+ * In `gmb_push_args.flags`: all records or none.
+ */
+#define GMB_PUSH_WHOLE 1
+
+/**
+ * In `gmb_reader_args.action`: let the reader in at the next record.
+ */
+#define GMB_READER_ADD_NEXT 0
+
+/**
+ * In `gmb_reader_args.action`: let the reader in at the oldest record held.
+ */
+#define GMB_READER_ADD_OLDEST 1
+
+/**
+ * In `gmb_reader_args.action`: let the reader out.
+ */
+#define GMB_READER_REMOVE 2
+
+/**
  * Where an operation reports: any address may be zero.
  */
 typedef struct gmb_report_args {
@@ -76,9 +96,9 @@ typedef struct gmb_push_args {
    */
   uint32_t max_length;
   /**
-   * Zero.
+   * `GMB_PUSH_WHOLE` or zero.
    */
-  uint32_t reserved;
+  uint32_t flags;
   /**
    * Where the outcome goes.
    */
@@ -126,5 +146,31 @@ typedef struct gmb_pop_args {
    */
   struct gmb_report_args report;
 } gmb_pop_args;
+
+/**
+ * Arguments of `gmb_kernel_reader`: one thread that lets a reader in or out.
+ */
+typedef struct gmb_reader_args {
+  /**
+   * `gmb_ring_header` in device memory.
+   */
+  uint64_t ring;
+  /**
+   * Which reader.
+   */
+  uint32_t reader;
+  /**
+   * `GMB_READER_ADD_*` or `_REMOVE`.
+   */
+  uint32_t action;
+  /**
+   * Progress word of the writer.
+   */
+  uint64_t writer_progress;
+  /**
+   * Progress word of the reader.
+   */
+  uint64_t reader_progress;
+} gmb_reader_args;
 
 #endif  /* GMB_KERNELS_ARGS_H */

@@ -2,32 +2,63 @@
 #ifndef GMB_KERNELS_ENTRY_H
 #define GMB_KERNELS_ENTRY_H
 
-#include <gpumailbox/ring.cuh>
+#include <gpumailbox/readers.cuh>
 
 #include "args.h"
 
 template <class T> GMB_HD inline T *at(uint64_t address) { return reinterpret_cast<T *>(address); }
+
+GMB_HD inline gmb_ring_header *ring_of(uint64_t address) { return at<gmb_ring_header>(address); }
 
 GMB_HD inline gmb::ring::report report_of(const gmb_report_args &a) {
   return {at<gmb_result>(a.device_result), at<uint64_t>(a.host_slot), at<uint64_t>(a.host_progress),
           a.operation};
 }
 
+GMB_HD inline gmb::ring::source source_of(const gmb_push_args &a) {
+  return {at<const unsigned char>(a.records),
+          a.stride,
+          at<const uint32_t>(a.lengths),
+          at<const uint32_t>(a.types),
+          a.count,
+          a.length,
+          a.msg_type,
+          a.max_length,
+          (a.flags & GMB_PUSH_WHOLE) != 0};
+}
+
+GMB_HD inline gmb::ring::sink sink_of(const gmb_pop_args &a) {
+  return {at<unsigned char>(a.records), a.stride, at<gmb_record_header>(a.headers), a.max};
+}
+
 template <class Block> GMB_HD inline void run_push(const Block &block, const gmb_push_args &a) {
-  const gmb::ring::source from = {at<const unsigned char>(a.records),
-                                  a.stride,
-                                  at<const uint32_t>(a.lengths),
-                                  at<const uint32_t>(a.types),
-                                  a.count,
-                                  a.length,
-                                  a.msg_type,
-                                  a.max_length};
-  gmb::ring::push(block, at<gmb_ring_header>(a.ring), from, 1u << a.lanes_log2, report_of(a.report));
+  gmb::ring::push(block, ring_of(a.ring), source_of(a), 1u << a.lanes_log2, report_of(a.report));
 }
 
 template <class Block> GMB_HD inline void run_pop(const Block &block, const gmb_pop_args &a) {
-  const gmb::ring::sink into = {at<unsigned char>(a.records), a.stride, at<gmb_record_header>(a.headers), a.max};
-  gmb::ring::pop(block, at<gmb_ring_header>(a.ring), a.reader, into, 1u << a.lanes_log2, report_of(a.report));
+  gmb::ring::pop(block, ring_of(a.ring), a.reader, sink_of(a), 1u << a.lanes_log2, report_of(a.report));
+}
+
+template <class Block> GMB_HD inline void run_push_over(const Block &block, const gmb_push_args &a) {
+  gmb::ring::push_over(block, ring_of(a.ring), source_of(a), 1u << a.lanes_log2, report_of(a.report));
+}
+
+template <class Block> GMB_HD inline void run_pop_over(const Block &block, const gmb_pop_args &a) {
+  gmb::ring::pop_over(block, ring_of(a.ring), a.reader, sink_of(a), 1u << a.lanes_log2, report_of(a.report));
+}
+
+template <class Block> GMB_HD inline void run_push_latest(const Block &block, const gmb_push_args &a) {
+  gmb::ring::push_latest(block, ring_of(a.ring), source_of(a), report_of(a.report));
+}
+
+template <class Block> GMB_HD inline void run_pop_latest(const Block &block, const gmb_pop_args &a) {
+  gmb::ring::pop_latest(block, ring_of(a.ring), a.reader, sink_of(a), report_of(a.report));
+}
+
+template <class Block> GMB_HD inline void run_reader(const Block &block, const gmb_reader_args &a) {
+  if (block.block() != 0 || block.thread() != 0) return;
+  gmb::ring::change_reader(ring_of(a.ring), a.reader, static_cast<gmb::ring::reader_action>(a.action),
+                           {at<uint64_t>(a.writer_progress), at<uint64_t>(a.reader_progress)});
 }
 
 #endif

@@ -1,15 +1,16 @@
 // The same entry points for the host backend: one call runs one block on the calling thread.
 #include "entry.h"
 
-extern "C" {
+#define GMB_ENTRY(name, type)                                                            \
+  extern "C" void gmb_host_##name(const void *args, uint32_t block, uint32_t blocks) {   \
+    uint64_t word = 0;                                                                   \
+    run_##name(gmb::ring::host_block{&word, block, blocks}, *static_cast<const type *>(args)); \
+  }
 
-void gmb_host_push(const gmb_push_args *args, uint32_t block, uint32_t blocks) {
-  uint64_t word = 0;
-  run_push(gmb::ring::host_block{&word, block, blocks}, *args);
-}
-
-void gmb_host_pop(const gmb_pop_args *args, uint32_t block, uint32_t blocks) {
-  uint64_t word = 0;
-  run_pop(gmb::ring::host_block{&word, block, blocks}, *args);
-}
-}
+GMB_ENTRY(push, gmb_push_args)
+GMB_ENTRY(pop, gmb_pop_args)
+GMB_ENTRY(push_over, gmb_push_args)
+GMB_ENTRY(pop_over, gmb_pop_args)
+GMB_ENTRY(push_latest, gmb_push_args)
+GMB_ENTRY(pop_latest, gmb_pop_args)
+GMB_ENTRY(reader, gmb_reader_args)

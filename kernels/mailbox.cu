@@ -3,14 +3,17 @@
 
 #define GMB_BLOCK_THREADS 256
 
-extern "C" __global__ void __launch_bounds__(GMB_BLOCK_THREADS)
-    gmb_kernel_push(const __grid_constant__ gmb_push_args args) {
-  __shared__ uint64_t word;
-  run_push(gmb::ring::thread_block{&word}, args);
-}
+#define GMB_ENTRY(name, type)                                       \
+  extern "C" __global__ void __launch_bounds__(GMB_BLOCK_THREADS)   \
+      gmb_kernel_##name(const __grid_constant__ type args) {        \
+    __shared__ uint64_t word;                                       \
+    run_##name(gmb::ring::thread_block{&word}, args);               \
+  }
 
-extern "C" __global__ void __launch_bounds__(GMB_BLOCK_THREADS)
-    gmb_kernel_pop(const __grid_constant__ gmb_pop_args args) {
-  __shared__ uint64_t word;
-  run_pop(gmb::ring::thread_block{&word}, args);
-}
+GMB_ENTRY(push, gmb_push_args)
+GMB_ENTRY(pop, gmb_pop_args)
+GMB_ENTRY(push_over, gmb_push_args)
+GMB_ENTRY(pop_over, gmb_pop_args)
+GMB_ENTRY(push_latest, gmb_push_args)
+GMB_ENTRY(pop_latest, gmb_pop_args)
+GMB_ENTRY(reader, gmb_reader_args)

@@ -4,11 +4,15 @@ use std::sync::Arc;
 
 use crate::backend::cuda::Cuda;
 use crate::backend::host::Host;
-use crate::backend::{Backend, RawEvent, RawStream};
+use crate::backend::{Backend, RawStream};
 use crate::error::{Error, Result};
+use crate::events::EventPools;
+use crate::lines::LinePool;
+use crate::log::{log, LogLevel};
+use crate::memory::Ledger;
 use crate::results::ResultPool;
 use crate::status::*;
-use crate::stream::{Priority, Stream};
+use crate::stream::Priority;
 use crate::sync::{check_fork, watch_for_fork};
 
 /// Which device family runs the mailboxes.
@@ -31,6 +35,8 @@ pub struct ContextOptions {
     pub backend: BackendKind,
     /// CUDA ordinal of the device; must be 0 on the host backend.
     pub device: u32,
+    /// Most bytes of device memory that the context may hold at once; 0 for no limit.
+    pub memory_limit: u64,
 }
 
 /// What is behind a context.
@@ -53,7 +59,7 @@ pub struct ContextInfo {
 /// ```
 /// use gpumailbox::{BackendKind, Context, ContextOptions};
 ///
-/// let context = Context::new(&ContextOptions { backend: BackendKind::Host, device: 0 })?;
+/// let context = Context::new(&ContextOptions { backend: BackendKind::Host, ..Default::default() })?;
 /// assert_eq!(context.info().backend, BackendKind::Host);
 /// # Ok::<(), gpumailbox::Error>(())
 /// ```
@@ -65,8 +71,11 @@ pub struct Context {
 struct Shared {
     kind: BackendKind,
     device: u32,
-    // Before the backend: its memory goes back while the backend still lives.
+    // What lies in the backend's memory is given back while the backend still lives.
     results: ResultPool,
+    lines: LinePool,
+    events: EventPools,
+    memory: Ledger,
     /// The library's own stream, for what no caller's stream should wait for.
     service: RawStream,
     backend: Box<dyn Backend>,
@@ -79,8 +88,12 @@ unsafe impl Sync for Shared {}
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let _ = self.backend.stream_destroy(self.service);
-        self.results.release_all(self.backend.as_ref());
+        let backend = self.backend.as_ref();
+        let _ = backend.stream_destroy(self.service);
+        self.results.release_all(backend);
+        self.lines.release_all(backend);
+        self.events.release_all(backend);
+        self.memory.release_all(backend);
     }
 }
 
@@ -104,14 +117,32 @@ impl Context {
             BackendKind::Auto => match Cuda::new(options.device) {
                 Ok(cuda) => (BackendKind::Cuda, Box::new(cuda)),
                 Err(e) if [GMB_ERROR_NO_DRIVER, GMB_ERROR_NO_DEVICE].contains(&e.status()) => {
+                    log(LogLevel::Info, || format!("no CUDA, using the host backend: {}", e.message()));
                     (BackendKind::Host, host(options.device)?)
                 }
                 Err(e) => return Err(e),
             },
         };
+        let pooled = backend.has_pool() && !is_disabled("mempool");
+        if !pooled {
+            log(LogLevel::Warning, || {
+                "no memory pool: memory freed in stream order goes back with a delay".to_owned()
+            });
+        }
         let service = backend.stream_create(Priority::Normal)?;
-        let results = ResultPool::default();
-        Ok(Self { shared: Arc::new(Shared { kind, device: options.device, results, service, backend }) })
+        log(LogLevel::Info, || format!("context on {}, device {}", backend.info().name, options.device));
+        Ok(Self {
+            shared: Arc::new(Shared {
+                kind,
+                device: options.device,
+                results: ResultPool::default(),
+                lines: LinePool::default(),
+                events: EventPools::default(),
+                memory: Ledger::new(options.memory_limit, pooled),
+                service,
+                backend,
+            }),
+        })
     }
 
     /// What is behind this context.
@@ -136,6 +167,26 @@ impl Context {
 
     pub(crate) fn results(&self) -> &ResultPool {
         &self.shared.results
+    }
+
+    pub(crate) fn lines(&self) -> &LinePool {
+        &self.shared.lines
+    }
+
+    pub(crate) fn events(&self) -> &EventPools {
+        &self.shared.events
+    }
+
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.shared.memory
+    }
+
+    /// The same for contexts whose streams are each other's.
+    pub(crate) fn place(&self) -> u64 {
+        match self.shared.kind {
+            BackendKind::Cuda => u64::from(self.shared.device),
+            _ => Arc::as_ptr(&self.shared) as u64,
+        }
     }
 
     /// True when both are the same context.
@@ -172,36 +223,7 @@ fn backend_from_environment() -> Result<BackendKind> {
     }
 }
 
-/// An event of a context, destroyed with its last user.
-pub(crate) struct Event {
-    context: Context,
-    raw: RawEvent,
-}
-
-impl Event {
-    pub(crate) fn new(context: &Context) -> Result<Self> {
-        Ok(Self { context: context.clone(), raw: context.backend().event_create()? })
-    }
-
-    pub(crate) fn record(&self, stream: Stream) -> Result<()> {
-        self.context.backend().event_record(self.raw, stream.raw())
-    }
-
-    pub(crate) fn make_wait(&self, stream: Stream) -> Result<()> {
-        self.context.backend().stream_wait(stream.raw(), self.raw)
-    }
-
-    pub(crate) fn query(&self) -> Result<bool> {
-        self.context.backend().event_query(self.raw)
-    }
-
-    pub(crate) fn synchronize(&self) -> Result<()> {
-        self.context.backend().event_synchronize(self.raw)
-    }
-}
-
-impl Drop for Event {
-    fn drop(&mut self) {
-        self.context.backend().event_destroy(self.raw);
-    }
+/// `GMB_DISABLE` names, with commas between, what shall be done without.
+fn is_disabled(feature: &str) -> bool {
+    std::env::var("GMB_DISABLE").is_ok_and(|list| list.split(',').any(|name| name.trim() == feature))
 }

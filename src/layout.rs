@@ -25,6 +25,24 @@ pub const GMB_ALIGNMENT: u32 = 16;
 /// Set in `gmb_result.flags` when fewer records moved than were asked for.
 pub const GMB_RESULT_PARTIAL: u32 = 1;
 
+/// Set in `gmb_result.flags` when `lost` is not zero.
+pub const GMB_RESULT_LOST: u32 = 2;
+
+/// What a push does when the mailbox is full: `GMB_FULL_*`.
+#[allow(non_camel_case_types)]
+pub type gmb_full_policy = i32;
+
+/// Accept the first so many records that fit and report how many.
+pub const GMB_FULL_REJECT: gmb_full_policy = 0;
+/// All or nothing, at most the capacity: the calling thread waits, with a timeout, until pops
+/// have made room or certainly will.
+pub const GMB_FULL_WAIT: gmb_full_policy = 1;
+/// Never fails: the oldest records make room. Readers find out how many they lost, and never
+/// see a torn one.
+pub const GMB_FULL_OVERWRITE_OLDEST: gmb_full_policy = 2;
+/// Never fails: a pop gives the newest record, once.
+pub const GMB_FULL_LATEST: gmb_full_policy = 3;
+
 /// What precedes each payload in the ring: 16 bytes, one access.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,6 +69,9 @@ pub struct gmb_result {
     pub status: i32,
     /// `GMB_RESULT_*` bits.
     pub flags: u32,
+    /// Records that were overwritten, or replaced by newer ones, before this reader's pop came
+    /// to them: those between its last record and the first of this pop. Zero for a push.
+    pub lost: u64,
 }
 
 /// One side of a ring: the writer or a reader. 512 bytes, hot words on lines
@@ -59,7 +80,8 @@ pub struct gmb_result {
 #[derive(Clone, Copy, Debug)]
 #[allow(non_camel_case_types)]
 pub struct gmb_ring_side {
-    /// Index after the last record taken: *reserved* for the writer, *claimed* for a reader.
+    /// Index after the last record taken: *reserved* for the writer, *claimed* for a reader. A
+    /// writer that overwrites reserves before it writes: what is older by the capacity is gone.
     pub claimed: u64,
     /// Keeps `claimed` alone on its line.
     pub pad0: [u64; 15],
@@ -71,8 +93,10 @@ pub struct gmb_ring_side {
     pub grant: u64,
     /// Blocks of the running operation that have arrived; zero when idle.
     pub arrivals: u64,
+    /// One more than the records that the running pop skips; zero until its first block knows.
+    pub skip: u64,
     /// Keeps the combining words on a line of their own.
-    pub pad2: [u64; 14],
+    pub pad2: [u64; 13],
     /// Operations finished on this side.
     pub operations: u64,
     /// Records asked for and not moved, for want of room or of records.
@@ -81,8 +105,10 @@ pub struct gmb_ring_side {
     pub empty: u64,
     /// Most records that ever lay in the ring when an operation of this side ended.
     pub high_water: u64,
+    /// Records that were overwritten before this reader came to them.
+    pub lost: u64,
     /// Fills the line.
-    pub pad3: [u64; 12],
+    pub pad3: [u64; 11],
 }
 
 /// The header of a mailbox in device memory; the slots follow at `header_bytes`.
@@ -108,10 +134,10 @@ pub struct gmb_ring_header {
     pub producer_id: u32,
     /// The creator's id for the consuming module.
     pub consumer_id: u32,
-    /// Readers in use, 1 to `GMB_MAX_READERS`.
-    pub readers: u32,
-    /// Reserved, zero.
-    pub flags: u32,
+    /// A bit for each reader in use; only these hold space.
+    pub reader_mask: u32,
+    /// What a push does when full: `GMB_FULL_*`.
+    pub full_policy: u32,
     /// Index of the first record ever pushed.
     pub initial_index: u64,
     /// Zero, or the error that stopped this mailbox for good.
@@ -128,7 +154,7 @@ pub struct gmb_ring_header {
 
 const _: () = {
     assert!(size_of::<gmb_record_header>() == 16);
-    assert!(size_of::<gmb_result>() == 16);
+    assert!(size_of::<gmb_result>() == 24);
     assert!(size_of::<gmb_ring_side>() == 512);
     assert!(offset_of!(gmb_ring_side, committed) == 128);
     assert!(offset_of!(gmb_ring_side, grant) == 256);
@@ -148,12 +174,14 @@ impl gmb_ring_side {
             pad1: [0; 15],
             grant: u64::MAX,
             arrivals: 0,
-            pad2: [0; 14],
+            skip: 0,
+            pad2: [0; 13],
             operations: 0,
             refused: 0,
             empty: 0,
             high_water: 0,
-            pad3: [0; 12],
+            lost: 0,
+            pad3: [0; 11],
         }
     }
 }

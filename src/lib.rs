@@ -5,15 +5,16 @@
 //! records came. Without a GPU the same program runs on the host backend.
 //!
 //! ```
-//! use gpumailbox::{gmb_record_header, Context, ContextOptions, Mailbox, MailboxOptions};
+//! use gpumailbox::{gmb_record_header, Context, ContextOptions, HostRows, Mailbox, MailboxOptions};
 //!
 //! let context = Context::new(&ContextOptions::default())?;
 //! let mailbox = Mailbox::new(&context, &MailboxOptions { capacity: 8, payload_bytes: 32, ..Default::default() })?;
-//! mailbox.push_from_host_blocking(b"hello", 32, &[5], &[])?;
+//! let hello = HostRows { rows: b"hello", stride: 32, lengths: &[5], types: &[] };
+//! mailbox.push_from_host_blocking(&hello, None)?;
 //!
 //! let mut row = [0u8; 32];
 //! let mut header = [gmb_record_header::default()];
-//! let popped = mailbox.pop_to_host_blocking(&mut row, 32, &mut header)?;
+//! let popped = mailbox.pop_to_host_blocking(0, &mut row, 32, &mut header)?;
 //! assert_eq!(popped.count, 1);
 //! assert_eq!(&row[..header[0].length as usize], b"hello");
 //! # Ok::<(), gpumailbox::Error>(())
@@ -26,23 +27,31 @@ mod backend;
 pub mod capi;
 mod context;
 mod error;
+mod events;
 mod extent;
+mod guard;
 mod handle;
-mod host_copy;
 mod layout;
+mod lines;
+mod log;
 mod mailbox;
 mod memory;
 mod results;
-mod side;
 mod status;
 mod stream;
 mod sync;
 
 pub use context::{BackendKind, Context, ContextInfo, ContextOptions};
 pub use error::{Error, Result};
+pub use events::{Event, EventKind, EventPoolInfo};
+pub use guard::StreamGuard;
 pub use layout::*;
-pub use mailbox::{Arbitration, Mailbox, MailboxInfo, MailboxOptions, Pop, Push};
-pub use memory::{DeviceBuffer, PinnedBuffer};
+pub use log::{set_log, LogLevel};
+pub use mailbox::{
+    Arbitration, Attach, FullPolicy, HostRows, Mailbox, MailboxInfo, MailboxOptions, Pop, Push, ReaderInfo,
+    ReaderStart,
+};
+pub use memory::{DeviceBuffer, MemoryInfo, PinnedBuffer};
 pub use results::{After, Token};
 pub use status::*;
 pub use stream::{OwnedStream, Priority, Stream};

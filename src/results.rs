@@ -1,6 +1,6 @@
 //! Result slots and the tokens that own them.
 //!
-//! A slot is two words in pinned memory that the kernel writes last, and a
+//! A slot is three words in pinned memory that the kernel writes last, and a
 //! `gmb_result` in device memory. Slots come in chunks that live as long as
 //! the context; a slot released while its operation is under way waits until
 //! it is written before anyone else gets it.
@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use crate::backend::args::gmb_report_args;
 use crate::backend::{wait_until, Backend};
-use crate::context::{Context, Event};
+use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::events::Event;
 use crate::layout::{gmb_result, GMB_RESULT_PARTIAL};
 use crate::status::*;
 use crate::sync::lock;
@@ -52,14 +53,16 @@ impl Slot {
                 count: ((word & !(PARTIAL | DETAIL)) >> 32) as u32,
                 status: GMB_OK,
                 flags: if word & PARTIAL != 0 { GMB_RESULT_PARTIAL } else { 0 },
+                lost: 0,
             };
             if word & DETAIL == 0 {
                 return result;
             }
-            let detail = self.word(1);
+            let (detail, lost) = (self.word(1), self.word(2));
             if self.word(0) == word {
                 result.status = detail as u32 as i32;
                 result.flags = (detail >> 32) as u32;
+                result.lost = lost;
                 return result;
             }
         }
@@ -285,7 +288,7 @@ impl Token {
             there.then(|| slot.read())
         };
         // The query keeps the driver moving and brings a device error to light.
-        let nudge = || event.as_ref().map_or(Ok(()), |event| event.query().map(|_| ()));
+        let nudge = || event.as_ref().map_or(Ok(()), |event| event.is_reached().map(|_| ()));
         wait_until(timeout, ready, nudge)?.ok_or_else(|| {
             Error::new(
                 GMB_ERROR_TIMEOUT,

@@ -6,12 +6,23 @@ pub type gmb_status = i32;
 
 macro_rules! statuses {
     ($($(#[$doc:meta])* $name:ident = $value:literal, $text:literal;)*) => {
-        /// The name of a status constant, such as `GMB_ERROR_BUSY`.
-        pub(crate) fn status_name(status: gmb_status) -> &'static str {
-            match status {
-                $($value => stringify!($name),)*
-                _ => "GMB_ERROR_UNKNOWN",
+        /// The name of a status constant, such as `GMB_ERROR_BUSY`, NUL-terminated.
+        pub(crate) fn status_name_c(status: gmb_status) -> &'static std::ffi::CStr {
+            const fn terminated(name: &'static str) -> &'static std::ffi::CStr {
+                match std::ffi::CStr::from_bytes_with_nul(name.as_bytes()) {
+                    Ok(name) => name,
+                    Err(_) => c"",
+                }
             }
+            match status {
+                $($value => const { terminated(concat!(stringify!($name), "\0")) },)*
+                _ => c"GMB_ERROR_UNKNOWN",
+            }
+        }
+
+        /// The name of a status constant.
+        pub(crate) fn status_name(status: gmb_status) -> &'static str {
+            status_name_c(status).to_str().unwrap_or_default()
         }
 
         /// A static sentence for a status, NUL-terminated.
@@ -94,6 +105,12 @@ pub const GMB_ERROR_PANIC: gmb_status = -28;
 pub const GMB_ERROR_ZERO_COUNT: gmb_status = -29;
 /// The operating system refused a thread or another resource.
 pub const GMB_ERROR_SYSTEM: gmb_status = -30;
+/// The allocation would exceed the limit that the context was made with.
+pub const GMB_ERROR_MEMORY_LIMIT: gmb_status = -31;
+/// The call belongs to another thread than the one that made it.
+pub const GMB_ERROR_WRONG_THREAD: gmb_status = -32;
+/// The memory is smaller than what its header describes.
+pub const GMB_ERROR_TRUNCATED: gmb_status = -33;
 
 statuses! {
     GMB_OK = 0, c"success";
@@ -128,6 +145,9 @@ statuses! {
     GMB_ERROR_PANIC = -28, c"a fault in the library, caught at its boundary: please report it";
     GMB_ERROR_ZERO_COUNT = -29, c"count or max is zero";
     GMB_ERROR_SYSTEM = -30, c"the operating system refused a thread or another resource";
+    GMB_ERROR_MEMORY_LIMIT = -31, c"the context's memory limit is reached: free memory, or raise the limit";
+    GMB_ERROR_WRONG_THREAD = -32, c"called on another thread than the object belongs to";
+    GMB_ERROR_TRUNCATED = -33, c"the memory is smaller than its header says";
 }
 
 #[cfg(test)]

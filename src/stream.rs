@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 
-use crate::backend::RawStream;
+use crate::backend::{RawStream, StreamId};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::status::GMB_ERROR_INVALID_STREAM;
@@ -45,21 +45,31 @@ impl Stream {
     pub const LEGACY: Stream = Stream(std::ptr::null_mut());
     /// The calling thread's own default stream (`cudaStreamPerThread`).
     pub const PER_THREAD: Stream = Stream(2 as RawStream);
+    /// The stream that a [`StreamGuard`](crate::StreamGuard) made current for the calling
+    /// thread; the legacy default stream where there is none.
+    pub const CURRENT: Stream = Stream(usize::MAX as RawStream);
 
     /// A caller's stream as it is.
     pub fn from_raw(raw: *mut c_void) -> Self {
         Self(raw)
     }
 
-    /// NULL, the legacy and the per-thread sentinel: streams that nobody made.
+    /// NULL, the sentinels and the current stream: streams that nobody may destroy.
     fn is_default(self) -> bool {
-        self.0 as usize <= 2
+        self.0 as usize <= 2 || self == Self::CURRENT
     }
 
     /// The value that other CUDA code takes.
     pub fn raw(self) -> *mut c_void {
         self.0
     }
+}
+
+/// A stream that was found and checked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Resolved {
+    pub(crate) raw: RawStream,
+    pub(crate) id: StreamId,
 }
 
 /// A stream made by the library; dropped, it is destroyed and its work still completes.
@@ -98,11 +108,17 @@ impl Context {
         self.backend().stream_create(priority).map(Stream)
     }
 
+    /// Replaces the current stream by its value, and checks that the stream is of this context.
+    pub(crate) fn resolve(&self, stream: Stream) -> Result<Resolved> {
+        let Stream(raw) = if stream == Stream::CURRENT { self.current_stream() } else { stream };
+        Ok(Resolved { raw, id: self.backend().stream_id(raw)? })
+    }
+
     /// The priority that a stream really has, in the device's numbers: less
     /// is more urgent, 0 is the least. For any stream, also the caller's.
     pub fn priority(&self, stream: Stream) -> Result<i32> {
-        self.backend().stream_id(stream.0)?;
-        self.backend().stream_priority(stream.0)
+        let stream = self.resolve(stream)?;
+        self.backend().stream_priority(stream.raw)
     }
 
     /// Destroys a stream that this context made. Does not block; its work still completes.
@@ -111,7 +127,7 @@ impl Context {
     /// `INVALID_STREAM` for the default streams and for streams of others.
     pub fn destroy_stream(&self, stream: Stream) -> Result<()> {
         if stream.is_default() {
-            return Err(Error::new(GMB_ERROR_INVALID_STREAM, "the default streams cannot be destroyed"));
+            return Err(Error::new(GMB_ERROR_INVALID_STREAM, "the default streams and the current stream cannot be destroyed: pass the stream that was created"));
         }
         self.backend().stream_id(stream.0)?;
         self.backend().stream_destroy(stream.0)
@@ -119,21 +135,21 @@ impl Context {
 
     /// Blocks until everything enqueued on the stream is done.
     pub fn synchronize(&self, stream: Stream) -> Result<()> {
-        self.backend().stream_id(stream.0)?;
-        self.backend().stream_synchronize(stream.0)
+        let stream = self.resolve(stream)?;
+        self.backend().stream_synchronize(stream.raw)
     }
 
     /// True when everything enqueued on the stream is done.
     pub fn is_idle(&self, stream: Stream) -> Result<bool> {
-        self.backend().stream_id(stream.0)?;
-        self.backend().stream_query(stream.0)
+        let stream = self.resolve(stream)?;
+        self.backend().stream_query(stream.raw)
     }
 
     /// Runs a function once, on a thread of the backend, after what the
     /// stream holds now; later work of the stream waits for it. The function
     /// must not call into CUDA, and must not wait for other work of a stream.
     pub fn run_in_order(&self, stream: Stream, function: impl FnOnce() + Send + 'static) -> Result<()> {
-        self.backend().stream_id(stream.0)?;
-        self.backend().host_function(stream.0, Box::new(function))
+        let stream = self.resolve(stream)?;
+        self.backend().host_function(stream.raw, Box::new(function))
     }
 }

@@ -5,7 +5,7 @@
 use syn::{Attribute, Expr, Item, ItemFn, Stmt};
 
 /// Exports that cannot fail answer without the boundary: they only name constants.
-const CONSTANT: &[&str] = &["gmb_version", "gmb_version_string", "gmb_status_string"];
+const CONSTANT: &[&str] = &["gmb_version", "gmb_version_string", "gmb_status_name", "gmb_status_string"];
 
 fn is(attribute: &Attribute, name: &str) -> bool {
     attribute.path().is_ident(name)

@@ -80,6 +80,11 @@ template <class T> __device__ inline bool replace_release(T *p, T expected, T v)
   return device_ref<T>(*p).compare_exchange_strong(expected, v, ::cuda::memory_order_release,
                                                  ::cuda::memory_order_relaxed);
 }
+/* Stores `v` where zero stood; gives what stands there then. */
+template <class T> __device__ inline T settle_relaxed(T *p, T v) {
+  T seen = 0;
+  return device_ref<T>(*p).compare_exchange_strong(seen, v, ::cuda::memory_order_relaxed) ? v : seen;
+}
 template <class T> __device__ inline void fetch_sub_relaxed(T *p, T v) {
   device_ref<T>(*p).fetch_sub(v, ::cuda::memory_order_relaxed);
 }
@@ -92,6 +97,20 @@ __device__ inline void fence_system() {
 }
 template <class T> __device__ inline void store_system(T *p, T v) {
   system_ref<T>(*p).store(v, ::cuda::memory_order_relaxed);
+}
+
+/* Orders accesses on both sides of it as the device's other blocks see them. */
+__device__ inline void fence_device() {
+  ::cuda::atomic_thread_fence(::cuda::memory_order_acq_rel, ::cuda::thread_scope_device);
+}
+/* Units that another block may be writing: each half is one relaxed access. */
+__device__ inline unit load_shared(const unit *p) {
+  unit u;
+  asm volatile("ld.relaxed.gpu.v2.u64 {%0, %1}, [%2];" : "=l"(u.lo), "=l"(u.hi) : "l"(p) : "memory");
+  return u;
+}
+__device__ inline void store_shared(unit *p, unit u) {
+  asm volatile("st.relaxed.gpu.v2.u64 [%0], {%1, %2};" ::"l"(p), "l"(u.lo), "l"(u.hi) : "memory");
 }
 
 #ifdef GMB_CHAOS
@@ -119,6 +138,10 @@ template <class T> inline T fetch_add_acq_rel(T *p, T v) {
 template <class T> inline bool replace_release(T *p, T expected, T v) {
   return __atomic_compare_exchange_n(p, &expected, v, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
 }
+template <class T> inline T settle_relaxed(T *p, T v) {
+  T seen = 0;
+  return __atomic_compare_exchange_n(p, &seen, v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED) ? v : seen;
+}
 template <class T> inline void fetch_sub_relaxed(T *p, T v) { __atomic_fetch_sub(p, v, __ATOMIC_RELAXED); }
 template <class T> inline void fetch_min_relaxed(T *p, T v) {
   T seen = load_relaxed(p);
@@ -129,6 +152,22 @@ template <class T> inline void fetch_min_relaxed(T *p, T v) {
  * not follow fences. */
 inline void fence_system() {}
 template <class T> inline void store_system(T *p, T v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+#if defined(__SANITIZE_THREAD__)
+/* ThreadSanitizer refuses fences; what they order here is atomic, so there is nothing for it to miss. */
+inline void fence_device() { __sync_synchronize(); }
+#else
+inline void fence_device() { __atomic_thread_fence(__ATOMIC_ACQ_REL); }
+#endif
+inline unit load_shared(const unit *p) {
+  unit u;
+  u.lo = __atomic_load_n(&p->lo, __ATOMIC_RELAXED);
+  u.hi = __atomic_load_n(&p->hi, __ATOMIC_RELAXED);
+  return u;
+}
+inline void store_shared(unit *p, unit u) {
+  __atomic_store_n(&p->lo, u.lo, __ATOMIC_RELAXED);
+  __atomic_store_n(&p->hi, u.hi, __ATOMIC_RELAXED);
+}
 
 #ifdef GMB_CHAOS
 /* Now and then gives way to other threads, or spins for some microseconds. */

@@ -15,7 +15,7 @@
 #include "platform.cuh"
 
 static_assert(sizeof(gmb_record_header) == 16, "record header");
-static_assert(sizeof(gmb_result) == 16, "result");
+static_assert(sizeof(gmb_result) == 24, "result");
 static_assert(sizeof(gmb_ring_side) == 512, "ring side");
 static_assert(offsetof(gmb_ring_side, committed) == 128, "ring side");
 static_assert(offsetof(gmb_ring_side, grant) == 256, "ring side");
@@ -37,6 +37,7 @@ struct source {
   uint32_t length;
   uint32_t type;
   uint32_t max_length; /* at most the payload size */
+  bool whole;          /* all of them or none */
 };
 
 /* Where popped records go. `headers` may be null. */
@@ -50,14 +51,14 @@ struct sink {
 /* Where the outcome is reported; each may be null. */
 struct report {
   gmb_result *device_result;
-  uint64_t *host_slot;     /* {epoch, count | bits}, {status, flags} */
+  uint64_t *host_slot;     /* {epoch, count | bits}, {status, flags}, lost */
   uint64_t *host_progress; /* index << 24 | operations & 0xffffff */
   uint32_t operation;      /* tells this operation's blocks from those of another */
 };
 
 /* Bits of the count in a host slot's first word. */
 constexpr uint64_t slot_partial = 1ull << 62;
-constexpr uint64_t slot_detail = 1ull << 63; /* the second word holds status and flags */
+constexpr uint64_t slot_detail = 1ull << 63; /* the second word holds status and flags, the third what was lost */
 
 /* A grant and the error that ended it, ordered by grant first. */
 GMB_HD inline uint64_t grant_word(uint64_t count, int32_t status) {
@@ -105,10 +106,12 @@ GMB_HD inline int32_t check_header(const gmb_ring_header *ring) {
   return GMB_OK;
 }
 
-/* Index before which every reader has released its records. */
+/* Index before which every reader in use has released its records; without one, all are. */
 GMB_HD inline uint64_t slowest_reader(gmb_ring_header *ring, uint64_t writer) {
+  const uint32_t readers = load_relaxed(&ring->reader_mask);
   uint64_t most = 0;
-  for (uint32_t r = 0; r < ring->readers && r < GMB_MAX_READERS; ++r) {
+  for (uint32_t r = 0; r < GMB_MAX_READERS; ++r) {
+    if ((readers >> r & 1) == 0) continue;
     const uint64_t behind = writer - load_acquire(&ring->reader[r].committed);
     if (behind > most) most = behind;
   }
@@ -118,14 +121,15 @@ GMB_HD inline uint64_t slowest_reader(gmb_ring_header *ring, uint64_t writer) {
 /* Tells device, then host. The host's words are written last: whoever sees
  * them sees the records. */
 GMB_HD inline void tell(const report &to, uint64_t count, uint64_t asked, int32_t status, uint64_t index,
-                        uint64_t operations) {
-  const uint32_t flags = count < asked ? GMB_RESULT_PARTIAL : 0;
+                        uint64_t operations, uint64_t lost = 0) {
+  const uint32_t flags = (count < asked ? GMB_RESULT_PARTIAL : 0) | (lost != 0 ? GMB_RESULT_LOST : 0);
   uint32_t epoch = 1;
   if (to.device_result) {
     epoch = to.device_result->epoch + 1;
     to.device_result->count = static_cast<uint32_t>(count);
     to.device_result->status = status;
     to.device_result->flags = flags;
+    to.device_result->lost = lost;
     store_release(&to.device_result->epoch, epoch);
   }
   if (!to.host_slot && !to.host_progress) return;
@@ -134,8 +138,9 @@ GMB_HD inline void tell(const report &to, uint64_t count, uint64_t asked, int32_
   if (to.host_slot) {
     uint64_t word = static_cast<uint64_t>(epoch) | (count << 32);
     if (flags & GMB_RESULT_PARTIAL) word |= slot_partial;
-    if (status != GMB_OK) {
+    if (status != GMB_OK || lost != 0) {
       word |= slot_detail;
+      store_system(to.host_slot + 2, lost);
       store_system(to.host_slot + 1, static_cast<uint64_t>(static_cast<uint32_t>(status)) |
                                          (static_cast<uint64_t>(flags) << 32));
       fence_system();
@@ -159,7 +164,7 @@ GMB_HD inline turn take_turn(const Block &block, gmb_ring_header *ring, gmb_ring
   t.first = 0;
   t.room = 0;
   if (t.status != GMB_OK) return t;
-  t.first = load_relaxed(&side->claimed);
+  t.first = load_relaxed(&side->committed);
   if (block.thread() == 0) {
     int32_t fault = load_relaxed(&ring->fault);
     if (block.blocks() == 1 && load_relaxed(&side->arrivals) != 0) fault = GMB_ERROR_ORDER_VIOLATION;
@@ -187,29 +192,54 @@ GMB_HD inline void violation(gmb_ring_header *ring, gmb_ring_side *side, const t
   tell(to, 0, asked, GMB_ERROR_ORDER_VIOLATION, t.first, operations);
 }
 
+/* Combines a block's grant with those of the others. True for the last block to
+ * arrive, with the minimum in `word`; its errors are those of the whole operation. */
+GMB_HD inline bool arrive_last(uint32_t blocks, gmb_ring_side *side, uint32_t operation, uint64_t &word) {
+  if (blocks <= 1) return true;
+  fetch_min_relaxed(&side->grant, word);
+  GMB_CHAOS_POINT(2);
+  const uint64_t mine = arrival(operation, 1);
+  const uint64_t all = arrival(operation, blocks);
+  const uint64_t arrived = fetch_add_acq_rel(&side->arrivals, mine) + mine;
+  if (static_cast<uint32_t>(arrived) < blocks) return false;
+  /* The arrivals stay then, so that every block that comes later sees it too
+   * and the result of every operation is told. */
+  if (arrived != all) {
+    word = grant_word(0, GMB_ERROR_ORDER_VIOLATION);
+    return true;
+  }
+  word = load_relaxed(&side->grant);
+  store_relaxed(&side->grant, ~static_cast<uint64_t>(0));
+  fetch_sub_relaxed(&side->arrivals, all);
+  return true;
+}
+
+/* Counts an operation that ended, and tells of it. */
+GMB_HD inline void account(gmb_ring_header *ring, gmb_ring_side *side, uint64_t count, uint64_t asked, int32_t status,
+                           uint64_t end, const report &to, uint64_t lost = 0) {
+  const uint64_t operations = load_relaxed(&side->operations) + 1;
+  store_relaxed(&side->operations, operations);
+  if (count < asked) store_relaxed(&side->refused, load_relaxed(&side->refused) + (asked - count));
+  if (count == 0) store_relaxed(&side->empty, load_relaxed(&side->empty) + 1);
+  if (lost != 0) store_relaxed(&side->lost, load_relaxed(&side->lost) + lost);
+  if (side == &ring->writer) {
+    uint64_t held = end - slowest_reader(ring, end);
+    if (held > ring->capacity) held = ring->capacity;
+    if (held > load_relaxed(&side->high_water)) store_relaxed(&side->high_water, held);
+  }
+  tell(to, count, asked, status, end, operations, lost);
+}
+
 /* Ends an operation for this block, and for all if it is the last to arrive. */
 template <class Block>
 GMB_HD inline void end_turn(const Block &block, gmb_ring_header *ring, gmb_ring_side *side, const turn &t,
-                            uint64_t asked, const report &to) {
+                            uint64_t asked, bool whole, const report &to) {
   block.sync();
   if (block.thread() != 0) return;
   GMB_CHAOS_POINT(1);
   uint64_t word = *block.word;
-  if (block.blocks() > 1) {
-    fetch_min_relaxed(&side->grant, word);
-    GMB_CHAOS_POINT(2);
-    const uint64_t mine = arrival(to.operation, 1);
-    const uint64_t all = arrival(to.operation, block.blocks());
-    const uint64_t arrived = fetch_add_acq_rel(&side->arrivals, mine) + mine;
-    if (static_cast<uint32_t>(arrived) < block.blocks()) return;
-    /* The arrivals stay then, so that every block that comes later sees it too
-     * and the result of every operation is told. */
-    if (arrived != all) return violation(ring, side, t, asked, to);
-    word = load_relaxed(&side->grant);
-    store_relaxed(&side->grant, ~static_cast<uint64_t>(0));
-    fetch_sub_relaxed(&side->arrivals, all);
-  }
-  const uint64_t count = grant_count(word);
+  if (!arrive_last(block.blocks(), side, to.operation, word)) return;
+  const uint64_t count = whole && grant_count(word) < asked ? 0 : grant_count(word);
   const uint64_t end = t.first + count;
   GMB_CHAOS_POINT(3);
   /* If the side's index moved meanwhile, another operation of it ran. */
@@ -218,15 +248,7 @@ GMB_HD inline void end_turn(const Block &block, gmb_ring_header *ring, gmb_ring_
   }
   GMB_CHAOS_POINT(3);
   store_relaxed(&side->claimed, end);
-  const uint64_t operations = load_relaxed(&side->operations) + 1;
-  store_relaxed(&side->operations, operations);
-  if (count < asked) store_relaxed(&side->refused, load_relaxed(&side->refused) + (asked - count));
-  if (count == 0) store_relaxed(&side->empty, load_relaxed(&side->empty) + 1);
-  if (side == &ring->writer) {
-    const uint64_t held = end - slowest_reader(ring, end);
-    if (held > load_relaxed(&side->high_water)) store_relaxed(&side->high_water, held);
-  }
-  tell(to, count, asked, grant_status(word), end, operations);
+  account(ring, side, count, asked, grant_status(word), end, to);
 }
 
 /* A header that is not ours names no side to arrive at: one block reports. */
@@ -242,7 +264,7 @@ GMB_HD inline void refuse(const Block &block, int32_t status, uint64_t asked, co
 constexpr int records_in_flight = 4;
 
 /* Pushes up to `from.count` records: the first so many that fit, or those
- * before the first bad length. */
+ * before the first bad length; of a whole push all or none. */
 template <class Block>
 GMB_HD inline void push(const Block &block, gmb_ring_header *ring, const source &from, uint32_t lanes,
                         const report &to) {
@@ -289,7 +311,7 @@ GMB_HD inline void push(const Block &block, gmb_ring_header *ring, const source 
     }
     GMB_CHAOS_POINT(4);
   }
-  end_turn(block, ring, side, t, from.count, to);
+  end_turn(block, ring, side, t, from.count, from.whole, to);
 }
 
 /* Pops up to `into.max` records for one reader: those published, or those
@@ -339,7 +361,7 @@ GMB_HD inline void pop(const Block &block, gmb_ring_header *ring, uint32_t reade
     }
     GMB_CHAOS_POINT(5);
   }
-  end_turn(block, ring, side, t, into.max, to);
+  end_turn(block, ring, side, t, into.max, false, to);
 }
 
 }  // namespace ring

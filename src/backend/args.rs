@@ -3,6 +3,16 @@
 //! cbindgen writes these into `kernels/args.h`; they are no part of the
 //! public ABI. Addresses are 64-bit device addresses.
 
+/// In `gmb_push_args.flags`: all records or none.
+pub const GMB_PUSH_WHOLE: u32 = 1;
+
+/// In `gmb_reader_args.action`: let the reader in at the next record.
+pub const GMB_READER_ADD_NEXT: u32 = 0;
+/// In `gmb_reader_args.action`: let the reader in at the oldest record held.
+pub const GMB_READER_ADD_OLDEST: u32 = 1;
+/// In `gmb_reader_args.action`: let the reader out.
+pub const GMB_READER_REMOVE: u32 = 2;
+
 /// Where an operation reports: any address may be zero.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,8 +55,8 @@ pub struct gmb_push_args {
     pub lanes_log2: u32,
     /// Lengths above this are refused: the payload size, or the stride if that is less.
     pub max_length: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// `GMB_PUSH_WHOLE` or zero.
+    pub flags: u32,
     /// Where the outcome goes.
     pub report: gmb_report_args,
 }
@@ -74,4 +84,21 @@ pub struct gmb_pop_args {
     pub reserved: u32,
     /// Where the outcome goes.
     pub report: gmb_report_args,
+}
+
+/// Arguments of `gmb_kernel_reader`: one thread that lets a reader in or out.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(non_camel_case_types)]
+pub struct gmb_reader_args {
+    /// `gmb_ring_header` in device memory.
+    pub ring: u64,
+    /// Which reader.
+    pub reader: u32,
+    /// `GMB_READER_ADD_*` or `_REMOVE`.
+    pub action: u32,
+    /// Progress word of the writer.
+    pub writer_progress: u64,
+    /// Progress word of the reader.
+    pub reader_progress: u64,
 }

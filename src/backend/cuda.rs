@@ -2,6 +2,7 @@
 //!
 //! The only file with driver calls besides `probe.rs`.
 
+mod pool;
 mod probe;
 
 use std::ffi::{c_void, CStr};
@@ -13,6 +14,8 @@ use once_cell::sync::OnceCell;
 
 use super::{Backend, DeviceInfo, HostFunction, Kernel, RawEvent, RawStream, StreamId};
 use crate::error::{Error, Result};
+use crate::events::EventKind;
+use crate::log::{log, LogLevel};
 use crate::status::*;
 use crate::stream::Priority;
 
@@ -32,8 +35,10 @@ pub(crate) struct Cuda {
     device: sys::CUdevice,
     context: sys::CUcontext,
     module: sys::CUmodule,
-    push: sys::CUfunction,
-    pop: sys::CUfunction,
+    /// By `Kernel::index`.
+    functions: [sys::CUfunction; Kernel::NAMES.len()],
+    /// Null where the device has no pools.
+    pool: sys::CUmemoryPool,
     known: [AtomicU64; KNOWN_STREAMS],
     lost: OnceCell<String>,
 }
@@ -123,8 +128,8 @@ impl Cuda {
             device,
             context,
             module: null_mut(),
-            push: null_mut(),
-            pop: null_mut(),
+            functions: [null_mut(); Kernel::NAMES.len()],
+            pool: null_mut(),
             known: [const { AtomicU64::new(0) }; KNOWN_STREAMS],
             lost: OnceCell::new(),
         };
@@ -134,8 +139,10 @@ impl Cuda {
         let result = unsafe { sys::cuModuleLoadData(&mut module, fatbin.as_ptr().cast()) };
         cuda.check(result, "cuModuleLoadData")?;
         cuda.module = module;
-        cuda.push = cuda.function(c"gmb_kernel_push")?;
-        cuda.pop = cuda.function(c"gmb_kernel_pop")?;
+        for (index, name) in Kernel::NAMES.iter().enumerate() {
+            cuda.functions[index] = cuda.function(name)?;
+        }
+        cuda.create_pool()?;
         cuda.info.name = device_name(device)?;
         cuda.info.units =
             cuda.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
@@ -162,7 +169,7 @@ impl Cuda {
 
     fn blocks_per_unit(&self) -> Result<u32> {
         let mut least = i32::MAX;
-        for function in [self.push, self.pop] {
+        for function in self.functions {
             let mut blocks = 0;
             // SAFETY: the function is loaded; the pointer is valid.
             let result = unsafe {
@@ -200,7 +207,10 @@ impl Cuda {
         if !ends_context(result as i32) {
             return Err(error);
         }
-        let cause = self.lost.get_or_init(|| error.message().to_owned());
+        let cause = self.lost.get_or_init(|| {
+            log(LogLevel::Error, || format!("the CUDA context is lost: {}", error.message()));
+            error.message().to_owned()
+        });
         Err(lost(cause))
     }
 
@@ -275,6 +285,9 @@ impl Drop for Cuda {
         // SAFETY: module and context were taken in `new`; errors of a lost context do not matter here.
         unsafe {
             if sys::cuCtxPushCurrent_v2(self.context) == sys::CUresult::CUDA_SUCCESS {
+                if !self.pool.is_null() {
+                    let _ = sys::cuMemPoolDestroy(self.pool);
+                }
                 if !self.module.is_null() {
                     let _ = sys::cuModuleUnload(self.module);
                 }
@@ -311,6 +324,50 @@ impl Backend for Cuda {
     unsafe fn release(&self, address: u64) -> Result<()> {
         let _current = self.enter()?;
         self.check(unsafe { sys::cuMemFree_v2(address) }, "cuMemFree")
+    }
+
+    fn has_pool(&self) -> bool {
+        !self.pool.is_null()
+    }
+
+    fn allocate_ordered(&self, bytes: usize, stream: RawStream) -> Result<u64> {
+        let _current = self.enter()?;
+        let mut address = 0;
+        let result =
+            unsafe { sys::cuMemAllocFromPoolAsync(&mut address, bytes, self.pool, cu_stream(stream)) };
+        self.check(result, "cuMemAllocFromPoolAsync")?;
+        Ok(address)
+    }
+
+    unsafe fn release_ordered(&self, address: u64, stream: RawStream) -> Result<()> {
+        let _current = self.enter()?;
+        self.check(unsafe { sys::cuMemFreeAsync(address, cu_stream(stream)) }, "cuMemFreeAsync")
+    }
+
+    fn pool_reserved(&self) -> Result<u64> {
+        self.reserved()
+    }
+
+    fn pool_trim(&self, keep: u64) -> Result<()> {
+        let _current = self.enter()?;
+        self.check(unsafe { sys::cuMemPoolTrimTo(self.pool, keep as usize) }, "cuMemPoolTrimTo")
+    }
+
+    fn enter_context(&self) -> Result<()> {
+        if let Some(cause) = self.lost.get() {
+            return Err(lost(cause));
+        }
+        self.check(unsafe { sys::cuCtxPushCurrent_v2(self.context) }, "cuCtxPushCurrent")
+    }
+
+    fn leave_context(&self) {
+        let mut popped = null_mut();
+        let _ = unsafe { sys::cuCtxPopCurrent_v2(&mut popped) };
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        let _current = self.enter()?;
+        self.check(unsafe { sys::cuCtxSynchronize() }, "cuCtxSynchronize")
     }
 
     fn allocate_pinned(&self, bytes: usize) -> Result<u64> {
@@ -392,6 +449,14 @@ impl Backend for Cuda {
         Ok(id)
     }
 
+    fn is_capturing(&self, stream: RawStream) -> Result<bool> {
+        let _current = self.enter()?;
+        let mut status = sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
+        let result = unsafe { sys::cuStreamIsCapturing(cu_stream(stream), &mut status) };
+        self.check(result, "cuStreamIsCapturing")?;
+        Ok(status != sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE)
+    }
+
     fn stream_query(&self, stream: RawStream) -> Result<bool> {
         let _current = self.enter()?;
         self.finished(unsafe { sys::cuStreamQuery(cu_stream(stream)) }, "cuStreamQuery")
@@ -410,10 +475,13 @@ impl Backend for Cuda {
         self.check(result, "cuLaunchHostFunc").inspect_err(|_| drop(unsafe { Box::from_raw(data) }))
     }
 
-    fn event_create(&self) -> Result<RawEvent> {
+    fn event_create(&self, kind: EventKind) -> Result<RawEvent> {
         let _current = self.enter()?;
         let mut event = null_mut();
-        let flags = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32;
+        let flags = match kind {
+            EventKind::Timed => sys::CUevent_flags::CU_EVENT_DEFAULT,
+            EventKind::Untimed | EventKind::Capture => sys::CUevent_flags::CU_EVENT_DISABLE_TIMING,
+        } as u32;
         self.check(unsafe { sys::cuEventCreate(&mut event, flags) }, "cuEventCreate")?;
         Ok(RawEvent(event as usize))
     }
@@ -439,6 +507,14 @@ impl Backend for Cuda {
         self.check(unsafe { sys::cuEventSynchronize(cu_event(event)) }, "cuEventSynchronize")
     }
 
+    fn event_elapsed(&self, start: RawEvent, end: RawEvent) -> Result<f64> {
+        let _current = self.enter()?;
+        let mut milliseconds = 0f32;
+        let result = unsafe { sys::cuEventElapsedTime(&mut milliseconds, cu_event(start), cu_event(end)) };
+        self.check(result, "cuEventElapsedTime")?;
+        Ok(f64::from(milliseconds))
+    }
+
     fn stream_wait(&self, stream: RawStream, event: RawEvent) -> Result<()> {
         let _current = self.enter()?;
         self.check(
@@ -459,11 +535,8 @@ impl Backend for Cuda {
 
     unsafe fn launch(&self, kernel: &Kernel, blocks: u32, stream: RawStream) -> Result<()> {
         let _current = self.enter()?;
-        let (function, args): (_, *const c_void) = match kernel {
-            Kernel::Push(args) => (self.push, std::ptr::from_ref(args).cast()),
-            Kernel::Pop(args) => (self.pop, std::ptr::from_ref(args).cast()),
-        };
-        let mut parameters = [args.cast_mut()];
+        let function = self.functions[kernel.index()];
+        let mut parameters = [kernel.args().cast_mut()];
         let result = unsafe {
             sys::cuLaunchKernel(
                 function,

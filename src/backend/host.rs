@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 
 use super::{Backend, DeviceInfo, HostFunction, Kernel, RawEvent, RawStream, StreamId};
 use crate::error::{Error, Result};
+use crate::events::EventKind;
 use crate::status::*;
 use crate::stream::Priority;
 use crate::sync::lock;
@@ -46,6 +47,15 @@ pub(crate) struct Host {
 /// that work which outlives the context still finds its memory.
 #[derive(Default)]
 pub(crate) struct Heap(Mutex<HashMap<u64, Layout>>);
+
+impl Heap {
+    pub(crate) fn free(&self, address: u64) {
+        if let Some(layout) = lock(&self.0).remove(&address) {
+            // SAFETY: the address came from alloc_zeroed with this layout and left the map just now.
+            unsafe { dealloc(address as *mut u8, layout) };
+        }
+    }
+}
 
 impl Drop for Heap {
     fn drop(&mut self) {
@@ -130,16 +140,8 @@ impl Host {
     }
 
     fn give_memory(&self, address: u64) -> Result<()> {
-        if !lock(&self.heap.0).contains_key(&address) {
-            return Err(Error::argument(format!(
-                "{address:#x} is not the start of memory from this context"
-            )));
-        }
         self.drain();
-        if let Some(layout) = lock(&self.heap.0).remove(&address) {
-            // SAFETY: the address came from alloc_zeroed with this layout and left the map just now.
-            unsafe { dealloc(address as *mut u8, layout) };
-        }
+        self.heap.free(address);
         Ok(())
     }
 
@@ -180,6 +182,39 @@ impl Backend for Host {
         self.give_memory(address)
     }
 
+    fn has_pool(&self) -> bool {
+        true
+    }
+
+    fn allocate_ordered(&self, bytes: usize, _stream: RawStream) -> Result<u64> {
+        self.take_memory(bytes, GMB_ERROR_OUT_OF_MEMORY)
+    }
+
+    unsafe fn release_ordered(&self, address: u64, stream: RawStream) -> Result<()> {
+        self.stream(stream)?.enqueue(Task::Free { address });
+        Ok(())
+    }
+
+    /// The host's pool is its heap, which keeps nothing for later.
+    fn pool_reserved(&self) -> Result<u64> {
+        Ok(lock(&self.heap.0).values().map(|layout| layout.size() as u64).sum())
+    }
+
+    fn pool_trim(&self, _keep: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn enter_context(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn leave_context(&self) {}
+
+    fn synchronize(&self) -> Result<()> {
+        self.drain();
+        Ok(())
+    }
+
     fn allocate_pinned(&self, bytes: usize) -> Result<u64> {
         self.take_memory(bytes, GMB_ERROR_OUT_OF_HOST_MEMORY)
     }
@@ -210,6 +245,10 @@ impl Backend for Host {
         Ok(self.stream(stream)?.priority())
     }
 
+    fn is_capturing(&self, _stream: RawStream) -> Result<bool> {
+        Ok(false)
+    }
+
     fn stream_query(&self, stream: RawStream) -> Result<bool> {
         Ok(self.stream(stream)?.is_idle())
     }
@@ -224,7 +263,7 @@ impl Backend for Host {
         Ok(())
     }
 
-    fn event_create(&self) -> Result<RawEvent> {
+    fn event_create(&self, _kind: EventKind) -> Result<RawEvent> {
         let mut events = lock(&self.events);
         let index = match events.free.pop() {
             Some(index) => index,
@@ -268,6 +307,15 @@ impl Backend for Host {
             completion.wait();
         }
         Ok(())
+    }
+
+    fn event_elapsed(&self, start: RawEvent, end: RawEvent) -> Result<f64> {
+        let reached = |event| self.completion(event).and_then(|c| c.reached_at());
+        match (reached(start), reached(end)) {
+            (Some(start), Some(end)) if end >= start => Ok((end - start).as_secs_f64() * 1e3),
+            (Some(start), Some(end)) => Ok(-(start - end).as_secs_f64() * 1e3),
+            _ => Err(Error::argument("an event was recorded again and is not reached")),
+        }
     }
 
     fn stream_wait(&self, stream: RawStream, event: RawEvent) -> Result<()> {

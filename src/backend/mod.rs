@@ -8,12 +8,13 @@ pub(crate) mod args;
 pub(crate) mod cuda;
 pub(crate) mod host;
 
-use std::ffi::c_void;
+use std::ffi::{c_void, CStr};
 use std::time::Duration;
 
 use crate::error::Result;
+use crate::events::EventKind;
 use crate::stream::Priority;
-use args::{gmb_pop_args, gmb_push_args};
+use args::{gmb_pop_args, gmb_push_args, gmb_reader_args};
 
 /// A stream as it crosses the API: a `CUstream`, or the host backend's own value.
 pub(crate) type RawStream = *mut c_void;
@@ -28,10 +29,56 @@ pub(crate) struct RawEvent(pub(crate) usize);
 /// One launch: which kernel with which arguments.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kernel {
-    /// Push records into a ring.
+    /// Push records into a ring whose readers hold their space.
     Push(gmb_push_args),
-    /// Pop records from a ring.
+    /// Pop records from such a ring.
     Pop(gmb_pop_args),
+    /// Push into a ring over its oldest records.
+    PushOver(gmb_push_args),
+    /// Pop from such a ring.
+    PopOver(gmb_pop_args),
+    /// Replace the newest record.
+    PushLatest(gmb_push_args),
+    /// Take the newest record.
+    PopLatest(gmb_pop_args),
+    /// Let a reader in or out.
+    Reader(gmb_reader_args),
+}
+
+impl Kernel {
+    /// Entry points, by index.
+    pub(crate) const NAMES: [&'static CStr; 7] = [
+        c"gmb_kernel_push",
+        c"gmb_kernel_pop",
+        c"gmb_kernel_push_over",
+        c"gmb_kernel_pop_over",
+        c"gmb_kernel_push_latest",
+        c"gmb_kernel_pop_latest",
+        c"gmb_kernel_reader",
+    ];
+
+    pub(crate) fn index(&self) -> usize {
+        match self {
+            Self::Push(_) => 0,
+            Self::Pop(_) => 1,
+            Self::PushOver(_) => 2,
+            Self::PopOver(_) => 3,
+            Self::PushLatest(_) => 4,
+            Self::PopLatest(_) => 5,
+            Self::Reader(_) => 6,
+        }
+    }
+
+    /// Address of the entry point's one argument.
+    pub(crate) fn args(&self) -> *const c_void {
+        match self {
+            Self::Push(args) | Self::PushOver(args) | Self::PushLatest(args) => {
+                std::ptr::from_ref(args).cast()
+            }
+            Self::Pop(args) | Self::PopOver(args) | Self::PopLatest(args) => std::ptr::from_ref(args).cast(),
+            Self::Reader(args) => std::ptr::from_ref(args).cast(),
+        }
+    }
 }
 
 /// A function to run in stream order on a thread of the backend.
@@ -67,6 +114,19 @@ pub(crate) trait Backend: Send + Sync {
     /// # Safety
     /// `address` came from `allocate` and nothing enqueued later uses it.
     unsafe fn release(&self, address: u64) -> Result<()>;
+    /// Whether device memory can come from a pool, in stream order.
+    fn has_pool(&self) -> bool;
+    /// Device memory of the pool, for the stream's later work.
+    fn allocate_ordered(&self, bytes: usize, stream: RawStream) -> Result<u64>;
+    /// Gives memory back to the pool after what the stream holds now.
+    ///
+    /// # Safety
+    /// `address` came from `allocate_ordered`, and only work before this point of the stream uses it.
+    unsafe fn release_ordered(&self, address: u64, stream: RawStream) -> Result<()>;
+    /// Bytes that the pool holds, used or not.
+    fn pool_reserved(&self) -> Result<u64>;
+    /// Gives unused bytes of the pool back to the device, but for so many.
+    fn pool_trim(&self, keep: u64) -> Result<()>;
     /// Zeroed host memory that kernels reach at the same address, 256-byte aligned.
     fn allocate_pinned(&self, bytes: usize) -> Result<u64>;
     /// Gives pinned memory back.
@@ -74,6 +134,13 @@ pub(crate) trait Backend: Send + Sync {
     /// # Safety
     /// As for `release`.
     unsafe fn release_pinned(&self, address: u64) -> Result<()>;
+
+    /// Makes the device's context current for this thread, on top of what was.
+    fn enter_context(&self) -> Result<()>;
+    /// Takes the thread's topmost context off.
+    fn leave_context(&self);
+    /// Blocks until everything enqueued on the device is done.
+    fn synchronize(&self) -> Result<()>;
 
     /// A stream that does not synchronize with the legacy default stream.
     fn stream_create(&self, priority: Priority) -> Result<RawStream>;
@@ -83,6 +150,8 @@ pub(crate) trait Backend: Send + Sync {
     fn stream_destroy(&self, stream: RawStream) -> Result<()>;
     /// Checks that the stream is of this device and context, and names it.
     fn stream_id(&self, stream: RawStream) -> Result<StreamId>;
+    /// True while the stream's work is being captured into a graph.
+    fn is_capturing(&self, stream: RawStream) -> Result<bool>;
     /// True when everything enqueued is done.
     fn stream_query(&self, stream: RawStream) -> Result<bool>;
     /// Blocks until everything enqueued is done.
@@ -90,8 +159,8 @@ pub(crate) trait Backend: Send + Sync {
     /// Runs a function on another thread after what the stream holds now.
     fn host_function(&self, stream: RawStream, function: HostFunction) -> Result<()>;
 
-    /// An event without timing.
-    fn event_create(&self) -> Result<RawEvent>;
+    /// An event of a kind.
+    fn event_create(&self, kind: EventKind) -> Result<RawEvent>;
     /// Destroys an event; waits that were enqueued on it still hold.
     fn event_destroy(&self, event: RawEvent);
     /// Marks the stream's present end.
@@ -100,6 +169,8 @@ pub(crate) trait Backend: Send + Sync {
     fn event_query(&self, event: RawEvent) -> Result<bool>;
     /// Blocks until the last record is reached.
     fn event_synchronize(&self, event: RawEvent) -> Result<()>;
+    /// Milliseconds from one reached event to another, both timed.
+    fn event_elapsed(&self, start: RawEvent, end: RawEvent) -> Result<f64>;
     /// Makes later work of the stream wait for the event's last record.
     fn stream_wait(&self, stream: RawStream, event: RawEvent) -> Result<()>;
 

@@ -42,12 +42,14 @@ pub struct gmb_context_options {
     pub device: u32,
     /// Must be zero.
     pub reserved: u32,
+    /// Most bytes of device memory that may be held at once, the library's own included; 0 for no limit.
+    pub memory_limit: u64,
 }
 
 // SAFETY: repr(C), begins with struct_size, integers only.
 unsafe impl Sized32 for gmb_context_options {
     const NAME: &'static str = "gmb_context_options";
-    const FIRST_SIZE: usize = 16;
+    const FIRST_SIZE: usize = 24;
 }
 
 /// What is behind a context.
@@ -98,7 +100,11 @@ pub extern "C" fn gmb_context_create(
             if options.reserved != 0 {
                 return Err(Error::argument("options.reserved is not zero"));
             }
-            wanted = ContextOptions { backend: backend_kind(options.backend)?, device: options.device };
+            wanted = ContextOptions {
+                backend: backend_kind(options.backend)?,
+                device: options.device,
+                memory_limit: options.memory_limit,
+            };
         }
         out.write(gmb_context { id: CONTEXTS.insert(Context::new(&wanted)?)? });
         Ok(())

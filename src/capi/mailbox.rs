@@ -6,11 +6,11 @@ use super::boundary::boundary;
 use super::context::gmb_context;
 use super::stream::{gmb_stream, stream};
 use super::token::gmb_token;
-use super::{check_pointer, optional_token, output, sized, write_info, Sized32, CONTEXTS, MAILBOXES};
+use super::{optional_token, output, sized, timeout, write_info, Sized32, CONTEXTS, MAILBOXES};
 use crate::error::{Error, Result};
-use crate::layout::{gmb_record_header, gmb_result, gmb_ring_header, GMB_MAX_RECORDS};
+use crate::layout::{gmb_full_policy, gmb_record_header, gmb_ring_header};
 use crate::status::*;
-use crate::{Arbitration, Mailbox, MailboxOptions, Pop, Push};
+use crate::{Arbitration, FullPolicy, Mailbox, MailboxOptions, Pop, Push};
 
 /// Handle of a mailbox: records in a ring in device memory. Zero is null.
 #[repr(C)]
@@ -33,16 +33,12 @@ pub const GMB_ARBITRATION_CPU: gmb_arbitration = 0;
 /// among each other, and so do pops.
 pub const GMB_ARBITRATION_DEVICE: gmb_arbitration = 1;
 
-/// What a push does when the mailbox is full: `GMB_FULL_*`.
-#[allow(non_camel_case_types)]
-pub type gmb_full_policy = i32;
-
 /// In `gmb_mailbox_options.flags`: all operations come on one stream, that of the first. No event
 /// is recorded then, and another stream is `GMB_ERROR_INVALID_STREAM`.
 pub const GMB_MAILBOX_SINGLE_STREAM: u32 = 1;
-
-/// Accept what fits and report how much that was.
-pub const GMB_FULL_REJECT: gmb_full_policy = 0;
+/// In `gmb_mailbox_options.flags`: any number of concurrent producers and consumers. Never with
+/// `GMB_FULL_OVERWRITE_OLDEST` or `_LATEST`; with the others not in this version. `GMB_ERROR_NOT_SUPPORTED`.
+pub const GMB_MAILBOX_SHARED: u32 = 2;
 
 /// What a mailbox is made with. Start from `GMB_MAILBOX_OPTIONS_INIT`.
 #[repr(C)]
@@ -53,7 +49,7 @@ pub struct gmb_mailbox_options {
     pub struct_size: u32,
     /// Largest payload of a record in bytes, at least 1; required.
     pub payload_bytes: u32,
-    /// Records it holds, a power of two up to `GMB_MAX_RECORDS`; required.
+    /// Records it holds, a power of two up to `GMB_MAX_RECORDS`, at least 2 under `GMB_FULL_LATEST`; required.
     pub capacity: u64,
     /// Who orders pushes against pops; default `GMB_ARBITRATION_CPU`.
     pub arbitration: gmb_arbitration,
@@ -67,8 +63,9 @@ pub struct gmb_mailbox_options {
     pub initial_index: u64,
     /// `GMB_MAILBOX_*` bits; default 0.
     pub flags: u32,
-    /// Must be zero.
-    pub reserved: u32,
+    /// Readers to begin with, 1 to `GMB_MAX_READERS`; default 0, which means 1. Every record
+    /// reaches each of them.
+    pub readers: u32,
 }
 
 // SAFETY: repr(C), begins with struct_size, integers only.
@@ -99,12 +96,15 @@ pub struct gmb_push {
     pub length: u32,
     /// Type of every record: yours to define.
     pub msg_type: u32,
+    /// How long the calling thread waits for room under `GMB_FULL_WAIT`, in nanoseconds: 0 tries
+    /// once, `GMB_WAIT_FOREVER` (what `GMB_PUSH_INIT` sets) waits without limit.
+    pub timeout_ns: u64,
 }
 
 // SAFETY: repr(C), begins with struct_size, integers and raw pointers only.
 unsafe impl Sized32 for gmb_push {
     const NAME: &'static str = "gmb_push";
-    const FIRST_SIZE: usize = 48;
+    const FIRST_SIZE: usize = 56;
 }
 
 /// Where popped records go. Start from `GMB_POP_INIT`.
@@ -123,12 +123,16 @@ pub struct gmb_pop {
     pub stride: u64,
     /// Device address for a header per record (index, length, type), 16-byte aligned, or null.
     pub headers: *mut gmb_record_header,
+    /// Which reader pops; default 0. Pops of one reader share its records.
+    pub reader: u32,
+    /// Must be zero.
+    pub reserved: u32,
 }
 
 // SAFETY: repr(C), begins with struct_size, integers and raw pointers only.
 unsafe impl Sized32 for gmb_pop {
     const NAME: &'static str = "gmb_pop";
-    const FIRST_SIZE: usize = 32;
+    const FIRST_SIZE: usize = 40;
 }
 
 /// A mailbox's shape, and its counts at one moment.
@@ -148,17 +152,21 @@ pub struct gmb_mailbox_info {
     pub ring_bytes: u64,
     /// Index after the last record published.
     pub published: u64,
-    /// Index after the last record released by the reader.
+    /// Index after the last record released by every reader.
     pub released: u64,
     /// Records that pushes had to refuse.
     pub rejected: u64,
-    /// Pops that found nothing.
+    /// Pops that found nothing, of all readers.
     pub empty_pops: u64,
     /// Most records that lay in the ring at once.
     pub high_water: u64,
+    /// A bit for each reader in use.
+    pub reader_mask: u32,
+    /// What a push does when full.
+    pub full_policy: gmb_full_policy,
 }
 
-fn arbitration(value: gmb_arbitration) -> Result<Arbitration> {
+pub(super) fn arbitration(value: gmb_arbitration) -> Result<Arbitration> {
     match value {
         GMB_ARBITRATION_CPU => Ok(Arbitration::Cpu),
         GMB_ARBITRATION_DEVICE => Ok(Arbitration::Device),
@@ -166,12 +174,44 @@ fn arbitration(value: gmb_arbitration) -> Result<Arbitration> {
     }
 }
 
+/// Reads and checks a mailbox's options.
+pub(super) fn options_of(options: *const gmb_mailbox_options) -> Result<MailboxOptions> {
+    let options = sized(options, "options")?;
+    let full_policy = FullPolicy::from_value(options.full_policy).ok_or_else(|| {
+        Error::argument(format!("full_policy {} is none of GMB_FULL_*", options.full_policy))
+    })?;
+    if options.flags & !(GMB_MAILBOX_SINGLE_STREAM | GMB_MAILBOX_SHARED) != 0 {
+        return Err(Error::argument(format!("flags {:#x}: unknown bits are set", options.flags)));
+    }
+    if options.flags & GMB_MAILBOX_SHARED != 0 {
+        let why = match full_policy {
+            FullPolicy::OverwriteOldest | FullPolicy::Latest => {
+                "a mailbox that overwrites has one producer at a time and cannot be GMB_MAILBOX_SHARED"
+            }
+            _ => "GMB_MAILBOX_SHARED is not in this version",
+        };
+        return Err(Error::new(GMB_ERROR_NOT_SUPPORTED, why));
+    }
+    Ok(MailboxOptions {
+        capacity: options.capacity,
+        payload_bytes: options.payload_bytes,
+        producer_id: options.producer_id,
+        consumer_id: options.consumer_id,
+        arbitration: arbitration(options.arbitration)?,
+        full_policy,
+        readers: options.readers,
+        initial_index: options.initial_index,
+        single_stream: options.flags & GMB_MAILBOX_SINGLE_STREAM != 0,
+    })
+}
+
 /// Makes a mailbox in the context's device memory.
 ///
 /// The caller owns it and ends it with `gmb_mailbox_destroy`. Blocks until it is ready; thread-safe.
 ///
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT` (capacity no
-/// power of two, no payload, unknown policy), `_OVERFLOW`, `_OUT_OF_MEMORY`, `_OUT_OF_HOST_MEMORY`, `_DEVICE_LOST`.
+/// power of two, no payload, unknown policy), `_NOT_SUPPORTED`, `_OVERFLOW`, `_OUT_OF_MEMORY`, `_MEMORY_LIMIT`,
+/// `_OUT_OF_HOST_MEMORY`, `_DEVICE_LOST`.
 #[no_mangle]
 pub extern "C" fn gmb_mailbox_create(
     context: gmb_context,
@@ -180,25 +220,7 @@ pub extern "C" fn gmb_mailbox_create(
 ) -> gmb_status {
     boundary(|| {
         let out = output(mailbox, "mailbox")?;
-        let options = sized(options, "options")?;
-        if options.full_policy != GMB_FULL_REJECT {
-            return Err(Error::argument(format!(
-                "full_policy {} is none of GMB_FULL_*",
-                options.full_policy
-            )));
-        }
-        if options.flags & !GMB_MAILBOX_SINGLE_STREAM != 0 || options.reserved != 0 {
-            return Err(Error::argument(format!("flags {:#x}: unknown bits are set", options.flags)));
-        }
-        let wanted = MailboxOptions {
-            capacity: options.capacity,
-            payload_bytes: options.payload_bytes,
-            producer_id: options.producer_id,
-            consumer_id: options.consumer_id,
-            arbitration: arbitration(options.arbitration)?,
-            initial_index: options.initial_index,
-            single_stream: options.flags & GMB_MAILBOX_SINGLE_STREAM != 0,
-        };
+        let wanted = options_of(options)?;
         let context = CONTEXTS.get(context.id)?;
         out.write(gmb_mailbox { id: MAILBOXES.insert(Mailbox::new(&context, &wanted)?)? });
         Ok(())
@@ -206,10 +228,16 @@ pub extern "C" fn gmb_mailbox_create(
 }
 
 /// Ends a mailbox. Blocks until its own operations are done; records in it are dropped.
-/// Safe while other threads are inside calls on it. Errors: `GMB_ERROR_INVALID_HANDLE`.
+/// Safe while other threads are inside calls on it: pushes that wait for room end with
+/// `GMB_ERROR_INVALID_HANDLE`, and the last thread to leave ends the mailbox. Errors: `GMB_ERROR_INVALID_HANDLE`.
 #[no_mangle]
 pub extern "C" fn gmb_mailbox_destroy(mailbox: gmb_mailbox) -> gmb_status {
-    boundary(|| MAILBOXES.remove(mailbox.id))
+    boundary(|| {
+        let pinned = MAILBOXES.get(mailbox.id)?;
+        MAILBOXES.remove(mailbox.id)?;
+        pinned.close();
+        Ok(())
+    })
 }
 
 /// A mailbox's shape and counts. `info_size` is `sizeof(gmb_mailbox_info)`. Copies the header
@@ -234,24 +262,29 @@ pub extern "C" fn gmb_mailbox_get_info(
             rejected: known.rejected,
             empty_pops: known.empty_pops,
             high_water: known.high_water,
+            reader_mask: known.readers,
+            full_policy: known.full_policy.value(),
         };
         write_info(info, info_size, value)
     })
 }
 
-/// Pushes records on a stream, in one launch: accepts the first so many that fit.
+/// Pushes records on a stream, in one launch. What happens when they do not all fit is the
+/// mailbox's full policy: `GMB_FULL_REJECT` accepts the first so many; `GMB_FULL_WAIT` blocks the calling
+/// thread, for `timeout_ns` at most, until all are sure to fit; else old records make room.
 ///
-/// The source memory must stay valid and unwritten until the operation is done. Does not wait
-/// for room and does not block beyond the launch. Ordered after the stream's work and after
+/// The source memory must stay valid and unwritten until the operation is done. Except under
+/// `GMB_FULL_WAIT` the call does not block beyond the launch. Ordered after the stream's work and after
 /// the mailbox's earlier pushes, whatever their streams; against pops as its arbitration says.
 /// `token` may be zero; else its result is the count accepted. A length in `lengths` above the
-/// payload size or stride ends the push before that record with status `GMB_ERROR_BAD_LENGTH`.
-/// Thread-safe.
+/// payload size or stride ends the push before that record with status `GMB_ERROR_BAD_LENGTH`; under
+/// `GMB_FULL_WAIT` nothing is accepted then. Thread-safe.
 ///
 /// Errors, with nothing pushed and the token as before: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`,
 /// `_STRUCT_SIZE`, `_ZERO_COUNT`, `_MISALIGNED`, `_OVERLAP`, `_OVERFLOW`, `_BAD_LENGTH`,
-/// `_INVALID_ARGUMENT`, `_INVALID_STREAM`, `_BUSY` (token), `_DEVICE_LOST`, `_DRIVER`.
-/// In the result: `GMB_ERROR_BAD_LENGTH`, `_BAD_MAGIC`, `_BAD_VERSION`, `_ORDER_VIOLATION`.
+/// `_INVALID_ARGUMENT` (under `GMB_FULL_WAIT` also more than the capacity), `_INVALID_STREAM`, `_BUSY` (token),
+/// `_TIMEOUT` (no room in time), `_NOT_SUPPORTED` (the stream is being captured; the capture goes on), `_DEVICE_LOST`,
+/// `_DRIVER`. In the result: `GMB_ERROR_BAD_LENGTH`, `_BAD_MAGIC`, `_BAD_VERSION`, `_ORDER_VIOLATION`.
 #[no_mangle]
 pub extern "C" fn gmb_mailbox_push(
     mailbox: gmb_mailbox,
@@ -271,20 +304,23 @@ pub extern "C" fn gmb_mailbox_push(
             types: push.types as u64,
             length: push.length,
             msg_type: push.msg_type,
+            timeout: timeout(push.timeout_ns),
         };
         // SAFETY: that the memory stays valid is the caller's contract.
         unsafe { mailbox.push(&push, self::stream(stream), token.as_deref()) }
     })
 }
 
-/// Pops up to `max` records on a stream, in one launch. The result of `token` is the count
-/// popped; it is ready only when the records are in the output.
+/// Pops up to `max` records of one reader on a stream, in one launch; under `GMB_FULL_LATEST` at
+/// most one, the newest. The result of `token` is the count popped; it is ready only when the
+/// records are in the output. `lost` in the result tells how many were overwritten before them.
 ///
 /// The output memory must stay valid and otherwise unused until the operation is done. Does
 /// not block beyond the launch. Ordered as `gmb_mailbox_push` is. `token` may be zero: then
 /// nobody learns the count. Thread-safe.
 ///
-/// Errors, with nothing popped and the token as before: as for `gmb_mailbox_push`.
+/// Errors, with nothing popped and the token as before: as for `gmb_mailbox_push`, and
+/// `GMB_ERROR_INVALID_ARGUMENT` for a reader that is not in use.
 /// In the result: `GMB_ERROR_CORRUPT`, `_BAD_MAGIC`, `_BAD_VERSION`, `_ORDER_VIOLATION`.
 #[no_mangle]
 pub extern "C" fn gmb_mailbox_pop(
@@ -296,106 +332,18 @@ pub extern "C" fn gmb_mailbox_pop(
     boundary(|| {
         let mailbox = MAILBOXES.get(mailbox.id)?;
         let pop = sized(pop, "pop")?;
+        if pop.reserved != 0 {
+            return Err(Error::argument("pop.reserved is not zero"));
+        }
         let token = optional_token(token.id)?;
         let pop = Pop {
             max: pop.max,
             records: pop.records as u64,
             stride: pop.stride,
             headers: pop.headers as u64,
+            reader: pop.reader,
         };
         // SAFETY: that the memory stays valid is the caller's contract.
         unsafe { mailbox.pop(&pop, self::stream(stream), token.as_deref()) }
-    })
-}
-
-fn host_slice<'a, T>(pointer: *const T, count: usize, name: &str) -> Result<&'a [T]> {
-    check_pointer(pointer, name)?;
-    // SAFETY: not null and aligned; that it holds `count` elements is the caller's contract.
-    Ok(unsafe { std::slice::from_raw_parts(pointer, count) })
-}
-
-fn host_bytes(count: usize, stride: u64, name: &str) -> Result<usize> {
-    (count as u64)
-        .checked_mul(stride)
-        .filter(|&bytes| bytes <= isize::MAX as u64)
-        .map(|bytes| bytes as usize)
-        .ok_or_else(|| Error::new(GMB_ERROR_OVERFLOW, format!("{name}: {count} rows of {stride} bytes")))
-}
-
-fn host_count(count: u32, name: &str) -> Result<usize> {
-    match count {
-        0 => Err(Error::new(GMB_ERROR_ZERO_COUNT, format!("{name} is 0: nothing to do"))),
-        _ if count > GMB_MAX_RECORDS => {
-            Err(Error::new(GMB_ERROR_OVERFLOW, format!("{name} {count} exceeds {GMB_MAX_RECORDS}")))
-        }
-        _ => Ok(count as usize),
-    }
-}
-
-/// Copies records from host memory, pushes them and blocks until it is done: for tests,
-/// set-up and tools. The fast path is `gmb_mailbox_push`.
-///
-/// Record `i` is the first `lengths[i]` bytes of row `i`; rows are `stride` bytes apart and all
-/// of `count * stride` bytes must be readable. `types` may be null: all zero. All arrays are
-/// host memory and are not used after the call. Thread-safe.
-///
-/// Errors, with nothing pushed: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW`,
-/// `_BAD_LENGTH`, `_OUT_OF_MEMORY`, `_DEVICE_LOST`. In the result: as for `gmb_mailbox_push`.
-#[no_mangle]
-pub extern "C" fn gmb_mailbox_push_from_host_blocking(
-    mailbox: gmb_mailbox,
-    count: u32,
-    records: *const c_void,
-    stride: u64,
-    lengths: *const u32,
-    types: *const u32,
-    result: *mut gmb_result,
-) -> gmb_status {
-    boundary(|| {
-        let mailbox = MAILBOXES.get(mailbox.id)?;
-        let out = output(result, "result")?;
-        let count = host_count(count, "count")?;
-        let rows = host_slice(records.cast::<u8>(), host_bytes(count, stride, "records")?, "records")?;
-        let lengths = host_slice(lengths, count, "lengths")?;
-        let types = if types.is_null() { &[] } else { host_slice(types, count, "types")? };
-        out.write(mailbox.push_from_host_blocking(rows, stride as usize, lengths, types)?);
-        Ok(())
-    })
-}
-
-/// Pops up to `max` records, blocks until it is done and copies them to host memory: for
-/// tests, set-up and tools. The fast path is `gmb_mailbox_pop`.
-///
-/// Record `i` goes to the start of row `i`; rows are `stride` bytes apart, at least the payload
-/// size, and all of `max * stride` bytes must be writable. `headers` receives `max` headers at
-/// most; only the first `result->count` are written. Thread-safe.
-///
-/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW`, `_INVALID_ARGUMENT`,
-/// `_OUT_OF_MEMORY`, `_DEVICE_LOST`. In the result: as for `gmb_mailbox_pop`.
-#[no_mangle]
-pub extern "C" fn gmb_mailbox_pop_to_host_blocking(
-    mailbox: gmb_mailbox,
-    max: u32,
-    records: *mut c_void,
-    stride: u64,
-    headers: *mut gmb_record_header,
-    result: *mut gmb_result,
-) -> gmb_status {
-    boundary(|| {
-        let mailbox = MAILBOXES.get(mailbox.id)?;
-        let out = output(result, "result")?;
-        let max = host_count(max, "max")?;
-        let bytes = host_bytes(max, stride, "records")?;
-        check_pointer(records.cast::<u8>(), "records")?;
-        check_pointer(headers, "headers")?;
-        // SAFETY: not null and aligned; that they are this large and ours to write is the caller's contract.
-        let (rows, headers) = unsafe {
-            (
-                std::slice::from_raw_parts_mut(records.cast::<u8>(), bytes),
-                std::slice::from_raw_parts_mut(headers, max),
-            )
-        };
-        out.write(mailbox.pop_to_host_blocking(rows, stride as usize, headers)?);
-        Ok(())
     })
 }

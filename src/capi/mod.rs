@@ -7,8 +7,14 @@
 #![allow(clippy::not_unsafe_ptr_arg_deref)]
 
 pub mod context;
+pub mod event;
+pub mod guard;
+pub mod host_copy;
+pub mod log;
 pub mod mailbox;
 pub mod memory;
+pub mod placement;
+pub mod readers;
 pub mod status;
 pub mod stream;
 pub mod token;
@@ -18,18 +24,21 @@ mod boundary;
 use std::mem::{align_of, size_of};
 
 use crate::error::{Error, Result};
+use crate::guard::GuardCore;
 use crate::handle::{Pinned, Table};
 use crate::status::*;
-use crate::{Context, Mailbox, Token};
+use crate::{Context, Event, Mailbox, Token};
 
 static CONTEXTS: Table<Context> = Table::new(1, "context");
 static MAILBOXES: Table<Mailbox> = Table::new(2, "mailbox");
 static TOKENS: Table<Token> = Table::new(3, "token");
+static EVENTS: Table<Event> = Table::new(4, "event");
+static GUARDS: Table<GuardCore> = Table::new(5, "stream guard");
 
 /// Largest options struct that will ever be: a bigger `struct_size` is garbage.
 const LARGEST_OPTIONS: usize = 4096;
 
-/// A struct whose first field is `struct_size`; all zeros is its default.
+/// A struct whose first field is `struct_size`; a field added later defaults to zero.
 ///
 /// # Safety
 /// `repr(C)`, begins with the `u32` size, and any bit pattern is valid.
@@ -107,4 +116,9 @@ fn optional_token(id: u64) -> Result<Option<Pinned<Token>>> {
         return Ok(None);
     }
     TOKENS.get(id).map(Some)
+}
+
+/// A timeout as it crosses the API, in nanoseconds.
+fn timeout(nanoseconds: u64) -> Option<std::time::Duration> {
+    (nanoseconds != token::GMB_WAIT_FOREVER).then(|| std::time::Duration::from_nanos(nanoseconds))
 }

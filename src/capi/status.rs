@@ -37,6 +37,13 @@ pub extern "C" fn gmb_status_string(status: gmb_status) -> *const c_char {
     status_text(status).as_ptr()
 }
 
+/// The name of a status constant, such as "GMB_ERROR_BUSY"; "GMB_ERROR_UNKNOWN" for an unknown one.
+/// The string is static. Never fails, never blocks; thread-safe.
+#[no_mangle]
+pub extern "C" fn gmb_status_name(status: gmb_status) -> *const c_char {
+    status_name_c(status).as_ptr()
+}
+
 /// Copies the message of this thread's last failed call, NUL-terminated and cut to `size` bytes.
 ///
 /// `needed`, if not null, receives the bytes that the whole message takes with its NUL.

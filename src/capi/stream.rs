@@ -4,7 +4,8 @@ use std::ffi::c_void;
 
 use super::boundary::{boundary, boundary_status};
 use super::context::gmb_context;
-use super::{output, CONTEXTS};
+use super::event::gmb_event;
+use super::{output, CONTEXTS, EVENTS};
 use crate::error::{Error, Result};
 use crate::status::*;
 use crate::{Priority, Stream};
@@ -16,7 +17,7 @@ pub struct CUstream_st {
 }
 
 /// Any stream: a `CUstream` or `cudaStream_t` as it is, a CUDA sentinel (null is the legacy
-/// default stream), or one from `gmb_stream_create`. On the host backend only the library's
+/// default stream), one from `gmb_stream_create`, or `GMB_STREAM_CURRENT`. On the host backend only the library's
 /// own streams and the sentinels; never dereference it.
 #[allow(non_camel_case_types)]
 pub type gmb_stream = *mut CUstream_st;
@@ -123,5 +124,25 @@ pub extern "C" fn gmb_stream_host_function(
         let argument = argument as usize;
         let context = CONTEXTS.get(context.id)?;
         context.run_in_order(self::stream(stream), move || function(argument as *mut c_void))
+    })
+}
+
+/// Makes later work of the stream wait for what the event recorded last; for nothing if nothing
+/// was. Does not block; thread-safe.
+/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_ARGUMENT` (event of another context),
+/// `_INVALID_STREAM`, `_DEVICE_LOST`, `_DRIVER`.
+#[no_mangle]
+pub extern "C" fn gmb_stream_wait_event(
+    context: gmb_context,
+    stream: gmb_stream,
+    event: gmb_event,
+) -> gmb_status {
+    boundary(|| {
+        let context = CONTEXTS.get(context.id)?;
+        let event = EVENTS.get(event.id)?;
+        if !event.context().is(&context) {
+            return Err(Error::argument("the event is of another context than the stream"));
+        }
+        event.make_wait(self::stream(stream))
     })
 }

@@ -1,10 +1,8 @@
 //! `gmb_token`.
 
-use std::time::Duration;
-
 use super::boundary::{boundary, boundary_status};
 use super::context::gmb_context;
-use super::{output, CONTEXTS, TOKENS};
+use super::{output, timeout, CONTEXTS, TOKENS};
 use crate::error::Error;
 use crate::layout::gmb_result;
 use crate::status::*;
@@ -83,8 +81,7 @@ pub extern "C" fn gmb_token_wait(
             Err(_) if after_epoch == GMB_EPOCH_LAST => After::Submission,
             Err(_) => return Err(Error::argument(format!("after_epoch {after_epoch} is no epoch"))),
         };
-        let timeout = (timeout_ns != GMB_WAIT_FOREVER).then(|| Duration::from_nanos(timeout_ns));
-        out.write(TOKENS.get(token.id)?.wait(after, timeout)?);
+        out.write(TOKENS.get(token.id)?.wait(after, timeout(timeout_ns))?);
         Ok(())
     })
 }

@@ -74,10 +74,11 @@ fn impossible_pops_leave_no_trace() {
     let context = context();
     let stream = context.stream().unwrap();
     let mailbox = mailbox(&context, 16, 40);
-    mailbox.push_from_host_blocking(&[9; 40], 40, &[40], &[]).unwrap();
+    let row = HostRows { rows: &[9; 40], stride: 40, lengths: &[40], types: &[] };
+    mailbox.push_from_host_blocking(&row, None).unwrap();
     let memory = poisoned(&context, 8192, POISON);
     let at = memory.address();
-    let good = Pop { max: 4, records: at, stride: 0, headers: at + 4096 };
+    let good = Pop { max: 4, records: at, stride: 0, headers: at + 4096, reader: 0 };
     let ring = mailbox.info().unwrap().ring;
     let cases = [
         (Pop { max: 0, ..good }, GMB_ERROR_ZERO_COUNT),

@@ -13,7 +13,7 @@ fn info_names_the_device() {
 #[test]
 fn a_missing_device_is_an_error_that_says_so() {
     let backend = context().info().backend;
-    let error = Context::new(&ContextOptions { backend, device: 4096 }).unwrap_err();
+    let error = Context::new(&ContextOptions { backend, device: 4096, ..Default::default() }).unwrap_err();
     assert_eq!(error.status(), GMB_ERROR_INVALID_DEVICE);
     assert!(error.message().contains("4096"), "{error}");
 }
@@ -27,7 +27,8 @@ fn contexts_and_what_is_made_in_them_drop_in_any_order() {
     let stream = first.stream().unwrap();
     drop(first);
     drop(second);
-    box_of_first.push_from_host_blocking(b"after the context", 17, &[16], &[]).unwrap();
+    let row = HostRows { rows: b"after the context", stride: 17, lengths: &[16], types: &[] };
+    box_of_first.push_from_host_blocking(&row, None).unwrap();
     drop(stream);
     drop(box_of_first);
     drop(token);

@@ -13,7 +13,7 @@ const CHILD: &str = "GMB_TEST_CHILD";
 fn act_as_child() -> bool {
     let Ok(wanted) = std::env::var(CHILD) else { return false };
     let backend = if wanted == "cuda" { BackendKind::Cuda } else { BackendKind::Auto };
-    match Context::new(&ContextOptions { backend, device: 0 }) {
+    match Context::new(&ContextOptions { backend, ..Default::default() }) {
         Ok(context) => println!("child: 0 {:?}", context.info().backend),
         Err(error) => println!("child: {} {}", error.status(), error.message()),
     }

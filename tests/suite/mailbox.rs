@@ -84,7 +84,13 @@ fn one_length_and_type_for_all_and_strided_rows() {
     let out_stride = 160usize;
     let out = poisoned(&context, count * out_stride, POISON);
     let info = poisoned(&context, count * 16, POISON);
-    let pop = Pop { max: 50, records: out.address(), stride: out_stride as u64, headers: info.address() };
+    let pop = Pop {
+        max: 50,
+        records: out.address(),
+        stride: out_stride as u64,
+        headers: info.address(),
+        reader: 0,
+    };
     unsafe { mailbox.pop(&pop, stream.get(), Some(&token)) }.unwrap();
     assert_eq!(token.wait(After::Submission, None).unwrap().count, 50);
     let got = download(&context, out.address(), count * out_stride);
@@ -142,12 +148,17 @@ fn host_calls_round_trip() {
         let rows = random.bytes(count * 100);
         let lengths: Vec<u32> = (0..count).map(|_| random.between(0, 100) as u32).collect();
         let types: Vec<u32> = (0..count).map(|_| random.next() as u32).collect();
-        let pushed = mailbox.push_from_host_blocking(&rows, 100, &lengths, &types).unwrap();
+        let pushed = mailbox
+            .push_from_host_blocking(
+                &HostRows { rows: &rows, stride: 100, lengths: &lengths, types: &types },
+                None,
+            )
+            .unwrap();
         assert_eq!(pushed.count as usize, count.min(32), "round {round}");
         assert_eq!(pushed.flags, if count > 32 { GMB_RESULT_PARTIAL } else { 0 });
         let mut out = vec![POISON; 40 * 120];
         let mut heads = vec![gmb_record_header::default(); 40];
-        let popped = mailbox.pop_to_host_blocking(&mut out, 120, &mut heads).unwrap();
+        let popped = mailbox.pop_to_host_blocking(0, &mut out, 120, &mut heads).unwrap();
         assert_eq!(popped.count, pushed.count);
         for i in 0..popped.count as usize {
             assert_eq!((heads[i].length, heads[i].msg_type), (lengths[i], types[i]));

@@ -17,7 +17,8 @@ pub fn backend() -> BackendKind {
 
 /// A context of the backend under test; a missing device fails the test.
 pub fn context() -> Context {
-    Context::new(&ContextOptions { backend: backend(), device: 0 }).expect("the backend under test")
+    Context::new(&ContextOptions { backend: backend(), ..Default::default() })
+        .expect("the backend under test")
 }
 
 pub fn mailbox(context: &Context, capacity: u64, payload_bytes: u32) -> Mailbox {
@@ -213,7 +214,7 @@ impl Outlet {
         let row = mailbox.row_bytes() as usize;
         let rows = poisoned(context, row * max as usize, POISON);
         let headers = poisoned(context, 16 * max as usize, POISON);
-        let pop = Pop { max, records: rows.address(), stride: 0, headers: headers.address() };
+        let pop = Pop { max, records: rows.address(), stride: 0, headers: headers.address(), reader: 0 };
         Self { rows, headers, pop, row }
     }
 

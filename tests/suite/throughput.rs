@@ -66,7 +66,8 @@ fn pass(arbitration: Arbitration, initial_index: u64, total: u64) {
             let mut got = 0u64;
             while got < total {
                 let max = right.between(1, BATCH) as u32;
-                let pop = Pop { max, records: rows.address(), stride: 0, headers: heads.address() };
+                let pop =
+                    Pop { max, records: rows.address(), stride: 0, headers: heads.address(), reader: 0 };
                 unsafe {
                     mailbox.pop(&pop, stream.get(), Some(&token)).unwrap();
                     context.copy(staged.address(), rows.address(), bytes, stream.get()).unwrap();

@@ -1,19 +1,24 @@
 //! The threads on which the blocks of a launch run at once.
 
 use std::collections::VecDeque;
+use std::ffi::c_void;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use super::Heap;
-use crate::backend::args::{gmb_pop_args, gmb_push_args};
 use crate::backend::Kernel;
 use crate::error::{Error, Result};
 use crate::status::GMB_ERROR_SYSTEM;
 use crate::sync::{lock, wait};
 
 extern "C" {
-    fn gmb_host_push(args: *const gmb_push_args, block: u32, blocks: u32);
-    fn gmb_host_pop(args: *const gmb_pop_args, block: u32, blocks: u32);
+    fn gmb_host_push(args: *const c_void, block: u32, blocks: u32);
+    fn gmb_host_pop(args: *const c_void, block: u32, blocks: u32);
+    fn gmb_host_push_over(args: *const c_void, block: u32, blocks: u32);
+    fn gmb_host_pop_over(args: *const c_void, block: u32, blocks: u32);
+    fn gmb_host_push_latest(args: *const c_void, block: u32, blocks: u32);
+    fn gmb_host_pop_latest(args: *const c_void, block: u32, blocks: u32);
+    fn gmb_host_reader(args: *const c_void, block: u32, blocks: u32);
 }
 
 /// A launch being worked off by several threads.
@@ -51,13 +56,18 @@ impl Job {
 }
 
 fn run_block(kernel: &Kernel, block: u32, blocks: u32) {
-    // SAFETY: whoever launched the kernel keeps every address in its arguments valid until it is done.
-    unsafe {
-        match kernel {
-            Kernel::Push(args) => gmb_host_push(args, block, blocks),
-            Kernel::Pop(args) => gmb_host_pop(args, block, blocks),
-        }
-    }
+    let entry: unsafe extern "C" fn(*const c_void, u32, u32) = match kernel {
+        Kernel::Push(_) => gmb_host_push,
+        Kernel::Pop(_) => gmb_host_pop,
+        Kernel::PushOver(_) => gmb_host_push_over,
+        Kernel::PopOver(_) => gmb_host_pop_over,
+        Kernel::PushLatest(_) => gmb_host_push_latest,
+        Kernel::PopLatest(_) => gmb_host_pop_latest,
+        Kernel::Reader(_) => gmb_host_reader,
+    };
+    // SAFETY: the arguments are the entry point's own, and whoever launched the kernel keeps every
+    // address in them valid until it is done.
+    unsafe { entry(kernel.args(), block, blocks) }
 }
 
 #[derive(Default)]
@@ -76,13 +86,13 @@ pub(super) struct BlockPool {
     shared: Arc<Shared>,
     workers: usize,
     launches: AtomicU64,
-    _heap: Arc<Heap>,
+    heap: Arc<Heap>,
 }
 
 impl BlockPool {
     pub(super) fn new(workers: usize, heap: Arc<Heap>) -> Result<Self> {
         // Dropped on a failed spawn, the pool ends the threads that did start.
-        let pool = Self { shared: Arc::default(), workers, launches: AtomicU64::new(0), _heap: heap };
+        let pool = Self { shared: Arc::default(), workers, launches: AtomicU64::new(0), heap };
         for number in 0..workers {
             let shared = Arc::clone(&pool.shared);
             std::thread::Builder::new()
@@ -91,6 +101,11 @@ impl BlockPool {
                 .map_err(|e| Error::new(GMB_ERROR_SYSTEM, format!("no thread for the host backend: {e}")))?;
         }
         Ok(pool)
+    }
+
+    /// The memory that stream threads keep alive, and free in order.
+    pub(super) fn heap(&self) -> &Heap {
+        &self.heap
     }
 
     /// Runs all blocks of a launch and returns when all are done.

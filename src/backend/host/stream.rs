@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::time::Instant;
 
 use super::blocks::BlockPool;
 use crate::backend::{HostFunction, Kernel, StreamId};
@@ -15,6 +16,7 @@ pub(super) enum Task {
     Launch { kernel: Kernel, blocks: u32 },
     Copy { to: u64, from: u64, bytes: usize },
     Fill { to: u64, value: u8, bytes: usize },
+    Free { address: u64 },
     Function(HostFunction),
     Complete(Arc<Completion>),
     Wait(Arc<Completion>),
@@ -24,6 +26,7 @@ pub(super) enum Task {
 #[derive(Default)]
 pub(super) struct Completion {
     done: AtomicBool,
+    at: OnceLock<Instant>,
     gate: Mutex<()>,
     changed: Condvar,
 }
@@ -40,7 +43,13 @@ impl Completion {
         }
     }
 
+    /// When it was reached.
+    pub(super) fn reached_at(&self) -> Option<Instant> {
+        self.at.get().copied()
+    }
+
     fn complete(&self) {
+        let _ = self.at.set(Instant::now());
         let _gate = lock(&self.gate);
         self.done.store(true, Ordering::Release);
         self.changed.notify_all();
@@ -142,6 +151,7 @@ fn run(task: Task, priority: i32, pool: &Arc<BlockPool>) {
         Task::Fill { to, value, bytes } => unsafe {
             std::ptr::write_bytes(to as *mut u8, value, bytes);
         },
+        Task::Free { address } => pool.heap().free(address),
         // A panic in a caller's function must not end the stream's thread.
         Task::Function(function) => {
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(function));

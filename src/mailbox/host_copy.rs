@@ -1,10 +1,12 @@
 //! Pushing from and popping to host memory: convenient, blocking and slow.
 //! Each call copies through a staging buffer and waits for it.
 
+use std::time::Duration;
+
+use super::{FullPolicy, Mailbox, Pop, Push};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::layout::{gmb_record_header, gmb_result, GMB_RESULT_PARTIAL};
-use crate::mailbox::{Mailbox, Pop, Push};
 use crate::memory::DeviceBuffer;
 use crate::results::{After, Token};
 use crate::status::*;
@@ -34,22 +36,40 @@ impl Staging {
     }
 }
 
+/// Records in host memory: record `i` is the first `lengths[i]` bytes of the `i`-th row.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HostRows<'a> {
+    /// All rows, one after the other.
+    pub rows: &'a [u8],
+    /// Bytes from row to row.
+    pub stride: usize,
+    /// Length of each record; as many as there are records.
+    pub lengths: &'a [u32],
+    /// Type of each record, or empty: all zero.
+    pub types: &'a [u32],
+}
+
 impl Mailbox {
     /// Copies records from host memory, pushes them and waits for the outcome.
     /// For tests, set-up and tools: the fast path is [`Mailbox::push`].
     ///
-    /// Record `i` is the first `lengths[i]` bytes of the `i`-th row of
-    /// `stride` bytes. `types` is empty (all zero) or as long as `lengths`.
+    /// `timeout` is how long it waits for room under [`FullPolicy::Wait`]; `None`: without limit.
     ///
     /// # Errors
     /// `ZERO_COUNT`, `INVALID_ARGUMENT`, `BAD_LENGTH`, `OVERFLOW`, and those of [`Mailbox::push`].
     pub fn push_from_host_blocking(
         &self,
-        rows: &[u8],
-        stride: usize,
-        lengths: &[u32],
-        types: &[u32],
+        records: &HostRows<'_>,
+        timeout: Option<Duration>,
     ) -> Result<gmb_result> {
+        let HostRows { rows, stride, lengths, types } = *records;
+        if self.full_policy != FullPolicy::Reject && lengths.len() as u64 > self.capacity() {
+            return Err(Error::argument(format!(
+                "{} records at once: the capacity is {}, and only under REJECT the rest stays with the caller",
+                lengths.len(),
+                self.capacity()
+            )));
+        }
         let (count, row) = (lengths.len().min(self.capacity() as usize), self.row_bytes() as usize);
         if lengths.is_empty() {
             return Err(Error::new(GMB_ERROR_ZERO_COUNT, "no record to push"));
@@ -82,13 +102,14 @@ impl Mailbox {
         let (lengths_at, types_at) = (packed.len(), packed.len() + 4 * count);
         packed.extend(lengths[..count].iter().flat_map(|n| n.to_ne_bytes()));
         packed.extend(types.iter().take(count).flat_map(|n| n.to_ne_bytes()));
-        let mut result = self.with_staging(packed.len(), |staging| {
+        let mut result = self.with_staging(0, packed.len(), |staging| {
             let (base, stream) = (staging.buffer.address(), staging.stream.get());
             let push = Push {
                 count: count as u32,
                 records: base,
                 lengths: base + lengths_at as u64,
                 types: if types.is_empty() { 0 } else { base + types_at as u64 },
+                timeout,
                 ..Push::default()
             };
             // SAFETY: the staging buffer is ours, large enough, and waited for before it is used again.
@@ -105,7 +126,7 @@ impl Mailbox {
         Ok(result)
     }
 
-    /// Pops up to `headers.len()` records, waits, and copies them to host
+    /// Pops up to `headers.len()` records of a reader, waits, and copies them to host
     /// memory. For tests, set-up and tools: the fast path is [`Mailbox::pop`].
     ///
     /// The `i`-th record goes to the start of the `i`-th row of `stride`
@@ -115,6 +136,7 @@ impl Mailbox {
     /// `ZERO_COUNT`, `INVALID_ARGUMENT`, and those of [`Mailbox::pop`].
     pub fn pop_to_host_blocking(
         &self,
+        reader: u32,
         rows: &mut [u8],
         stride: usize,
         headers: &mut [gmb_record_header],
@@ -133,10 +155,10 @@ impl Mailbox {
         }
         let record_bytes = max * row;
         let mut staged = vec![0u8; record_bytes];
-        let result = self.with_staging(record_bytes + max * 16, |staging| {
+        let result = self.with_staging(1, record_bytes + max * 16, |staging| {
             let (base, stream) = (staging.buffer.address(), staging.stream.get());
             let headers_at = base + record_bytes as u64;
-            let pop = Pop { max: max as u32, records: base, headers: headers_at, stride: 0 };
+            let pop = Pop { max: max as u32, records: base, headers: headers_at, stride: 0, reader };
             // SAFETY: the staging buffer is ours and large enough; all copies are waited for.
             unsafe {
                 self.pop(&pop, stream, Some(&staging.token))?;
@@ -159,8 +181,13 @@ impl Mailbox {
     }
 
     /// Runs `work` alone with at least so many bytes of device memory.
-    fn with_staging<T>(&self, bytes: usize, work: impl FnOnce(&Staging) -> Result<T>) -> Result<T> {
-        let mut kept = lock(&self.staging);
+    fn with_staging<T>(
+        &self,
+        place: usize,
+        bytes: usize,
+        work: impl FnOnce(&Staging) -> Result<T>,
+    ) -> Result<T> {
+        let mut kept = lock(&self.staging[place]);
         match kept.as_mut() {
             Some(staging) if staging.buffer.bytes() >= bytes => work(staging),
             Some(staging) => {

@@ -1,0 +1,284 @@
+/* The ring protocol for writers that never wait: the oldest records are
+ * overwritten, and readers find out how many they lost.
+ *
+ * Every block of a push reserves the whole push (a store of the same value)
+ * before it writes, so a record is intact while `reserved - index <= capacity`.
+ * A reader copies, then looks at the reservation again: what it passed over is a
+ * prefix of what was copied, which is dropped. This is a sequence lock (Lameter,
+ * "Effective synchronization on Linux/NUMA systems", 2005) with one sequence for
+ * the whole ring; the payload is accessed with relaxed 8-byte atomics. */
+#ifndef GPUMAILBOX_OVERWRITE_CUH
+#define GPUMAILBOX_OVERWRITE_CUH
+
+#include "ring.cuh"
+
+namespace gmb {
+namespace ring {
+
+/* The oldest index that is intact for certain. */
+GMB_HD inline uint64_t oldest_intact(gmb_ring_header *ring) {
+  const uint64_t reserved = load_relaxed(&ring->writer.claimed);
+  const uint64_t held = reserved - ring->initial_index;
+  /* Indices may wrap, and `initial_index` is long gone then. */
+  return held <= ring->capacity ? ring->initial_index : reserved - ring->capacity;
+}
+
+/* True when index `a` lies behind `b`. */
+GMB_HD inline bool behind(uint64_t a, uint64_t b) { return static_cast<int64_t>(a - b) < 0; }
+
+/* Announces that everything up to `end` will be written. Never goes back: what a
+ * push that ended early has written over is gone. */
+GMB_HD inline void reserve(gmb_ring_side *writer, uint64_t end) {
+  if (behind(load_relaxed(&writer->claimed), end)) store_relaxed(&writer->claimed, end);
+  fence_device();
+}
+
+/* Ends a push that reserved: as end_turn, but the reservation stays. */
+template <class Block>
+GMB_HD inline void end_reserved(const Block &block, gmb_ring_header *ring, const turn &t, uint64_t asked,
+                                const report &to) {
+  gmb_ring_side *side = &ring->writer;
+  block.sync();
+  if (block.thread() != 0) return;
+  GMB_CHAOS_POINT(1);
+  uint64_t word = *block.word;
+  if (!arrive_last(block.blocks(), side, to.operation, word)) return;
+  const uint64_t count = grant_count(word);
+  if (grant_status(word) == GMB_ERROR_ORDER_VIOLATION || !replace_release(&side->committed, t.first, t.first + count)) {
+    return violation(ring, side, t, asked, to);
+  }
+  account(ring, side, count, asked, grant_status(word), t.first + count, to);
+}
+
+/* Writes one record into its slot; all lanes of a group call it. */
+GMB_HD inline void write_record(unit *slot, uint64_t index, const unsigned char *row, uint32_t length, uint32_t type,
+                                uint32_t lane, uint32_t lanes) {
+  const uint32_t units = 1 + (length + 15) / 16;
+  for (uint32_t u = lane; u < units; u += lanes) {
+    store_shared(slot + u, u == 0 ? header_unit(index + 1, length, type)
+                                  : *reinterpret_cast<const unit *>(row + (u - 1) * 16));
+  }
+}
+
+/* Pushes all of `from.count` records over the oldest ones, or those before the
+ * first bad length. Of more than the ring holds only the last are written. */
+template <class Block>
+GMB_HD inline void push_over(const Block &block, gmb_ring_header *ring, const source &from, uint32_t lanes,
+                             const report &to) {
+  gmb_ring_side *side = &ring->writer;
+  const turn t = take_turn(block, ring, side, [&](uint64_t first) {
+    if (load_relaxed(&ring->fault) == GMB_OK) reserve(side, first + from.count);
+    return static_cast<uint64_t>(from.count);
+  });
+  if (t.status != GMB_OK) return refuse(block, t.status, from.count, to);
+
+  const geometry at(ring);
+  const share mine(block, lanes);
+  const uint64_t passed = from.count > ring->capacity ? from.count - ring->capacity : 0;
+  for (uint64_t i = mine.group; i < t.room; i += mine.groups) {
+    const uint32_t length = from.lengths ? from.lengths[i] : from.length;
+    if (length > from.max_length) {
+      block.lower_word(grant_word(i, GMB_ERROR_BAD_LENGTH));
+    } else if (i >= passed) {
+      write_record(at.slot(t.first + i), t.first + i, from.records + i * from.stride, length,
+                   from.types ? from.types[i] : from.type, mine.lane, lanes);
+    }
+    GMB_CHAOS_POINT(4);
+  }
+  end_reserved(block, ring, t, from.count, to);
+}
+
+/* Copies the record at `index` into row `i`. False when the slot holds another
+ * one, or a torn one: the caller finds out which. */
+GMB_HD inline bool read_record(const geometry &at, uint64_t index, const sink &into, uint64_t i, uint32_t lane,
+                               uint32_t lanes) {
+  const unit *slot = at.slot(index);
+  const unit header = load_shared(slot);
+  if (header.lo != index + 1 || header_length(header) > at.payload_bytes) return false;
+  const uint32_t units = 1 + (header_length(header) + 15) / 16;
+  if (lane == 0 && into.headers) *reinterpret_cast<unit *>(into.headers + i) = header;
+  for (uint32_t u = lane; u < units; u += lanes) {
+    if (u > 0) *reinterpret_cast<unit *>(into.records + i * into.stride + (u - 1) * 16) = load_shared(slot + u);
+  }
+  return true;
+}
+
+/* Moves rows [from, from + count) to the front; a whole block calls it. */
+template <class Block>
+GMB_HD inline void move_rows(const Block &block, const geometry &at, const sink &into, uint64_t from, uint64_t count) {
+  const uint64_t units = (at.payload_bytes + 15) / 16;
+  for (uint64_t i = 0; i < count; ++i) {
+    for (uint64_t base = 0; base <= units; base += block.threads()) {
+      const uint64_t u = base + block.thread();
+      unit *to = nullptr;
+      unit moved = {0, 0};
+      if (u < units) {
+        to = reinterpret_cast<unit *>(into.records + i * into.stride) + u;
+        moved = reinterpret_cast<unit *>(into.records + (i + from) * into.stride)[u];
+      } else if (u == units && into.headers) {
+        to = reinterpret_cast<unit *>(into.headers + i);
+        moved = *reinterpret_cast<unit *>(into.headers + i + from);
+      }
+      block.sync();
+      if (to) *to = moved;
+      block.sync();
+    }
+  }
+}
+
+/* Ends a pop that may have been overtaken: drops what was overwritten meanwhile. */
+template <class Block>
+GMB_HD inline void end_validated(const Block &block, gmb_ring_header *ring, gmb_ring_side *side, const turn &t,
+                                 uint64_t before, const sink &into, const report &to) {
+  block.sync();
+  uint64_t word = *block.word;
+  block.sync();
+  /* What the last block needs: the count that was copied, and how much of it is torn. */
+  if (block.thread() == 0) {
+    GMB_CHAOS_POINT(1);
+    const bool last = arrive_last(block.blocks(), side, to.operation, word);
+    *block.word = last ? word : ~static_cast<uint64_t>(0);
+  }
+  block.sync();
+  word = *block.word;
+  block.sync();
+  if (word == ~static_cast<uint64_t>(0)) return;
+  if (block.thread() == 0) {
+    fence_device();
+    const uint64_t intact = oldest_intact(ring);
+    const uint64_t torn = behind(t.first, intact) ? intact - t.first : 0;
+    *block.word = torn < grant_count(word) ? torn : grant_count(word);
+  }
+  block.sync();
+  const uint64_t torn = *block.word;
+  const uint64_t count = grant_count(word) - torn;
+  if (torn > 0 && count > 0) move_rows(block, geometry(ring), into, torn, count);
+  block.sync();
+  if (block.thread() != 0) return;
+  const uint64_t end = t.first + torn + count;
+  store_relaxed(&side->skip, static_cast<uint64_t>(0));
+  if (grant_status(word) == GMB_ERROR_ORDER_VIOLATION || !replace_release(&side->committed, before, end)) {
+    return violation(ring, side, t, into.max, to);
+  }
+  store_relaxed(&side->claimed, end);
+  account(ring, side, count, into.max, grant_status(word), end, to, t.first + torn - before);
+}
+
+/* Pops up to `into.max` records of a ring that is written over. The count's records are
+ * dense from row 0; `lost` in the result tells how many the reader missed before them. */
+template <class Block>
+GMB_HD inline void pop_over(const Block &block, gmb_ring_header *ring, uint32_t reader, const sink &into,
+                            uint32_t lanes, const report &to) {
+  gmb_ring_side *side = &ring->reader[reader & (GMB_MAX_READERS - 1)];
+  uint64_t skip = 0;
+  turn t = take_turn(block, ring, side, [&](uint64_t before) {
+    const uint64_t published = load_acquire(&ring->writer.committed);
+    uint64_t start = oldest_intact(ring);
+    if (behind(published, start)) start = published;
+    if (behind(start, before)) start = before;
+    /* All blocks skip what the first one does, so that they agree on the rows. */
+    skip = settle_relaxed(&side->skip, start - before + 1) - 1;
+    const uint64_t ready = behind(published, before + skip) ? 0 : published - (before + skip);
+    return into.max < ready ? static_cast<uint64_t>(into.max) : ready;
+  });
+  if (t.status != GMB_OK) return refuse(block, t.status, into.max, to);
+  /* The leader's word held the grant; now it makes the skip known. */
+  const uint64_t before = t.first;
+  const uint64_t grant = *block.word;
+  block.sync();
+  if (block.thread() == 0) *block.word = skip;
+  block.sync();
+  t.first = before + *block.word;
+  block.sync();
+  if (block.thread() == 0) *block.word = grant;
+  block.sync();
+
+  const geometry at(ring);
+  const share mine(block, lanes);
+  for (uint64_t i = mine.group; i < t.room; i += mine.groups) {
+    if (!read_record(at, t.first + i, into, i, mine.lane, lanes)) {
+      fence_device();
+      /* Overwritten meanwhile: the end drops it. Else something foreign wrote here. */
+      if (!behind(t.first + i, oldest_intact(ring))) block.lower_word(grant_word(i, GMB_ERROR_CORRUPT));
+    }
+    GMB_CHAOS_POINT(5);
+  }
+  end_validated(block, ring, side, t, before, into, to);
+}
+
+/* Replaces the newest record by the last of `from.count`. One block. */
+template <class Block>
+GMB_HD inline void push_latest(const Block &block, gmb_ring_header *ring, const source &from, const report &to) {
+  gmb_ring_side *side = &ring->writer;
+  const turn t = take_turn(block, ring, side, [&](uint64_t first) {
+    if (load_relaxed(&ring->fault) == GMB_OK) reserve(side, first + from.count);
+    return static_cast<uint64_t>(from.count);
+  });
+  if (t.status != GMB_OK) return refuse(block, t.status, from.count, to);
+  if (!from.lengths) {
+    if (block.thread() == 0 && t.room > 0 && from.length > from.max_length) block.lower_word(grant_word(0, GMB_ERROR_BAD_LENGTH));
+  } else {
+    for (uint64_t i = block.thread(); i < t.room; i += block.threads()) {
+      if (from.lengths[i] > from.max_length) block.lower_word(grant_word(i, GMB_ERROR_BAD_LENGTH));
+    }
+  }
+  block.sync();
+  const uint64_t count = grant_count(*block.word);
+  if (count > 0) {
+    const uint64_t i = count - 1;
+    write_record(geometry(ring).slot(t.first + i), t.first + i, from.records + i * from.stride,
+                 from.lengths ? from.lengths[i] : from.length, from.types ? from.types[i] : from.type, block.thread(),
+                 block.threads());
+  }
+  end_reserved(block, ring, t, from.count, to);
+}
+
+/* Tries to get a record that is not being replaced, before a pop gives up until the next one. */
+constexpr int latest_attempts = 256;
+
+/* Pops the newest record, if this reader has not had it. One block. */
+template <class Block>
+GMB_HD inline void pop_latest(const Block &block, gmb_ring_header *ring, uint32_t reader, const sink &into,
+                              const report &to) {
+  gmb_ring_side *side = &ring->reader[reader & (GMB_MAX_READERS - 1)];
+  const turn t = take_turn(block, ring, side, [&](uint64_t) { return static_cast<uint64_t>(1); });
+  if (t.status != GMB_OK) return refuse(block, t.status, into.max, to);
+  uint64_t newest = t.first;
+  bool found = false;
+  int32_t status = grant_status(*block.word);
+  for (int attempt = 0; t.room > 0 && attempt < latest_attempts && !found; ++attempt) {
+    block.sync();
+    if (block.thread() == 0) *block.word = load_acquire(&ring->writer.committed);
+    block.sync();
+    const uint64_t published = *block.word;
+    if (published == t.first) break;
+    newest = published - 1;
+    const bool whole = read_record(geometry(ring), newest, into, 0, block.thread(), block.threads());
+    block.sync();
+    if (block.thread() == 0) {
+      fence_device();
+      *block.word = behind(newest, oldest_intact(ring)) ? 0 : 1;
+    }
+    block.sync();
+    const bool intact = *block.word != 0;
+    if (intact && !whole) {
+      status = GMB_ERROR_CORRUPT;
+      break;
+    }
+    found = intact;
+  }
+  block.sync();
+  if (block.thread() != 0) return;
+  const uint64_t end = found ? newest + 1 : t.first;
+  if (status == GMB_ERROR_ORDER_VIOLATION || !replace_release(&side->committed, t.first, end)) {
+    return violation(ring, side, t, into.max, to);
+  }
+  store_relaxed(&side->claimed, end);
+  /* One is all there can be: more were not refused. */
+  account(ring, side, found ? 1 : 0, 1, status, end, to, found ? newest - t.first : 0);
+}
+
+}  // namespace ring
+}  // namespace gmb
+
+#endif

@@ -1,0 +1,273 @@
+//! Where a ring lies: memory of the library or of the caller, made new or found there.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::Mutex;
+
+use super::readers::Readers;
+use super::side::Side;
+use super::waiting::Line;
+use super::{slot_stride, Arbitration, FullPolicy, Mailbox, MailboxOptions};
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::layout::*;
+use crate::status::*;
+
+/// Rings begin on a line of their own.
+const RING_ALIGNMENT: u64 = 128;
+
+/// Header and slots in device memory.
+#[derive(Debug)]
+pub(super) struct Ring {
+    pub(super) address: u64,
+    pub(super) bytes: u64,
+    /// Allocated by the library.
+    pub(super) owned: bool,
+}
+
+/// How to go on with a mailbox that lies in memory already.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Attach {
+    /// Who orders pushes against pops.
+    pub arbitration: Arbitration,
+    /// As in [`MailboxOptions`].
+    pub single_stream: bool,
+}
+
+impl Mailbox {
+    /// Bytes of device memory that such a mailbox takes.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`, `OVERFLOW`, as for [`Mailbox::new`].
+    pub fn required_bytes(options: &MailboxOptions) -> Result<u64> {
+        let stride = slot_stride(options)?;
+        let slots = options.capacity.checked_mul(u64::from(stride));
+        slots
+            .and_then(|slots| slots.checked_add(size_of::<gmb_ring_header>() as u64))
+            .filter(|&bytes| bytes <= isize::MAX as u64)
+            .ok_or_else(|| {
+                Error::new(
+                    GMB_ERROR_OVERFLOW,
+                    format!("{} slots of {stride} bytes exceed the address space", options.capacity),
+                )
+            })
+    }
+
+    /// Makes a mailbox in the caller's device memory, 128-byte aligned, of
+    /// which it takes [`Mailbox::required_bytes`]. Overwrites what is there.
+    /// Blocks until the memory is ready.
+    ///
+    /// # Errors
+    /// `NULL_POINTER`, `MISALIGNED`, `TRUNCATED`, and those of [`Mailbox::new`].
+    ///
+    /// # Safety
+    /// The memory must be device memory of this context's device, outlive the
+    /// mailbox, and be used by nothing else.
+    pub unsafe fn new_in(
+        context: &Context,
+        options: &MailboxOptions,
+        memory: u64,
+        memory_bytes: u64,
+    ) -> Result<Self> {
+        let bytes = Self::required_bytes(options)?;
+        check_region(memory, memory_bytes, bytes)?;
+        Self::write(context, options, Ring { address: memory, bytes, owned: false })
+    }
+
+    /// Goes on with a mailbox that lies in memory already, made by this library in this or
+    /// another process: its records, indices and readers are as they were left.
+    /// Blocks for reading the header.
+    ///
+    /// The operations of one side must not come through two mailboxes over the
+    /// same memory at once. The two sides may, with [`Arbitration::Device`] on
+    /// both and any policy but [`FullPolicy::Wait`].
+    ///
+    /// # Errors
+    /// `NULL_POINTER`, `MISALIGNED`, `TRUNCATED` (less memory than the header
+    /// says), `BAD_MAGIC`, `BAD_VERSION` (another layout, a newer one, say),
+    /// `CORRUPT` (a header that contradicts itself), `BUSY` (an operation is under
+    /// way), `ORDER_VIOLATION` (it was stopped for good).
+    ///
+    /// # Safety
+    /// As for [`Mailbox::new_in`].
+    pub unsafe fn attach(
+        context: &Context,
+        memory: u64,
+        memory_bytes: u64,
+        options: &Attach,
+    ) -> Result<Self> {
+        check_region(memory, memory_bytes, size_of::<gmb_ring_header>() as u64)?;
+        let header = read_header(context, memory)?;
+        let policy = check_header(&header)?;
+        let bytes = size_of::<gmb_ring_header>() as u64 + header.capacity_bytes;
+        if memory_bytes < bytes {
+            return Err(Error::new(
+                GMB_ERROR_TRUNCATED,
+                format!("{memory_bytes} bytes of memory: the mailbox there takes {bytes}"),
+            ));
+        }
+        let ring = Ring { address: memory, bytes, owned: false };
+        Self::over(context, &header, policy, options, ring)
+    }
+
+    /// Writes the header of a new mailbox and zeroes its slots.
+    pub(super) fn write(context: &Context, options: &MailboxOptions, ring: Ring) -> Result<Self> {
+        let first = options.initial_index;
+        let readers = options.readers.max(1);
+        let header = gmb_ring_header {
+            magic: GMB_MAGIC,
+            version: GMB_LAYOUT_VERSION,
+            header_bytes: size_of::<gmb_ring_header>() as u32,
+            capacity: options.capacity,
+            capacity_bytes: ring.bytes - size_of::<gmb_ring_header>() as u64,
+            stride: slot_stride(options)?,
+            payload_bytes: options.payload_bytes,
+            producer_id: options.producer_id,
+            consumer_id: options.consumer_id,
+            reader_mask: (1u32 << readers) - 1,
+            full_policy: options.full_policy.value() as u32,
+            initial_index: first,
+            fault: GMB_OK,
+            reserved0: 0,
+            pad: [0; 7],
+            writer: gmb_ring_side::at(first),
+            reader: [gmb_ring_side::at(first); GMB_MAX_READERS as usize],
+        };
+        let attach = Attach { arbitration: options.arbitration, single_stream: options.single_stream };
+        let (address, bytes) = (ring.address, ring.bytes as usize);
+        let mailbox = Self::over(context, &header, options.full_policy, &attach, ring)?;
+        let service = context.service();
+        // SAFETY: the ring has room for the header and all slots; both are waited for.
+        unsafe {
+            context.backend().fill(address, 0, bytes, service)?;
+            let from = std::ptr::from_ref(&header) as u64;
+            let copied = context.backend().copy(address, from, size_of::<gmb_ring_header>(), service);
+            context.backend().stream_synchronize(service).and(copied)?;
+        }
+        Ok(mailbox)
+    }
+
+    /// The mailbox of a header.
+    fn over(
+        context: &Context,
+        header: &gmb_ring_header,
+        full_policy: FullPolicy,
+        options: &Attach,
+        ring: Ring,
+    ) -> Result<Self> {
+        let records = !options.single_stream;
+        // What is owned is freed by the mailbox's drop, and by nobody if there is none.
+        let parts = || {
+            let push = Side::new(context, header.writer.committed, header.writer.operations, records)?;
+            Ok((push, Readers::new(context, header, records)?))
+        };
+        let (push, readers) = parts().inspect_err(|_| {
+            if ring.owned {
+                // SAFETY: nothing uses it yet.
+                let _ = unsafe { context.free(ring.address) };
+            }
+        })?;
+        Ok(Self {
+            context: context.clone(),
+            arbitration: options.arbitration,
+            full_policy,
+            single_stream: options.single_stream,
+            capacity: header.capacity,
+            payload_bytes: header.payload_bytes,
+            stride: header.stride,
+            push,
+            readers,
+            ring,
+            line: Line::default(),
+            closed: AtomicBool::new(false),
+            staging: [const { Mutex::new(None) }; 2],
+        })
+    }
+}
+
+fn check_region(memory: u64, bytes: u64, needed: u64) -> Result<()> {
+    if memory == 0 {
+        return Err(Error::new(GMB_ERROR_NULL_POINTER, "memory is null"));
+    }
+    if memory % RING_ALIGNMENT != 0 {
+        return Err(Error::new(
+            GMB_ERROR_MISALIGNED,
+            format!("memory at {memory:#x} is not a multiple of {RING_ALIGNMENT} bytes"),
+        ));
+    }
+    if memory.checked_add(bytes).is_none_or(|end| end > i64::MAX as u64) {
+        return Err(Error::new(GMB_ERROR_OVERFLOW, format!("{bytes} bytes of memory at {memory:#x}")));
+    }
+    if bytes < needed {
+        return Err(Error::new(
+            GMB_ERROR_TRUNCATED,
+            format!("{bytes} bytes of memory: at least {needed} are needed"),
+        ));
+    }
+    Ok(())
+}
+
+/// Holds a header found in memory against what this library would have written.
+fn check_header(header: &gmb_ring_header) -> Result<FullPolicy> {
+    if header.magic != GMB_MAGIC {
+        return Err(Error::new(
+            GMB_ERROR_BAD_MAGIC,
+            format!("the memory begins with {:#018x}: there is no mailbox", header.magic),
+        ));
+    }
+    if header.version != GMB_LAYOUT_VERSION {
+        let age = if header.version > GMB_LAYOUT_VERSION { "a newer" } else { "an older" };
+        return Err(Error::new(
+            GMB_ERROR_BAD_VERSION,
+            format!(
+                "the mailbox has layout version {}, of {age} library; this one has {GMB_LAYOUT_VERSION}",
+                header.version
+            ),
+        ));
+    }
+    let corrupt =
+        |what: &str| Error::new(GMB_ERROR_CORRUPT, format!("the mailbox's header is damaged: {what}"));
+    let full_policy = FullPolicy::from_value(header.full_policy as i32)
+        .ok_or_else(|| corrupt(&format!("full_policy {}", header.full_policy)))?;
+    let options = MailboxOptions {
+        capacity: header.capacity,
+        payload_bytes: header.payload_bytes,
+        full_policy,
+        ..Default::default()
+    };
+    let bytes = Mailbox::required_bytes(&options).map_err(|e| corrupt(e.message()))?;
+    let size = size_of::<gmb_ring_header>();
+    if header.header_bytes as usize != size
+        || header.capacity_bytes != bytes - size as u64
+        || u64::from(header.stride) * header.capacity != header.capacity_bytes
+        || header.reader_mask >> GMB_MAX_READERS != 0
+    {
+        return Err(corrupt("its sizes do not fit each other"));
+    }
+    if header.fault != GMB_OK {
+        return Err(Error::new(header.fault, "the mailbox was stopped for good: make a new one"));
+    }
+    let sides = std::iter::once(&header.writer).chain(&header.reader);
+    if sides.into_iter().any(|side| side.arrivals != 0 || side.grant != u64::MAX) {
+        return Err(Error::new(GMB_ERROR_BUSY, "an operation on the mailbox is under way, or was cut off"));
+    }
+    let overtaken = |(_, side): &(usize, &gmb_ring_side)| {
+        header.writer.committed.wrapping_sub(side.committed) > header.capacity
+    };
+    let readers = header.reader.iter().enumerate().filter(|(r, _)| header.reader_mask >> r & 1 == 1);
+    if !full_policy.overwrites() && readers.into_iter().any(|reader| overtaken(&reader)) {
+        return Err(corrupt("a reader is further behind than the capacity"));
+    }
+    Ok(full_policy)
+}
+
+/// Copies a header to the host; waits for nothing but the copy.
+pub(super) fn read_header(context: &Context, ring: u64) -> Result<gmb_ring_header> {
+    let mut header = std::mem::MaybeUninit::<gmb_ring_header>::zeroed();
+    let (backend, service) = (context.backend(), context.service());
+    // SAFETY: the destination has the header's size and is waited for; all bit patterns are valid.
+    unsafe {
+        backend.copy(header.as_mut_ptr() as u64, ring, size_of::<gmb_ring_header>(), service)?;
+        backend.stream_synchronize(service)?;
+        Ok(header.assume_init())
+    }
+}

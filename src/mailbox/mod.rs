@@ -1,0 +1,306 @@
+//! Mailboxes: records in a device ring, pushed and popped in bulk.
+
+mod attach;
+mod host_copy;
+mod readers;
+mod side;
+mod submit;
+mod waiting;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
+use std::time::Duration;
+
+pub use attach::Attach;
+pub use host_copy::HostRows;
+pub use readers::{ReaderInfo, ReaderStart};
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::layout::*;
+use crate::status::*;
+use crate::stream::Resolved;
+use attach::Ring;
+use host_copy::Staging;
+use readers::Readers;
+use side::Side;
+use waiting::Line;
+
+/// Who orders a push and a pop of different streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Arbitration {
+    /// The library, with events: a pop finds all that earlier pushes
+    /// published, and a push all the room that earlier pops made, whatever
+    /// their streams. Where that is certain anyway, the two overlap.
+    #[default]
+    Cpu,
+    /// The ring's atomics alone: a pop takes what is published when it runs.
+    /// Pushes stay ordered among each other, and so do pops.
+    Device,
+}
+
+/// What a push does when the mailbox is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FullPolicy {
+    /// Accepts the first so many records that fit.
+    #[default]
+    Reject,
+    /// All or nothing, at most the capacity: the calling thread waits until
+    /// pops have made, or certainly will make, room.
+    Wait,
+    /// Never fails: the oldest records make room. Readers find out how many
+    /// they lost, and never see a torn one.
+    OverwriteOldest,
+    /// Never fails: a pop gives the newest record, once.
+    Latest,
+}
+
+impl FullPolicy {
+    /// As it stands in a header and crosses the C API.
+    pub(crate) fn value(self) -> gmb_full_policy {
+        match self {
+            Self::Reject => GMB_FULL_REJECT,
+            Self::Wait => GMB_FULL_WAIT,
+            Self::OverwriteOldest => GMB_FULL_OVERWRITE_OLDEST,
+            Self::Latest => GMB_FULL_LATEST,
+        }
+    }
+
+    pub(crate) fn from_value(value: gmb_full_policy) -> Option<Self> {
+        [Self::Reject, Self::Wait, Self::OverwriteOldest, Self::Latest]
+            .into_iter()
+            .find(|p| p.value() == value)
+    }
+
+    /// Whether records can be lost, so that readers hold no space.
+    fn overwrites(self) -> bool {
+        matches!(self, Self::OverwriteOldest | Self::Latest)
+    }
+}
+
+/// What a mailbox is made with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MailboxOptions {
+    /// Records it holds; a power of two, 1 to `GMB_MAX_RECORDS`; 2 at least for [`FullPolicy::Latest`].
+    pub capacity: u64,
+    /// Largest payload of a record in bytes, at least 1.
+    pub payload_bytes: u32,
+    /// The creator's id for the producing module.
+    pub producer_id: u32,
+    /// The creator's id for the consuming module.
+    pub consumer_id: u32,
+    /// Who orders pushes against pops.
+    pub arbitration: Arbitration,
+    /// What a push does when it is full.
+    pub full_policy: FullPolicy,
+    /// Readers to begin with, 1 to `GMB_MAX_READERS`; 0 means 1. Every record reaches each of them.
+    pub readers: u32,
+    /// Index of the first record.
+    pub initial_index: u64,
+    /// Promises that all operations come on one stream, that of the first:
+    /// then no event is recorded, and another stream is an error.
+    pub single_stream: bool,
+}
+
+/// Records to push. Addresses are device addresses.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Push {
+    /// How many, 1 to `GMB_MAX_RECORDS`.
+    pub count: u32,
+    /// First record; 16-byte aligned. Whole 16-byte units are read.
+    pub records: u64,
+    /// Bytes from record to record, a multiple of 16; 0 for the payload size rounded up to 16.
+    pub stride: u64,
+    /// Address of a `u32` length per record, or 0 to use `length`.
+    pub lengths: u64,
+    /// Address of a `u32` type per record, or 0 to use `msg_type`.
+    pub types: u64,
+    /// Length of every record.
+    pub length: u32,
+    /// Type of every record.
+    pub msg_type: u32,
+    /// How long the calling thread waits for room under [`FullPolicy::Wait`]; `None`: without limit.
+    pub timeout: Option<Duration>,
+}
+
+/// Where popped records go. Addresses are device addresses.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pop {
+    /// Most records wanted, 1 to `GMB_MAX_RECORDS`.
+    pub max: u32,
+    /// First output record; 16-byte aligned. Whole 16-byte units are written.
+    pub records: u64,
+    /// Bytes from record to record, a multiple of 16; 0 for the payload size rounded up to 16.
+    pub stride: u64,
+    /// Address of a `gmb_record_header` per record, 16-byte aligned, or 0 for none.
+    pub headers: u64,
+    /// Which reader pops; pops of one reader share its records.
+    pub reader: u32,
+}
+
+/// A mailbox's shape, and its counts at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MailboxInfo {
+    /// Records it holds.
+    pub capacity: u64,
+    /// Largest payload in bytes.
+    pub payload_bytes: u32,
+    /// Bytes from slot to slot.
+    pub slot_stride: u32,
+    /// Device address of the `gmb_ring_header`.
+    pub ring: u64,
+    /// Bytes of header and slots.
+    pub ring_bytes: u64,
+    /// Index after the last record published.
+    pub published: u64,
+    /// Index after the last record released by every reader.
+    pub released: u64,
+    /// Records that pushes had to refuse.
+    pub rejected: u64,
+    /// Pops that found nothing, of all readers.
+    pub empty_pops: u64,
+    /// Most records that lay in the ring at once.
+    pub high_water: u64,
+    /// A bit for each reader in use.
+    pub readers: u32,
+    /// What a push does when it is full.
+    pub full_policy: FullPolicy,
+}
+
+/// A ring of fixed-stride records in device memory, with one pushing side and
+/// up to sixteen readers.
+///
+/// Pushes and pops may come from any threads and streams: the library orders
+/// those of one side among each other, and pushes against pops as
+/// [`Arbitration`] says, with events and without blocking a thread. What a push
+/// does when the mailbox is full is its [`FullPolicy`]. Dropping it waits for
+/// its own operations.
+pub struct Mailbox {
+    context: Context,
+    arbitration: Arbitration,
+    full_policy: FullPolicy,
+    single_stream: bool,
+    capacity: u64,
+    payload_bytes: u32,
+    stride: u32,
+    push: Side,
+    readers: Readers,
+    ring: Ring,
+    line: Line,
+    closed: AtomicBool,
+    /// Of the blocking host calls: a push that waits for room must not keep a pop from making it.
+    staging: [Mutex<Option<Staging>>; 2],
+}
+
+impl Mailbox {
+    /// Makes a mailbox. Blocks until its memory is ready.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` (capacity no power of two, no payload, too many readers), `OVERFLOW`,
+    /// `OUT_OF_MEMORY`, `MEMORY_LIMIT`, `OUT_OF_HOST_MEMORY`.
+    pub fn new(context: &Context, options: &MailboxOptions) -> Result<Self> {
+        let bytes = Self::required_bytes(options)?;
+        let service =
+            Resolved { raw: context.service(), id: context.backend().stream_id(context.service())? };
+        let address = context.allocate_on(bytes as usize, service)?;
+        Self::write(context, options, Ring { address, bytes, owned: true })
+    }
+
+    /// The context it lives in.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Bytes that a dense array needs for each record: the payload size rounded up to 16.
+    pub fn row_bytes(&self) -> u64 {
+        u64::from(self.stride) - 16
+    }
+
+    /// Shape and counts. Copies the header to the host and blocks for that;
+    /// it does not wait for operations under way.
+    pub fn info(&self) -> Result<MailboxInfo> {
+        let header = attach::read_header(&self.context, self.ring.address)?;
+        let published = header.writer.committed;
+        let in_use = || self.readers.in_use().map(|(r, _)| &header.reader[r as usize]);
+        let most_behind = in_use().map(|reader| published.wrapping_sub(reader.committed)).max().unwrap_or(0);
+        Ok(MailboxInfo {
+            capacity: self.capacity,
+            payload_bytes: self.payload_bytes,
+            slot_stride: self.stride,
+            ring: self.ring.address,
+            ring_bytes: self.ring.bytes,
+            published,
+            released: published.wrapping_sub(most_behind),
+            rejected: header.writer.refused,
+            empty_pops: header.reader.iter().map(|reader| reader.empty).sum(),
+            high_water: header.writer.high_water,
+            readers: self.readers.mask(),
+            full_policy: self.full_policy,
+        })
+    }
+
+    /// Wakes every thread that waits for room, now and later, with `INVALID_HANDLE`.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn payload_bytes(&self) -> u32 {
+        self.payload_bytes
+    }
+
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        // The ring must outlive its kernels; a lost device answers at once.
+        let _ = self.push.finish();
+        for side in self.readers.all() {
+            let _ = side.finish();
+        }
+        if self.ring.owned {
+            let service = Resolved { raw: self.context.service(), id: 0 };
+            // SAFETY: every operation is done, and no other work may use the ring.
+            let _ = unsafe { self.context.free_on(self.ring.address, service) };
+        }
+    }
+}
+
+/// Bytes from slot to slot; refuses impossible shapes.
+fn slot_stride(options: &MailboxOptions) -> Result<u32> {
+    let capacity = options.capacity;
+    if capacity > u64::from(GMB_MAX_RECORDS) {
+        return Err(Error::new(
+            GMB_ERROR_OVERFLOW,
+            format!("capacity {capacity} exceeds the most a mailbox can hold, {GMB_MAX_RECORDS}"),
+        ));
+    }
+    if !capacity.is_power_of_two() {
+        let next = capacity.next_power_of_two();
+        return Err(Error::argument(format!("capacity {capacity} is no power of two: use {next}")));
+    }
+    if options.full_policy == FullPolicy::Latest && capacity < 2 {
+        return Err(Error::argument(
+            "capacity 1: under LATEST the newest record and the one that replaces it need a slot each",
+        ));
+    }
+    if options.readers > GMB_MAX_READERS {
+        return Err(Error::argument(format!(
+            "{} readers: a mailbox has 1 to {GMB_MAX_READERS}",
+            options.readers
+        )));
+    }
+    if options.payload_bytes == 0 {
+        return Err(Error::argument("payload_bytes is 0: a record needs at least 1"));
+    }
+    options.payload_bytes.checked_next_multiple_of(GMB_ALIGNMENT).and_then(|p| p.checked_add(16)).ok_or_else(
+        || {
+            Error::new(
+                GMB_ERROR_OVERFLOW,
+                format!("payload_bytes {} leaves no slot stride", options.payload_bytes),
+            )
+        },
+    )
+}

@@ -1,0 +1,310 @@
+//! Pushes and pops: arguments checked, order made, kernels launched.
+
+use std::sync::MutexGuard;
+
+use super::readers::not_in_use;
+use super::side::{ahead, Side, Submitted};
+use super::{Arbitration, FullPolicy, Mailbox, Pop, Push};
+use crate::backend::args::{gmb_pop_args, gmb_push_args, gmb_report_args, GMB_PUSH_WHOLE};
+use crate::backend::Kernel;
+use crate::error::{Error, Result};
+use crate::extent::{check_disjoint, Extent};
+use crate::layout::*;
+use crate::results::Token;
+use crate::status::*;
+use crate::stream::{Resolved, Stream};
+use crate::sync::lock;
+
+impl Mailbox {
+    /// Pushes records on a stream. With a token, the outcome says how many were accepted.
+    ///
+    /// What happens when they do not all fit is the mailbox's [`FullPolicy`]:
+    /// under `Reject` the first so many are accepted; under `Wait` the call
+    /// blocks, for `timeout` at most, until all are sure to fit; else old records
+    /// make room. If `lengths` holds one above the payload size or stride, the
+    /// records before it are accepted (none under `Wait`) and the status is
+    /// `BAD_LENGTH`. Except under `Wait` the call never blocks.
+    ///
+    /// # Errors
+    /// `ZERO_COUNT`, `NULL_POINTER`, `MISALIGNED`, `OVERLAP`, `OVERFLOW`,
+    /// `BAD_LENGTH`, `INVALID_STREAM`, `BUSY` (token), `NOT_SUPPORTED` (the stream
+    /// is being captured), `DEVICE_LOST`, `DRIVER`; under `Wait` also
+    /// `TIMEOUT`, and `INVALID_ARGUMENT` for more than the capacity. Then
+    /// nothing was pushed and the token is as before.
+    ///
+    /// # Safety
+    /// The source memory must be valid, and not written, until the operation is done.
+    pub unsafe fn push(&self, push: &Push, stream: Stream, token: Option<&Token>) -> Result<()> {
+        let args = self.push_args(push)?;
+        if self.full_policy == FullPolicy::Wait {
+            return self.push_when_sure(push, args, stream, token);
+        }
+        self.push_now(lock(&self.push.submission), args, stream, token)
+    }
+
+    /// Submits a push, under the side's submission lock.
+    pub(super) fn push_now(
+        &self,
+        mut submitted: MutexGuard<'_, Submitted>,
+        args: gmb_push_args,
+        stream: Stream,
+        token: Option<&Token>,
+    ) -> Result<()> {
+        self.check_token(token)?;
+        let stream = self.resolve(stream)?;
+        self.push.make_wait(stream)?;
+        let count = u64::from(args.count);
+        let end = self.push.can_reach(&mut submitted).wrapping_add(count);
+        if self.arbitration == Arbitration::Cpu {
+            for (_, reader) in self.readers.in_use() {
+                // With room in any case, how far its pops are makes no difference.
+                if ahead(end, reader.reached()) > self.capacity {
+                    reader.make_wait(stream)?;
+                }
+            }
+        }
+        let (most, blocks) = match self.full_policy {
+            FullPolicy::Latest => (count, 1),
+            FullPolicy::OverwriteOldest => (count, self.blocks_for(count)),
+            FullPolicy::Reject | FullPolicy::Wait => {
+                (count.min(self.capacity), self.blocks_for(count.min(self.capacity)))
+            }
+        };
+        let after = self.push.sure().wrapping_add(count);
+        self.submit(&self.push, submitted, stream, blocks, most, token, |report| {
+            let args = gmb_push_args { report, ..args };
+            match self.full_policy {
+                FullPolicy::Reject | FullPolicy::Wait => Kernel::Push(args),
+                FullPolicy::OverwriteOldest => Kernel::PushOver(args),
+                FullPolicy::Latest => Kernel::PushLatest(args),
+            }
+        })?;
+        // A length that the device refuses would end the push.
+        if self.full_policy == FullPolicy::Wait && args.lengths == 0 {
+            self.push.make_sure(after);
+        }
+        Ok(())
+    }
+
+    /// Pops up to `max` records of a reader on a stream, dense or strided, into
+    /// device memory; under `Latest` at most one, the newest. With a token, the
+    /// outcome is the count; without one nobody learns it. Bytes past a
+    /// record's length and rows past the count are unspecified: a push beside
+    /// the pop may have been copied in part.
+    ///
+    /// # Errors
+    /// As for [`Mailbox::push`], and `INVALID_ARGUMENT` for a reader that is not
+    /// in use; with a token also `CORRUPT`: a slot does not hold the record it
+    /// should, and the pop ends before it.
+    ///
+    /// # Safety
+    /// The output memory must be valid, and not otherwise used, until the operation is done.
+    pub unsafe fn pop(&self, pop: &Pop, stream: Stream, token: Option<&Token>) -> Result<()> {
+        let args = self.pop_args(pop)?;
+        let side = self.readers.get(pop.reader)?;
+        self.check_token(token)?;
+        let mut submitted = lock(&side.submission);
+        if !self.readers.is_in_use(pop.reader) {
+            return Err(not_in_use(pop.reader));
+        }
+        let stream = self.resolve(stream)?;
+        side.make_wait(stream)?;
+        let end = side.can_reach(&mut submitted).wrapping_add(u64::from(pop.max));
+        // With `max` records there in any case, later pushes make no difference, unless they overwrite.
+        let depends = self.full_policy.overwrites() || ahead(self.push.reached(), end) > self.capacity;
+        if self.arbitration == Arbitration::Cpu && depends {
+            self.push.make_wait(stream)?;
+        }
+        let most = u64::from(pop.max).min(self.capacity);
+        let blocks = if self.full_policy == FullPolicy::Latest { 1 } else { self.blocks_for(most) };
+        let published = self.push.sure();
+        self.submit(side, submitted, stream, blocks, most, token, |report| {
+            let args = gmb_pop_args { report, ..args };
+            match self.full_policy {
+                FullPolicy::Reject | FullPolicy::Wait => Kernel::Pop(args),
+                FullPolicy::OverwriteOldest => Kernel::PopOver(args),
+                FullPolicy::Latest => Kernel::PopLatest(args),
+            }
+        })?;
+        if self.full_policy == FullPolicy::Wait && self.arbitration == Arbitration::Cpu {
+            let unread = ahead(published, side.sure());
+            // Nothing is certain when the reader may be past what is surely published.
+            if unread <= self.capacity {
+                side.make_sure(side.sure().wrapping_add(u64::from(pop.max).min(unread)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds and checks the stream, holds a single-stream mailbox to its first
+    /// one, and keeps out of captures.
+    pub(super) fn resolve(&self, stream: Stream) -> Result<Resolved> {
+        let stream = self.context.resolve(stream)?;
+        let another = |side: &Side| side.is_of_another(stream.id);
+        if self.single_stream && (another(&self.push) || self.readers.all().any(another)) {
+            return Err(Error::new(
+                GMB_ERROR_INVALID_STREAM,
+                "the mailbox was made for a single stream and its first operation came on another one",
+            ));
+        }
+        if self.context.backend().is_capturing(stream.raw)? {
+            return Err(Error::new(
+                GMB_ERROR_NOT_SUPPORTED,
+                "the stream is being captured into a graph, and this operation cannot be; the capture goes on",
+            ));
+        }
+        Ok(stream)
+    }
+
+    pub(super) fn check_token(&self, token: Option<&Token>) -> Result<()> {
+        if token.is_some_and(|token| !token.context().is(&self.context)) {
+            return Err(Error::argument("the token is of another context than the mailbox"));
+        }
+        Ok(())
+    }
+
+    /// Launches and marks the end, all under the side's submission lock.
+    #[allow(clippy::too_many_arguments)]
+    fn submit(
+        &self,
+        side: &Side,
+        mut submitted: MutexGuard<'_, Submitted>,
+        stream: Resolved,
+        blocks: u32,
+        most: u64,
+        token: Option<&Token>,
+        kernel: impl FnOnce(gmb_report_args) -> Kernel,
+    ) -> Result<()> {
+        let submission = token.map(|token| token.submit(&side.event)).transpose()?;
+        let mut report = submission.as_ref().map(|s| s.report()).unwrap_or_default();
+        report.host_progress = side.progress();
+        report.operation = side.next_operation() as u32;
+        // SAFETY: the ring and the slots outlive the kernel; the caller vouches for the rest.
+        unsafe { self.context.backend().launch(&kernel(report), blocks, stream.raw)? };
+        if let Some(submission) = submission {
+            submission.confirm();
+        }
+        side.launched(&mut submitted, stream, most)
+    }
+
+    fn push_args(&self, push: &Push) -> Result<gmb_push_args> {
+        check_count("count", push.count)?;
+        let stride = if push.stride == 0 { self.row_bytes() } else { push.stride };
+        let payload = u64::from(self.payload_bytes);
+        // The most that any row can hold: the device checks lengths in an array against it.
+        let longest = if push.lengths == 0 { u64::from(push.length) } else { payload.min(stride) };
+        if longest > payload {
+            return Err(Error::new(
+                GMB_ERROR_BAD_LENGTH,
+                format!("length {longest} exceeds the mailbox's payload size of {payload} bytes"),
+            ));
+        }
+        check_stride(stride, longest)?;
+        if longest > 0 {
+            check_address("records", push.records, 16)?;
+            self.check_outside_ring(&Extent::rows("records", push.records, push.count, stride, longest)?)?;
+        }
+        for (name, address) in [("lengths", push.lengths), ("types", push.types)] {
+            if address != 0 {
+                check_address(name, address, 4)?;
+                self.check_outside_ring(&Extent::array(name, address, push.count, 4)?)?;
+            }
+        }
+        Ok(gmb_push_args {
+            ring: self.ring.address,
+            records: push.records,
+            stride,
+            lengths: push.lengths,
+            types: push.types,
+            count: push.count,
+            length: push.length,
+            msg_type: push.msg_type,
+            lanes_log2: self.lanes_log2(),
+            max_length: longest as u32,
+            flags: if self.full_policy == FullPolicy::Wait { GMB_PUSH_WHOLE } else { 0 },
+            report: gmb_report_args::default(),
+        })
+    }
+
+    fn pop_args(&self, pop: &Pop) -> Result<gmb_pop_args> {
+        check_count("max", pop.max)?;
+        let stride = if pop.stride == 0 { self.row_bytes() } else { pop.stride };
+        check_address("records", pop.records, 16)?;
+        check_stride(stride, u64::from(self.payload_bytes))?;
+        // No more than the capacity is ever written.
+        let most = u64::from(pop.max).min(self.capacity) as u32;
+        let rows = Extent::rows("records", pop.records, most, stride, self.row_bytes())?;
+        self.check_outside_ring(&rows)?;
+        if pop.headers != 0 {
+            check_address("headers", pop.headers, 16)?;
+            let headers = Extent::array("headers", pop.headers, most, size_of::<gmb_record_header>() as u64)?;
+            self.check_outside_ring(&headers)?;
+            check_disjoint(&rows, &headers)?;
+        }
+        Ok(gmb_pop_args {
+            ring: self.ring.address,
+            records: pop.records,
+            stride,
+            headers: pop.headers,
+            max: pop.max,
+            reader: pop.reader,
+            lanes_log2: self.lanes_log2(),
+            reserved: 0,
+            report: gmb_report_args::default(),
+        })
+    }
+
+    fn check_outside_ring(&self, range: &Extent) -> Result<()> {
+        let ring = Extent::whole("the mailbox's own ring", self.ring.address, self.ring.bytes);
+        check_disjoint(&ring, range)
+    }
+
+    /// Threads that move one record together: one for each of its units, within a warp.
+    fn lanes_log2(&self) -> u32 {
+        let threads = self.context.backend().info().block_threads;
+        (self.stride / 16).next_power_of_two().min(32).min(threads).ilog2()
+    }
+
+    /// Blocks for so many records: each thread group takes four.
+    fn blocks_for(&self, records: u64) -> u32 {
+        let info = self.context.backend().info();
+        let per_block = u64::from(info.block_threads >> self.lanes_log2()) * 4;
+        records.div_ceil(per_block).clamp(1, u64::from(info.max_blocks)) as u32
+    }
+}
+
+fn check_count(name: &str, count: u32) -> Result<()> {
+    match count {
+        0 => Err(Error::new(GMB_ERROR_ZERO_COUNT, format!("{name} is 0: nothing to do"))),
+        _ if count > GMB_MAX_RECORDS => {
+            Err(Error::new(GMB_ERROR_OVERFLOW, format!("{name} {count} exceeds {GMB_MAX_RECORDS}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_address(name: &str, address: u64, alignment: u64) -> Result<()> {
+    if address == 0 {
+        return Err(Error::new(GMB_ERROR_NULL_POINTER, format!("{name} is null")));
+    }
+    if address % alignment != 0 {
+        return Err(Error::new(
+            GMB_ERROR_MISALIGNED,
+            format!("{name} at {address:#x} is not a multiple of {alignment} bytes"),
+        ));
+    }
+    Ok(())
+}
+
+fn check_stride(stride: u64, payload: u64) -> Result<()> {
+    if stride % u64::from(GMB_ALIGNMENT) != 0 {
+        return Err(Error::new(
+            GMB_ERROR_MISALIGNED,
+            format!("stride {stride} is not a multiple of 16 bytes"),
+        ));
+    }
+    if stride < payload {
+        return Err(Error::argument(format!("stride {stride} is less than the {payload} bytes of a record")));
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! Pushes that wait for room: the calling thread waits, no stream does.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::Mutex;
+
+use super::side::ahead;
+use super::{Arbitration, Mailbox, Push};
+use crate::backend::args::gmb_push_args;
+use crate::backend::wait_until;
+use crate::error::{Error, Result};
+use crate::results::Token;
+use crate::status::*;
+use crate::stream::Stream;
+use crate::sync::lock;
+
+/// Threads that wait for room, first come, first served: a large push is not
+/// overtaken for ever by small ones.
+#[derive(Default)]
+pub(super) struct Line {
+    waiting: Mutex<(u64, VecDeque<u64>)>,
+}
+
+struct Place<'a> {
+    line: &'a Line,
+    number: u64,
+}
+
+impl Line {
+    fn enter(&self) -> Place<'_> {
+        let mut waiting = lock(&self.waiting);
+        waiting.0 += 1;
+        let number = waiting.0;
+        waiting.1.push_back(number);
+        Place { line: self, number }
+    }
+}
+
+impl Place<'_> {
+    fn is_first(&self) -> bool {
+        lock(&self.line.waiting).1.front() == Some(&self.number)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        lock(&self.line.waiting).1.retain(|&number| number != self.number);
+    }
+}
+
+impl Mailbox {
+    /// Waits until all records are sure to find room, then pushes them.
+    pub(super) fn push_when_sure(
+        &self,
+        push: &Push,
+        args: gmb_push_args,
+        stream: Stream,
+        token: Option<&Token>,
+    ) -> Result<()> {
+        if u64::from(push.count) > self.capacity {
+            return Err(Error::argument(format!(
+                "count {}: under WAIT all records or none are pushed, and the capacity is {}",
+                push.count, self.capacity
+            )));
+        }
+        // Before the wait, not after it.
+        self.check_token(token)?;
+        self.resolve(stream)?;
+        let place = self.line.enter();
+        let attempt = || {
+            if self.closed.load(Ordering::Acquire) {
+                return Some(Err(Error::new(
+                    GMB_ERROR_INVALID_HANDLE,
+                    "the mailbox was destroyed while this push waited for room",
+                )));
+            }
+            if !place.is_first() {
+                return None;
+            }
+            let mut submitted = lock(&self.push.submission);
+            let end = self.push.can_reach(&mut submitted).wrapping_add(u64::from(push.count));
+            // Certain after what is enqueued; the stream then waits for those pops. Only the
+            // library's own order makes a pop's outcome certain before it ran.
+            let sure = |side: &super::side::Side| match self.arbitration {
+                Arbitration::Cpu => side.sure(),
+                Arbitration::Device => side.reached(),
+            };
+            let room = self.readers.in_use().all(|(_, side)| ahead(end, sure(side)) <= self.capacity);
+            room.then(|| self.push_now(submitted, args, stream, token))
+        };
+        // The query keeps the driver moving and brings a device error to light.
+        let nudge = || self.readers.in_use().try_for_each(|(_, side)| side.event.is_reached().map(|_| ()));
+        wait_until(push.timeout, attempt, nudge)?.unwrap_or_else(|| {
+            Err(Error::new(
+                GMB_ERROR_TIMEOUT,
+                format!("no room for {} records in time: nothing was pushed, try again", push.count),
+            ))
+        })
+    }
+}
