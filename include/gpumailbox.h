@@ -376,9 +376,13 @@ typedef struct gmb_ring_side {
    */
   uint64_t skip;
   /**
+   * Of a writer that overwrites: what is older than this index is gone.
+   */
+  uint64_t floor;
+  /**
    * Keeps the combining words on a line of their own.
    */
-  uint64_t pad2[13];
+  uint64_t pad2[12];
   /**
    * Operations finished on this side.
    */

@@ -95,8 +95,10 @@ pub struct gmb_ring_side {
     pub arrivals: u64,
     /// One more than the records that the running pop skips; zero until its first block knows.
     pub skip: u64,
+    /// Of a writer that overwrites: what is older than this index is gone.
+    pub floor: u64,
     /// Keeps the combining words on a line of their own.
-    pub pad2: [u64; 13],
+    pub pad2: [u64; 12],
     /// Operations finished on this side.
     pub operations: u64,
     /// Records asked for and not moved, for want of room or of records.
@@ -175,7 +177,8 @@ impl gmb_ring_side {
             grant: u64::MAX,
             arrivals: 0,
             skip: 0,
-            pad2: [0; 13],
+            floor: index,
+            pad2: [0; 12],
             operations: 0,
             refused: 0,
             empty: 0,

@@ -15,25 +15,24 @@
 namespace gmb {
 namespace ring {
 
-/* The oldest index that is intact for certain. */
-GMB_HD inline uint64_t oldest_intact(gmb_ring_header *ring) {
-  const uint64_t reserved = load_relaxed(&ring->writer.claimed);
-  const uint64_t held = reserved - ring->initial_index;
-  /* Indices may wrap, and `initial_index` is long gone then. */
-  return held <= ring->capacity ? ring->initial_index : reserved - ring->capacity;
-}
-
 /* True when index `a` lies behind `b`. */
 GMB_HD inline bool behind(uint64_t a, uint64_t b) { return static_cast<int64_t>(a - b) < 0; }
 
-/* Announces that everything up to `end` will be written. Never goes back: what a
- * push that ended early has written over is gone. */
+/* The oldest index that is intact for certain. */
+GMB_HD inline uint64_t oldest_intact(gmb_ring_header *ring) {
+  /* A reservation is taken back only after the floor is up. */
+  const uint64_t reached = load_acquire(&ring->writer.claimed) - ring->capacity;
+  const uint64_t floor = load_relaxed(&ring->writer.floor);
+  return behind(reached, floor) ? floor : reached;
+}
+
+/* Announces that everything up to `end` will be written. */
 GMB_HD inline void reserve(gmb_ring_side *writer, uint64_t end) {
-  if (behind(load_relaxed(&writer->claimed), end)) store_relaxed(&writer->claimed, end);
+  store_relaxed(&writer->claimed, end);
   fence_device();
 }
 
-/* Ends a push that reserved: as end_turn, but the reservation stays. */
+/* Ends a push that reserved. What it wrote and does not publish has cost old records, too. */
 template <class Block>
 GMB_HD inline void end_reserved(const Block &block, gmb_ring_header *ring, const turn &t, uint64_t asked,
                                 const report &to) {
@@ -43,11 +42,15 @@ GMB_HD inline void end_reserved(const Block &block, gmb_ring_header *ring, const
   GMB_CHAOS_POINT(1);
   uint64_t word = *block.word;
   if (!arrive_last(block.blocks(), side, to.operation, word)) return;
-  const uint64_t count = grant_count(word);
-  if (grant_status(word) == GMB_ERROR_ORDER_VIOLATION || !replace_release(&side->committed, t.first, t.first + count)) {
+  const uint64_t end = t.first + grant_count(word);
+  const uint64_t gone = oldest_intact(ring);
+  store_relaxed(&side->floor, behind(end, gone) ? end : gone);
+  if (grant_status(word) == GMB_ERROR_ORDER_VIOLATION || !replace_release(&side->committed, t.first, end)) {
     return violation(ring, side, t, asked, to);
   }
-  account(ring, side, count, asked, grant_status(word), t.first + count, to);
+  GMB_CHAOS_POINT(3);
+  store_release(&side->claimed, end);
+  account(ring, side, end - t.first, asked, grant_status(word), end, to);
 }
 
 /* Writes one record into its slot; all lanes of a group call it. */
@@ -210,21 +213,16 @@ GMB_HD inline void pop_over(const Block &block, gmb_ring_header *ring, uint32_t 
 template <class Block>
 GMB_HD inline void push_latest(const Block &block, gmb_ring_header *ring, const source &from, const report &to) {
   gmb_ring_side *side = &ring->writer;
-  const turn t = take_turn(block, ring, side, [&](uint64_t first) {
-    if (load_relaxed(&ring->fault) == GMB_OK) reserve(side, first + from.count);
-    return static_cast<uint64_t>(from.count);
-  });
+  const turn t = take_turn(block, ring, side, [&](uint64_t) { return static_cast<uint64_t>(from.count); });
   if (t.status != GMB_OK) return refuse(block, t.status, from.count, to);
-  if (!from.lengths) {
-    if (block.thread() == 0 && t.room > 0 && from.length > from.max_length) block.lower_word(grant_word(0, GMB_ERROR_BAD_LENGTH));
-  } else {
-    for (uint64_t i = block.thread(); i < t.room; i += block.threads()) {
-      if (from.lengths[i] > from.max_length) block.lower_word(grant_word(i, GMB_ERROR_BAD_LENGTH));
-    }
+  for (uint64_t i = block.thread(); from.lengths && i < t.room; i += block.threads()) {
+    if (from.lengths[i] > from.max_length) block.lower_word(grant_word(i, GMB_ERROR_BAD_LENGTH));
   }
   block.sync();
   const uint64_t count = grant_count(*block.word);
   if (count > 0) {
+    if (block.thread() == 0) reserve(side, t.first + count);
+    block.sync();
     const uint64_t i = count - 1;
     write_record(geometry(ring).slot(t.first + i), t.first + i, from.records + i * from.stride,
                  from.lengths ? from.lengths[i] : from.length, from.types ? from.types[i] : from.type, block.thread(),

@@ -27,8 +27,9 @@ GMB_HD inline void change_reader(gmb_ring_header *ring, uint32_t reader, reader_
   } else {
     uint64_t start = published;
     if (action == reader_action::add_oldest) {
-      const bool over = ring->full_policy == GMB_FULL_OVERWRITE_OLDEST || ring->full_policy == GMB_FULL_LATEST;
-      start = over ? oldest_intact(ring) : slowest_reader(ring, published);
+      if (ring->full_policy == GMB_FULL_OVERWRITE_OLDEST) start = oldest_intact(ring);
+      else if (ring->full_policy == GMB_FULL_LATEST) start = published == ring->initial_index ? published : published - 1;
+      else start = slowest_reader(ring, published);
       if (behind(published, start)) start = published;
     }
     store_relaxed(&side->claimed, start);

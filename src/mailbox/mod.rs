@@ -268,6 +268,16 @@ impl Drop for Mailbox {
     }
 }
 
+impl std::fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mailbox")
+            .field("capacity", &self.capacity)
+            .field("payload_bytes", &self.payload_bytes)
+            .field("full_policy", &self.full_policy)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Bytes from slot to slot; refuses impossible shapes.
 fn slot_stride(options: &MailboxOptions) -> Result<u32> {
     let capacity = options.capacity;

@@ -117,7 +117,8 @@ impl Mailbox {
         }
         let most = u64::from(pop.max).min(self.capacity);
         let blocks = if self.full_policy == FullPolicy::Latest { 1 } else { self.blocks_for(most) };
-        let published = self.push.sure();
+        // Before the launch: afterwards the pop may have reported, and would count twice.
+        let (published, released) = (self.push.sure(), side.sure());
         self.submit(side, submitted, stream, blocks, most, token, |report| {
             let args = gmb_pop_args { report, ..args };
             match self.full_policy {
@@ -127,10 +128,10 @@ impl Mailbox {
             }
         })?;
         if self.full_policy == FullPolicy::Wait && self.arbitration == Arbitration::Cpu {
-            let unread = ahead(published, side.sure());
+            let unread = ahead(published, released);
             // Nothing is certain when the reader may be past what is surely published.
             if unread <= self.capacity {
-                side.make_sure(side.sure().wrapping_add(u64::from(pop.max).min(unread)));
+                side.make_sure(released.wrapping_add(u64::from(pop.max).min(unread)));
             }
         }
         Ok(())

@@ -3,6 +3,7 @@
 
 use super::support::backend;
 use gpumailbox::*;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -133,19 +134,23 @@ fn driver_that_lacks_a_function() {
     }
 }
 
-/// A driver with one device and all functions, of which only a few do anything.
-fn whole_driver(version: u32) -> String {
+/// Every driver function that the library calls.
+pub(super) fn symbols() -> BTreeSet<&'static str> {
     let probe = include_str!("../../src/backend/cuda/probe.rs");
     let names = probe.lines().filter_map(|line| line.trim().strip_prefix("c\"")?.strip_suffix("\","));
+    let names: BTreeSet<&str> = names.filter(|n| n.starts_with("cu")).collect();
+    assert!(names.len() > 30, "probe.rs lists no functions");
+    names
+}
+
+/// A driver with one device and all functions, of which only a few do anything.
+fn whole_driver(version: u32) -> String {
     let mut source = format!(
         "int cuDriverGetVersion(int *v) {{ *v = {version}; return 0; }}\n\
          int cuDeviceGetCount(int *n) {{ *n = 1; return 0; }}\n"
     );
     let written = ["cuDriverGetVersion", "cuDeviceGetCount"];
-    let names: std::collections::BTreeSet<&str> =
-        names.filter(|n| n.starts_with("cu") && !written.contains(n)).collect();
-    assert!(names.len() > 30, "probe.rs lists no functions");
-    for name in names {
+    for name in symbols().iter().filter(|n| !written.contains(n)) {
         source += &format!("int {name}(void) {{ return 0; }}\n");
     }
     source

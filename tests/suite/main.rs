@@ -5,9 +5,16 @@
 mod bad_input;
 mod context;
 mod drivers;
+mod events;
 mod gated;
+mod guards;
+mod hot_path;
 mod mailbox;
+mod memory;
 mod ordering;
+mod placement;
+mod policies;
+mod readers;
 mod support;
 mod throughput;
 mod tokens;

@@ -199,6 +199,19 @@ pub fn random_records(random: &mut Random, count: usize, payload: u32) -> Vec<Re
         .collect()
 }
 
+/// Runs one test of this program in a process of its own, with more in its environment.
+pub fn child_passes(test: &str, environment: &[(&str, &str)]) {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture"]).envs(environment.iter().copied());
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{test} with {environment:?}: {text}{words}"
+    );
+}
+
 pub const POISON: u8 = 0xCD;
 
 /// Poisoned room for a pop, and what came out of it.

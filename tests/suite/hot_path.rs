@@ -1,0 +1,409 @@
+//! What the library asks of the driver once everything is warm: one launch and a
+//! few cheap calls for each operation; nothing is made, freed or waited for.
+//!
+//! Each case runs in a child process whose libcuda.so.1 counts the calls: on the
+//! host a made-up driver that works, on a GPU a shim before the real one. Both are
+//! compiled here from what this program carries with it.
+
+use super::drivers::symbols;
+use super::support::*;
+use gpumailbox::*;
+use std::collections::BTreeMap;
+use std::ffi::{c_char, c_int, c_uint, c_void, CStr, CString};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Set in a child: what it shall do.
+const CHILD: &str = "GMB_TEST_HOT_PATH";
+/// For the shim: the driver behind it.
+const REAL: &str = "GMB_REAL_DRIVER";
+
+const WARM: usize = 200;
+const ROUNDS: usize = 2000;
+/// Records of one operation.
+const RECORDS: u32 = 8;
+
+/// Calls that may come after warm-up. Events are asked while a thread waits for a token.
+const CHEAP: [&str; 9] = [
+    "cuCtxGetCurrent",
+    "cuCtxPopCurrent_v2",
+    "cuCtxPushCurrent_v2",
+    "cuEventQuery",
+    "cuEventRecord",
+    "cuLaunchKernel",
+    "cuStreamGetId",
+    "cuStreamIsCapturing",
+    "cuStreamWaitEvent",
+];
+
+const SHIM: &[(&str, &str)] = &[("shim.c", include_str!("../driver/shim.c"))];
+const MADE_UP: &[(&str, &str)] = &[
+    ("driver.cpp", include_str!("../driver/driver.cpp")),
+    ("kernels/args.h", include_str!("../../kernels/args.h")),
+    ("kernels/entry.h", include_str!("../../kernels/entry.h")),
+    ("kernels/host.cpp", include_str!("../../kernels/host.cpp")),
+    ("include/gpumailbox.h", include_str!("../../include/gpumailbox.h")),
+    ("include/gpumailbox/overwrite.cuh", include_str!("../../include/gpumailbox/overwrite.cuh")),
+    ("include/gpumailbox/platform.cuh", include_str!("../../include/gpumailbox/platform.cuh")),
+    ("include/gpumailbox/readers.cuh", include_str!("../../include/gpumailbox/readers.cuh")),
+    ("include/gpumailbox/ring.cuh", include_str!("../../include/gpumailbox/ring.cuh")),
+];
+
+/// The functions that are counted: also those the test itself calls.
+fn counted() -> impl Iterator<Item = &'static str> {
+    symbols().into_iter().chain(["cuStreamCreate"])
+}
+
+/// A folder with a libcuda.so.1; gone when dropped.
+struct Library(PathBuf);
+
+impl Library {
+    fn compile(name: &str, compiler: &str, files: &[(&str, &str)], arguments: &[&str]) -> Self {
+        let folder = std::env::temp_dir().join(format!("gmb-hot-path-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        let list: String = counted().map(|name| format!("SYMBOL({name})\n")).collect();
+        let library = Self(folder);
+        for &(file, text) in files.iter().chain(&[("symbols.h", list.as_str())]) {
+            let file = library.0.join(file);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, text).unwrap();
+        }
+        let output = Command::new(compiler)
+            .args(["-O1", "-shared", "-fPIC", "-I.", "-Iinclude", "-o", "libcuda.so.1"])
+            .args(arguments)
+            .current_dir(&library.0)
+            .output()
+            .unwrap_or_else(|e| panic!("{compiler}: {e}"));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        // cudarc asks for this name first, and would find an installed driver's.
+        std::os::unix::fs::symlink("libcuda.so.1", library.0.join("libcuda.so")).unwrap();
+        library
+    }
+
+    fn made_up(test: &str) -> Self {
+        let arguments = ["-std=c++17", "-fvisibility=hidden", "driver.cpp", "kernels/host.cpp"];
+        Self::compile(&format!("{test}-driver"), "c++", MADE_UP, &arguments)
+    }
+
+    fn shim(test: &str) -> Self {
+        Self::compile(&format!("{test}-shim"), "cc", SHIM, &["shim.c", "-ldl"])
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.join("libcuda.so.1")
+    }
+}
+
+impl Drop for Library {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The file that the loader takes for the driver.
+fn installed_driver() -> PathBuf {
+    let driver = Loaded::new(Path::new("libcuda.so.1"), 0).expect("no driver to count the calls of");
+    let mut found: libc::Dl_info = unsafe { std::mem::zeroed() };
+    assert_ne!(unsafe { libc::dladdr(driver.find("cuInit").unwrap(), &mut found) }, 0);
+    let path = unsafe { CStr::from_ptr(found.dli_fname) };
+    std::fs::canonicalize(path.to_str().unwrap()).unwrap()
+}
+
+/// A library in this process.
+struct Loaded(*mut c_void);
+
+impl Loaded {
+    fn new(name: &Path, flags: c_int) -> Option<Self> {
+        let name = CString::new(name.to_str().unwrap()).unwrap();
+        let library = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | flags) };
+        (!library.is_null()).then_some(Self(library))
+    }
+
+    fn find(&self, name: &str) -> Option<*mut c_void> {
+        let name = CString::new(name).unwrap();
+        let address = unsafe { libc::dlsym(self.0, name.as_ptr()) };
+        (!address.is_null()).then_some(address)
+    }
+
+    /// # Safety
+    /// `F` is the function's type.
+    unsafe fn function<F: Copy>(&self, name: &str) -> F {
+        let address = self.find(name).unwrap_or_else(|| panic!("no {name}"));
+        assert_eq!(size_of::<F>(), size_of_val(&address));
+        unsafe { std::mem::transmute_copy(&address) }
+    }
+
+    /// Calls so far, by name.
+    fn calls(&self) -> BTreeMap<&'static str, u64> {
+        let calls: unsafe extern "C" fn(*const c_char) -> u64 = unsafe { self.function("gmb_driver_calls") };
+        counted().map(|name| (name, unsafe { calls(CString::new(name).unwrap().as_ptr()) })).collect()
+    }
+}
+
+/// Streams that the library did not make, with their context current.
+struct Foreign<'a> {
+    driver: &'a Loaded,
+    streams: Vec<*mut c_void>,
+}
+
+impl<'a> Foreign<'a> {
+    fn new(driver: &'a Loaded) -> Self {
+        type Retain = unsafe extern "C" fn(*mut *mut c_void, c_int) -> c_int;
+        type Push = unsafe extern "C" fn(*mut c_void) -> c_int;
+        type Create = unsafe extern "C" fn(*mut *mut c_void, c_uint) -> c_int;
+        let mut context = std::ptr::null_mut();
+        let make = |blocking: c_uint| {
+            let mut stream = std::ptr::null_mut();
+            assert_eq!(unsafe { driver.function::<Create>("cuStreamCreate")(&mut stream, blocking) }, 0);
+            stream
+        };
+        unsafe {
+            assert_eq!(driver.function::<Retain>("cuDevicePrimaryCtxRetain")(&mut context, 0), 0);
+            assert_eq!(driver.function::<Push>("cuCtxPushCurrent_v2")(context), 0);
+        }
+        Self { driver, streams: [0, 1, 0, 1].map(make).to_vec() }
+    }
+}
+
+impl Drop for Foreign<'_> {
+    fn drop(&mut self) {
+        type Destroy = unsafe extern "C" fn(*mut c_void) -> c_int;
+        type Pop = unsafe extern "C" fn(*mut *mut c_void) -> c_int;
+        type Release = unsafe extern "C" fn(c_int) -> c_int;
+        for &stream in &self.streams {
+            assert_eq!(unsafe { self.driver.function::<Destroy>("cuStreamDestroy_v2")(stream) }, 0);
+        }
+        let mut context = std::ptr::null_mut();
+        unsafe {
+            assert_eq!(self.driver.function::<Pop>("cuCtxPopCurrent_v2")(&mut context), 0);
+            assert_eq!(self.driver.function::<Release>("cuDevicePrimaryCtxRelease_v2")(0), 0);
+        }
+    }
+}
+
+/// A mailbox with what goes in and comes out in each round.
+struct Lane {
+    mailbox: Mailbox,
+    records: [Vec<Record>; 2],
+    batches: [Batch; 2],
+    outlets: [Outlet; 2],
+    tokens: [Token; 2],
+}
+
+impl Lane {
+    /// Pushes and pops of one round.
+    const OPERATIONS: usize = 4;
+
+    fn new(context: &Context, capacity: u64, full_policy: FullPolicy) -> Self {
+        let options = MailboxOptions { capacity, payload_bytes: 48, full_policy, ..Default::default() };
+        let mailbox = Mailbox::new(context, &options).unwrap();
+        let record = |n: u32| Record { bytes: vec![n as u8; (n as usize * 7) % 49], msg_type: n };
+        let records = [1, 101].map(|first| (first..first + RECORDS).map(record).collect::<Vec<_>>());
+        Self {
+            batches: [0, 1].map(|n| Batch::new(context, &mailbox, &records[n])),
+            outlets: [0, 1].map(|_| Outlet::new(context, &mailbox, RECORDS)),
+            tokens: [0, 1].map(|_| Token::new(context).unwrap()),
+            records,
+            mailbox,
+        }
+    }
+
+    /// Every operation on another stream than the one before. Where nobody
+    /// waits for a token the next one finds it under way.
+    fn round(&self, round: usize, at: impl Fn(usize) -> Stream) {
+        let asked = round % 2 == 0;
+        let token = &self.tokens[0];
+        unsafe {
+            self.mailbox.push(&self.batches[0].push, at(0), None).unwrap();
+            self.mailbox.push(&self.batches[1].push, at(1), asked.then_some(token)).unwrap();
+            self.mailbox.pop(&self.outlets[0].pop, at(2), None).unwrap();
+            self.mailbox.pop(&self.outlets[1].pop, at(3), Some(&self.tokens[1])).unwrap();
+        }
+        if asked {
+            assert_eq!(token.wait(After::Submission, None).unwrap().count, RECORDS);
+        }
+        assert_eq!(self.tokens[1].wait(After::Submission, None).unwrap().count, RECORDS);
+    }
+
+    fn check(&self, context: &Context) {
+        for (outlet, records) in self.outlets.iter().zip(&self.records) {
+            assert_eq!(outlet.records(context, RECORDS).0, *records);
+        }
+    }
+}
+
+/// What a child does: opens a context, warms up and counts. Says how that went.
+fn act_as_child() -> bool {
+    let Ok(what) = std::env::var(CHILD) else { return false };
+    match Context::new(&ContextOptions { backend: BackendKind::Cuda, ..Default::default() }) {
+        Ok(context) => measure(&context, &what),
+        Err(error) => println!("child: status {}", error.status()),
+    }
+    true
+}
+
+fn measure(context: &Context, what: &str) {
+    let driver = Loaded::new(Path::new("libcuda.so.1"), libc::RTLD_NOLOAD).unwrap();
+    let own: Vec<OwnedStream> = (0..4).map(|_| context.stream().unwrap()).collect();
+    let foreign = (what == "foreign").then(|| Foreign::new(&driver));
+    let streams: Vec<Stream> = match &foreign {
+        Some(foreign) => foreign.streams.iter().map(|&raw| Stream::from_raw(raw)).collect(),
+        None => own.iter().map(OwnedStream::get).collect(),
+    };
+    // One refuses what does not fit, the other one is always full.
+    let lanes = [
+        Lane::new(context, 64, FullPolicy::Reject),
+        Lane::new(context, u64::from(2 * RECORDS), FullPolicy::OverwriteOldest),
+    ];
+    let event = context.event(EventKind::Untimed).unwrap();
+    let mut kept = Vec::new();
+    let mut rounds = |count: usize| {
+        for round in 0..count {
+            for (n, lane) in lanes.iter().enumerate() {
+                lane.round(round, |turn| streams[(round + n + turn) % streams.len()]);
+            }
+            event.record(streams[round % 4]).unwrap();
+            event.make_wait(streams[(round + 1) % 4]).unwrap();
+            if what == "wasteful" {
+                kept.push(context.event(EventKind::Untimed).unwrap());
+                context.synchronize(streams[0]).unwrap();
+            }
+        }
+    };
+    rounds(WARM);
+    let before = driver.calls();
+    rounds(ROUNDS);
+    let after = driver.calls();
+    lanes.iter().for_each(|lane| lane.check(context));
+    for (name, calls) in after {
+        println!("child: {name} {}", calls - before[name]);
+    }
+    // Behind a shim the made-up driver counts, too.
+    let real = std::env::var_os(REAL).and_then(|path| Loaded::new(Path::new(&path), libc::RTLD_NOLOAD));
+    if let Some(real) = real.filter(|real| real.find("gmb_driver_calls").is_some()) {
+        assert_eq!(real.calls(), driver.calls());
+        println!("child: agreed 1");
+    }
+}
+
+/// The operations of all rounds that count.
+const OPERATIONS: u64 = (ROUNDS * 2 * Lane::OPERATIONS) as u64;
+
+/// What a child counted, or `None` if the library has no kernels.
+fn count(test: &str, what: &str, library: &Library, real: Option<&Path>) -> Option<BTreeMap<String, u64>> {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", &format!("hot_path::{test}"), "--nocapture"]);
+    let old = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let old = std::env::split_paths(&old).filter(|folder| !folder.as_os_str().is_empty());
+    let folders = std::iter::once(library.0.clone()).chain(old);
+    command.env(CHILD, what).env("LD_LIBRARY_PATH", std::env::join_paths(folders).unwrap());
+    if let Some(real) = real {
+        command.env(REAL, real);
+    }
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    // Nothing is printed by the library, and nothing panics.
+    assert!(output.status.success() && errors.is_empty(), "{text}{errors}");
+    let lines = text.lines().filter_map(|line| line.split("child: ").nth(1)?.split_once(' '));
+    let counts: BTreeMap<String, i64> =
+        lines.map(|(name, count)| (name.to_owned(), count.parse().unwrap())).collect();
+    if !cfg!(gmb_kernels) {
+        assert_eq!(counts.get("status"), Some(&i64::from(GMB_ERROR_NO_KERNELS)), "{text}");
+        return None;
+    }
+    assert!(counts.contains_key("cuLaunchKernel"), "{text}");
+    Some(counts.into_iter().map(|(name, count)| (name, count as u64)).collect())
+}
+
+/// Counts calls of the driver under test.
+fn count_here(test: &str, what: &str) -> Option<BTreeMap<String, u64>> {
+    match backend() {
+        BackendKind::Cuda => count(test, what, &Library::shim(test), Some(&installed_driver())),
+        _ => count(test, what, &Library::made_up(test), None),
+    }
+}
+
+/// What is too much, and prints everything.
+fn complaints(what: &str, counts: &BTreeMap<String, u64>) -> Vec<String> {
+    println!("{what}: {OPERATIONS} pushes and pops, and {ROUNDS} times an event recorded and waited on");
+    for (name, &calls) in counts.iter().filter(|(_, &calls)| calls > 0) {
+        println!("  {name:<24} {calls:>7}  {:.3} per operation", calls as f64 / OPERATIONS as f64);
+    }
+    let rounds = ROUNDS as u64;
+    let calls = |name: &str| counts[name];
+    let mut complaints = Vec::new();
+    for (name, &calls) in counts {
+        if name.starts_with("cu") && calls > 0 && !CHEAP.contains(&name.as_str()) {
+            complaints.push(format!("{name}: {calls} calls after warm-up"));
+        }
+    }
+    if calls("cuLaunchKernel") != OPERATIONS {
+        complaints.push(format!("{} launches for {OPERATIONS} operations", calls("cuLaunchKernel")));
+    }
+    // The event's own calls: a record and a wait, each with a look at its stream.
+    for (name, most) in [
+        ("cuStreamGetId", OPERATIONS + 2 * rounds),
+        ("cuStreamIsCapturing", OPERATIONS + rounds),
+        ("cuEventRecord", OPERATIONS + rounds),
+        ("cuStreamWaitEvent", 2 * OPERATIONS + rounds),
+    ] {
+        if calls(name) > most {
+            complaints.push(format!("{name}: {} calls, more than {most}", calls(name)));
+        }
+    }
+    complaints
+}
+
+fn check(test: &str, what: &str) {
+    let Some(counts) = count_here(test, what) else { return };
+    let complaints = complaints(what, &counts);
+    assert!(complaints.is_empty(), "{complaints:#?}");
+    if backend() == BackendKind::Host {
+        // Operations do find each other under way: the bound on waits says something.
+        assert!(counts["cuStreamWaitEvent"] > ROUNDS as u64);
+    }
+}
+
+#[test]
+fn nothing_is_made_after_warm_up() {
+    if !act_as_child() {
+        check("nothing_is_made_after_warm_up", "own");
+    }
+}
+
+#[test]
+fn nothing_is_made_on_foreign_streams() {
+    if !act_as_child() {
+        check("nothing_is_made_on_foreign_streams", "foreign");
+    }
+}
+
+/// The other tests can fail.
+#[test]
+fn what_is_made_is_noticed() {
+    if act_as_child() {
+        return;
+    }
+    let Some(counts) = count_here("what_is_made_is_noticed", "wasteful") else { return };
+    let complaints = complaints("wasteful", &counts);
+    for name in ["cuEventCreate", "cuStreamSynchronize", "cuStreamGetId"] {
+        assert!(complaints.iter().any(|c| c.starts_with(name)), "{name}: {complaints:#?}");
+    }
+}
+
+/// What is used on a GPU, tried where there is none.
+#[test]
+fn the_shim_passes_every_call_on() {
+    let test = "the_shim_passes_every_call_on";
+    if act_as_child() {
+        return;
+    }
+    let (driver, shim) = (Library::made_up(test), Library::shim(test));
+    for what in ["own", "foreign"] {
+        let Some(counts) = count(test, what, &shim, Some(&driver.path())) else { return };
+        assert_eq!(counts.get("agreed"), Some(&1));
+        let complaints = complaints(what, &counts);
+        assert!(complaints.is_empty(), "{complaints:#?}");
+    }
+}

@@ -1,0 +1,561 @@
+//! What a push does when the mailbox is full, held against a model of each policy.
+
+use super::support::*;
+use gpumailbox::*;
+use std::time::Duration;
+
+const ALL: [FullPolicy; 4] =
+    [FullPolicy::Reject, FullPolicy::Wait, FullPolicy::OverwriteOldest, FullPolicy::Latest];
+
+pub fn with_policy(context: &Context, full_policy: FullPolicy, capacity: u64, payload_bytes: u32) -> Mailbox {
+    let options = MailboxOptions { capacity, payload_bytes, full_policy, ..Default::default() };
+    Mailbox::new(context, &options).unwrap()
+}
+
+/// What a mailbox of one reader should do, record by record.
+struct Model {
+    policy: FullPolicy,
+    capacity: u64,
+    /// All records ever published, by index.
+    records: Vec<Record>,
+    released: u64,
+}
+
+impl Model {
+    fn push(&mut self, records: &[Record]) -> u64 {
+        let held = self.records.len() as u64 - self.released;
+        let accepted = match self.policy {
+            FullPolicy::Reject => (records.len() as u64).min(self.capacity - held),
+            _ => records.len() as u64,
+        };
+        self.records.extend_from_slice(&records[..accepted as usize]);
+        accepted
+    }
+
+    fn room(&self) -> u64 {
+        self.capacity - (self.records.len() as u64 - self.released)
+    }
+
+    /// First index, records and losses of a pop.
+    fn pop(&mut self, max: u64) -> (u64, Vec<Record>, u64) {
+        let published = self.records.len() as u64;
+        let (first, count) = match self.policy {
+            FullPolicy::Reject | FullPolicy::Wait => (self.released, max.min(published - self.released)),
+            FullPolicy::OverwriteOldest => {
+                let first = self.released.max(published.saturating_sub(self.capacity));
+                (first, max.min(published - first))
+            }
+            FullPolicy::Latest => match published > self.released {
+                true => (published - 1, 1),
+                false => (self.released, 0),
+            },
+        };
+        let lost = first - self.released;
+        self.released = first + count;
+        (first, self.records[first as usize..(first + count) as usize].to_vec(), lost)
+    }
+}
+
+/// An operation under way, and what the model says of it.
+struct UnderWay {
+    token: Token,
+    count: u64,
+    /// Of a pop: where its records go, their first index, the records, and how many are lost before them.
+    popped: Option<(Outlet, u64, Vec<Record>, u64)>,
+    _batch: Option<Batch>,
+}
+
+/// Random pushes and pops equal the model's, operation by operation: enqueued all at once on one
+/// stream, or one after the other on any of two. (Beside each other on two, one may find more.)
+fn equals_the_model(policy: FullPolicy) {
+    let context = context();
+    let mut random = Random::new();
+    for round in 0..6 {
+        let capacity = 1u64 << random.between(1, 6);
+        let payload = random.between(1, 200) as u32;
+        let mailbox = with_policy(&context, policy, capacity, payload);
+        let streams = [context.stream().unwrap(), context.stream().unwrap()];
+        let mut model = Model { policy, capacity, records: Vec::new(), released: 0 };
+        let mut waiting: Vec<UnderWay> = Vec::new();
+        for _ in 0..40 {
+            let stream = streams[if round % 2 == 0 { 0 } else { random.between(0, 1) as usize }].get();
+            if let Some(last) = waiting.last().filter(|_| round % 2 == 1) {
+                last.token.wait(After::Submission, None).unwrap();
+            }
+            let token = Token::new(&context).unwrap();
+            if random.between(0, 1) == 0 {
+                let most = if policy == FullPolicy::Wait { model.room() } else { 3 * capacity };
+                if most == 0 {
+                    continue;
+                }
+                let count = random.between(1, most) as usize;
+                let records = random_records(&mut random, count, payload);
+                let batch = Batch::new(&context, &mailbox, &records);
+                let push = Push { timeout: Some(Duration::ZERO), ..batch.push };
+                if policy == FullPolicy::Wait {
+                    // Lengths in device memory are not sure to be good: make room certain first.
+                    streams.iter().for_each(|s| context.synchronize(s.get()).unwrap());
+                }
+                unsafe { mailbox.push(&push, stream, Some(&token)) }.unwrap();
+                let count = model.push(&records);
+                waiting.push(UnderWay { token, count, popped: None, _batch: Some(batch) });
+            } else {
+                let max = random.between(1, 2 * capacity) as u32;
+                let outlet = Outlet::new(&context, &mailbox, max);
+                unsafe { mailbox.pop(&outlet.pop, stream, Some(&token)) }.unwrap();
+                let (first, records, lost) = model.pop(u64::from(max));
+                let (count, popped) = (records.len() as u64, Some((outlet, first, records, lost)));
+                waiting.push(UnderWay { token, count, popped, _batch: None });
+            }
+        }
+        for (number, UnderWay { token, count, popped, .. }) in waiting.into_iter().enumerate() {
+            let result = token.wait(After::Submission, None).unwrap();
+            let what = format!("round {round}, operation {number}, capacity {capacity}");
+            assert_eq!((result.status, u64::from(result.count)), (GMB_OK, count), "{what}");
+            let Some((outlet, first, records, lost)) = popped else { continue };
+            let (got, sequences) = outlet.records(&context, result.count);
+            assert_eq!(got, records, "{what}");
+            assert!(sequences.iter().zip(first + 1..).all(|(&s, expected)| s == expected), "{what}");
+            assert_eq!(result.lost, lost, "{what}");
+            assert_eq!(result.flags & GMB_RESULT_LOST != 0, lost != 0, "{what}");
+        }
+        let info = mailbox.info().unwrap();
+        assert_eq!((info.published, info.full_policy), (model.records.len() as u64, policy));
+        assert!(info.high_water <= capacity);
+        assert_eq!(mailbox.reader_info(0).unwrap().released, model.released);
+    }
+}
+
+#[test]
+fn rejecting_equals_the_model() {
+    equals_the_model(FullPolicy::Reject);
+}
+
+#[test]
+fn waiting_equals_the_model() {
+    equals_the_model(FullPolicy::Wait);
+}
+
+#[test]
+fn overwriting_equals_the_model() {
+    equals_the_model(FullPolicy::OverwriteOldest);
+}
+
+#[test]
+fn latest_equals_the_model() {
+    equals_the_model(FullPolicy::Latest);
+}
+
+/// What a record holds: its index in every word, mixed, so that a torn one shows.
+fn content(index: u64, word: u64) -> u64 {
+    (index << 8 | word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+const WORDS: u64 = 30;
+const ROW: usize = WORDS as usize * 8;
+
+/// A producer that never waits and a consumer beside it: what is popped is whole and in
+/// order, and what is not popped is counted.
+fn never_torn(policy: FullPolicy, capacity: u64, batch: u64, total: u64) {
+    let context = context();
+    let options = MailboxOptions {
+        capacity,
+        payload_bytes: ROW as u32,
+        full_policy: policy,
+        arbitration: Arbitration::Device,
+        ..Default::default()
+    };
+    let mailbox = Mailbox::new(&context, &options).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let (mut got, mut lost) = (0u64, 0u64);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let stream = context.stream().unwrap();
+            let token = Token::new(&context).unwrap();
+            let rows = context.pinned_buffer(batch as usize * ROW).unwrap();
+            let view = unsafe {
+                std::slice::from_raw_parts_mut(rows.address() as *mut u64, (batch * WORDS) as usize)
+            };
+            let mut sent = 0;
+            while sent < total {
+                let count = batch.min(total - sent);
+                for i in 0..count {
+                    for word in 0..WORDS {
+                        view[(i * WORDS + word) as usize] = content(sent + i, word);
+                    }
+                }
+                let push = Push {
+                    count: count as u32,
+                    records: rows.address(),
+                    length: ROW as u32,
+                    ..Default::default()
+                };
+                unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
+                let result = token.wait(After::Submission, None).unwrap();
+                assert_eq!((result.status, u64::from(result.count)), (GMB_OK, count));
+                sent += count;
+            }
+            done.store(true, std::sync::atomic::Ordering::Release);
+        });
+        let stream = context.stream().unwrap();
+        let token = Token::new(&context).unwrap();
+        let max = 2 * capacity;
+        let rows = context.pinned_buffer(max as usize * ROW).unwrap();
+        let heads = context.pinned_buffer(max as usize * 16).unwrap();
+        let view =
+            unsafe { std::slice::from_raw_parts(rows.address() as *const u64, (max * WORDS) as usize) };
+        let headers =
+            unsafe { std::slice::from_raw_parts(heads.address() as *const gmb_record_header, max as usize) };
+        let mut next = 0u64;
+        loop {
+            let last = done.load(std::sync::atomic::Ordering::Acquire);
+            let pop = Pop {
+                max: max as u32,
+                records: rows.address(),
+                headers: heads.address(),
+                ..Default::default()
+            };
+            unsafe { mailbox.pop(&pop, stream.get(), Some(&token)) }.unwrap();
+            let result = token.wait(After::Submission, None).unwrap();
+            assert_eq!(result.status, GMB_OK);
+            next += result.lost;
+            lost += result.lost;
+            for i in 0..u64::from(result.count) {
+                assert_eq!(headers[i as usize].sequence, next + i + 1);
+                for word in 0..WORDS {
+                    let value = view[(i * WORDS + word) as usize];
+                    assert_eq!(value, content(next + i, word), "record {}, word {word}", next + i);
+                }
+            }
+            next += u64::from(result.count);
+            got += u64::from(result.count);
+            if last && result.count == 0 {
+                break;
+            }
+        }
+        assert_eq!(next, total, "every record is popped or counted as lost");
+    });
+    assert_eq!(got + lost, total);
+    let reader = mailbox.reader_info(0).unwrap();
+    assert_eq!((reader.lost, reader.unread), (lost, 0));
+    println!("{policy:?}: {got} popped, {lost} lost");
+}
+
+#[test]
+fn an_overwritten_record_is_never_seen_torn() {
+    never_torn(FullPolicy::OverwriteOldest, 64, 48, total_records() / 50);
+    never_torn(FullPolicy::OverwriteOldest, 1024, 700, total_records() / 20);
+}
+
+#[test]
+fn the_latest_record_is_never_seen_torn() {
+    never_torn(FullPolicy::Latest, 2, 1, total_records() / 2000);
+    never_torn(FullPolicy::Latest, 4, 9, total_records() / 500);
+}
+
+#[test]
+fn a_push_of_more_than_the_ring_keeps_the_last() {
+    let context = context();
+    let mut random = Random::new();
+    let stream = context.stream().unwrap();
+    let mailbox = with_policy(&context, FullPolicy::OverwriteOldest, 16, 40);
+    let sent = random_records(&mut random, 100, 40);
+    let batch = Batch::new(&context, &mailbox, &sent);
+    let (token, outlet) = (Token::new(&context).unwrap(), Outlet::new(&context, &mailbox, 32));
+    unsafe { mailbox.push(&batch.push, stream.get(), Some(&token)) }.unwrap();
+    assert_eq!(token.wait(After::Submission, None).unwrap().count, 100);
+    unsafe { mailbox.pop(&outlet.pop, stream.get(), Some(&token)) }.unwrap();
+    let result = token.wait(After::Submission, None).unwrap();
+    assert_eq!((result.count, result.lost), (16, 84));
+    assert_eq!(result.flags, GMB_RESULT_LOST | GMB_RESULT_PARTIAL);
+    assert_eq!(outlet.records(&context, 16).0, sent[84..]);
+    outlet.check_untouched_past(&context, 16);
+}
+
+/// The records before a bad length are published, and what the rest would have
+/// written over is lost, never given out damaged.
+#[test]
+fn a_bad_length_under_overwriting_policies() {
+    let context = context();
+    let mut random = Random::new();
+    let stream = context.stream().unwrap();
+    for policy in [FullPolicy::OverwriteOldest, FullPolicy::Latest] {
+        for _ in 0..20 {
+            let mailbox = with_policy(&context, policy, 32, 32);
+            let before = random_records(&mut random, 32, 32);
+            let batch = Batch::new(&context, &mailbox, &before);
+            let token = Token::new(&context).unwrap();
+            unsafe { mailbox.push(&batch.push, stream.get(), None) }.unwrap();
+            let count = random.between(1, 60) as usize;
+            let bad = random.between(0, count as u64 - 1) as usize;
+            let mut lengths = vec![32u32; count];
+            lengths[bad] = 33;
+            let data = random.bytes(count * 32);
+            let (rows, lengths) = (upload(&context, &data), upload(&context, &lengths));
+            let push = Push {
+                count: count as u32,
+                records: rows.address(),
+                lengths: lengths.address(),
+                ..Default::default()
+            };
+            unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
+            let result = token.wait(After::Submission, None).unwrap();
+            assert_eq!((result.status, result.count as usize), (GMB_ERROR_BAD_LENGTH, bad));
+            let outlet = Outlet::new(&context, &mailbox, 64);
+            unsafe { mailbox.pop(&outlet.pop, stream.get(), Some(&token)) }.unwrap();
+            let result = token.wait(After::Submission, None).unwrap();
+            assert_eq!(result.status, GMB_OK);
+            let (records, sequences) = outlet.records(&context, result.count);
+            for (record, sequence) in records.iter().zip(sequences) {
+                let index = sequence as usize - 1;
+                let expected = match index {
+                    0..32 => before[index].bytes.clone(),
+                    _ => data[(index - 32) * 32..(index - 31) * 32].to_vec(),
+                };
+                assert_eq!(record.bytes, expected, "record {index} of {count}, bad {bad}");
+            }
+            assert_eq!(result.lost + u64::from(result.count), 32 + bad as u64);
+            // The mailbox goes on.
+            let good = Push { count: 1, records: rows.address(), length: 16, ..Default::default() };
+            unsafe { mailbox.push(&good, stream.get(), None) }.unwrap();
+            unsafe { mailbox.pop(&outlet.pop, stream.get(), Some(&token)) }.unwrap();
+            let result = token.wait(After::Submission, None).unwrap();
+            assert_eq!((result.status, result.count, result.lost), (GMB_OK, 1, 0));
+        }
+    }
+}
+
+fn push_of(records: &DeviceBuffer, count: u32, timeout: Option<Duration>) -> Push {
+    Push { count, records: records.address(), length: 16, timeout, ..Default::default() }
+}
+
+#[test]
+fn waiting_is_all_or_nothing_and_times_out_without_a_trace() {
+    let context = context();
+    let stream = context.stream().unwrap();
+    let mailbox = with_policy(&context, FullPolicy::Wait, 16, 16);
+    let rows = poisoned(&context, 16 * 32, 5);
+    let token = Token::new(&context).unwrap();
+    let now = Some(Duration::ZERO);
+    let error = unsafe { mailbox.push(&push_of(&rows, 17, now), stream.get(), Some(&token)) }.unwrap_err();
+    assert_eq!(error.status(), GMB_ERROR_INVALID_ARGUMENT);
+    assert!(error.message().contains("17") && error.message().contains("16"), "{error}");
+    unsafe { mailbox.push(&push_of(&rows, 10, now), stream.get(), Some(&token)) }.unwrap();
+    assert_eq!(token.wait(After::Submission, None).unwrap().count, 10);
+    for timeout in [Duration::ZERO, Duration::from_millis(3)] {
+        let push = push_of(&rows, 7, Some(timeout));
+        let error = unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap_err();
+        assert_eq!(error.status(), GMB_ERROR_TIMEOUT);
+    }
+    assert_eq!(token.poll().unwrap().unwrap().epoch, 1, "a push that timed out used the token");
+    unsafe { mailbox.push(&push_of(&rows, 6, now), stream.get(), Some(&token)) }.unwrap();
+    assert_eq!(token.wait(After::Submission, None).unwrap().count, 6);
+    // A pop that is enqueued is as good as done, and the thread does not wait for it.
+    let outlet = Outlet::new(&context, &mailbox, 9);
+    unsafe { mailbox.pop(&outlet.pop, stream.get(), None) }.unwrap();
+    unsafe { mailbox.push(&push_of(&rows, 9, now), stream.get(), Some(&token)) }.unwrap();
+    assert_eq!(token.wait(After::Submission, None).unwrap().count, 9);
+    let info = mailbox.info().unwrap();
+    assert_eq!((info.published, info.rejected, info.high_water), (25, 0, 16));
+    // A bad length that only the device finds: nothing of the push is accepted.
+    let outlet = Outlet::new(&context, &mailbox, 16);
+    unsafe { mailbox.pop(&outlet.pop, stream.get(), None) }.unwrap();
+    let lengths = upload(&context, &[16u32, 16, 99, 16]);
+    let push = Push { lengths: lengths.address(), ..push_of(&rows, 4, now) };
+    unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
+    let result = token.wait(After::Submission, None).unwrap();
+    assert_eq!((result.status, result.count), (GMB_ERROR_BAD_LENGTH, 0));
+    assert_eq!(mailbox.info().unwrap().published, 25);
+}
+
+/// Threads that wait for room get it, none is passed over, and nothing is lost.
+#[test]
+fn many_threads_wait_for_room() {
+    let context = context();
+    let capacity = 16u64;
+    for arbitration in [Arbitration::Cpu, Arbitration::Device] {
+        let options = MailboxOptions {
+            capacity,
+            payload_bytes: 16,
+            full_policy: FullPolicy::Wait,
+            arbitration,
+            ..Default::default()
+        };
+        let mailbox = Mailbox::new(&context, &options).unwrap();
+        let (threads, pushes) = (6u64, 40u64);
+        let total = std::sync::atomic::AtomicU64::new(0);
+        let left = std::sync::atomic::AtomicU64::new(threads);
+        std::thread::scope(|scope| {
+            for thread in 0..threads {
+                let (context, mailbox, total, left) = (&context, &mailbox, &total, &left);
+                scope.spawn(move || {
+                    let stream = context.stream().unwrap();
+                    let rows = context.pinned_buffer(16 * 16).unwrap();
+                    let view = unsafe { std::slice::from_raw_parts_mut(rows.address() as *mut u64, 32) };
+                    let token = Token::new(context).unwrap();
+                    let mut sent = 0;
+                    for push in 0..pushes {
+                        let count = 1 + (push * 7 + thread) % capacity;
+                        for i in 0..count {
+                            view[2 * i as usize] = thread;
+                            view[2 * i as usize + 1] = sent + i;
+                        }
+                        let push = Push {
+                            count: count as u32,
+                            records: rows.address(),
+                            length: 16,
+                            ..Default::default()
+                        };
+                        unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
+                        assert_eq!(u64::from(token.wait(After::Submission, None).unwrap().count), count);
+                        sent += count;
+                    }
+                    total.fetch_add(sent, std::sync::atomic::Ordering::SeqCst);
+                    left.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                });
+            }
+            let stream = context.stream().unwrap();
+            let token = Token::new(&context).unwrap();
+            let rows = context.pinned_buffer(16 * 16).unwrap();
+            let view = unsafe { std::slice::from_raw_parts(rows.address() as *const u64, 32) };
+            let mut next = vec![0u64; threads as usize];
+            loop {
+                let last = left.load(std::sync::atomic::Ordering::SeqCst) == 0;
+                let pop = Pop { max: 5, records: rows.address(), ..Default::default() };
+                unsafe { mailbox.pop(&pop, stream.get(), Some(&token)) }.unwrap();
+                let result = token.wait(After::Submission, None).unwrap();
+                assert_eq!(result.status, GMB_OK);
+                for i in 0..result.count as usize {
+                    let (thread, number) = (view[2 * i] as usize, view[2 * i + 1]);
+                    assert_eq!(number, next[thread], "thread {thread}: first in, first out");
+                    next[thread] += 1;
+                }
+                if last && result.count == 0 {
+                    break;
+                }
+            }
+            assert_eq!(next.iter().sum::<u64>(), total.load(std::sync::atomic::Ordering::SeqCst));
+        });
+    }
+}
+
+/// When every thread of a process waits, the timeouts are all that ends it; nothing is lost.
+#[test]
+fn all_threads_wait_at_once_and_time_out() {
+    let context = context();
+    let mailbox = with_policy(&context, FullPolicy::Wait, 4, 16);
+    let stream = context.stream().unwrap();
+    let rows = poisoned(&context, 16 * 4, 5);
+    unsafe { mailbox.push(&push_of(&rows, 4, None), stream.get(), None) }.unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..8u64 {
+            let (mailbox, rows, stream) = (&mailbox, &rows, stream.get());
+            scope.spawn(move || {
+                let push = push_of(rows, 1 + thread as u32 % 4, Some(Duration::from_millis(thread)));
+                let error = unsafe { mailbox.push(&push, stream, None) }.unwrap_err();
+                assert_eq!(error.status(), GMB_ERROR_TIMEOUT);
+            });
+        }
+    });
+    let outlet = Outlet::new(&context, &mailbox, 4);
+    unsafe { mailbox.pop(&outlet.pop, stream.get(), None) }.unwrap();
+    unsafe { mailbox.push(&push_of(&rows, 4, Some(Duration::ZERO)), stream.get(), None) }.unwrap();
+    context.synchronize(stream.get()).unwrap();
+    assert_eq!(mailbox.info().unwrap().published, 8);
+}
+
+/// A mailbox destroyed in C wakes who waits for room.
+#[test]
+fn a_destroyed_mailbox_wakes_who_waits() {
+    use gpumailbox::capi::{context as c_context, mailbox as c_mailbox, memory as c_memory};
+    let options = c_context::gmb_context_options {
+        struct_size: size_of::<c_context::gmb_context_options>() as u32,
+        backend: if backend() == BackendKind::Cuda {
+            c_context::GMB_BACKEND_CUDA
+        } else {
+            c_context::GMB_BACKEND_HOST
+        },
+        device: 0,
+        reserved: 0,
+        memory_limit: 0,
+    };
+    let mut context = c_context::gmb_context { id: 0 };
+    assert_eq!(c_context::gmb_context_create(&options, &mut context), GMB_OK);
+    let options = c_mailbox::gmb_mailbox_options {
+        struct_size: size_of::<c_mailbox::gmb_mailbox_options>() as u32,
+        payload_bytes: 16,
+        capacity: 4,
+        arbitration: 0,
+        full_policy: GMB_FULL_WAIT,
+        producer_id: 0,
+        consumer_id: 0,
+        initial_index: 0,
+        flags: 0,
+        readers: 0,
+    };
+    let mut mailbox = c_mailbox::gmb_mailbox { id: 0 };
+    assert_eq!(c_mailbox::gmb_mailbox_create(context, &options, &mut mailbox), GMB_OK);
+    let mut memory = std::ptr::null_mut();
+    assert_eq!(c_memory::gmb_memory_allocate(context, 256, &mut memory), GMB_OK);
+    let none = gpumailbox::capi::token::gmb_token { id: 0 };
+    let push = |timeout_ns| {
+        let push = c_mailbox::gmb_push {
+            struct_size: size_of::<c_mailbox::gmb_push>() as u32,
+            count: 4,
+            records: memory,
+            stride: 0,
+            lengths: std::ptr::null(),
+            types: std::ptr::null(),
+            length: 0,
+            msg_type: 0,
+            timeout_ns,
+        };
+        c_mailbox::gmb_mailbox_push(mailbox, &push, std::ptr::null_mut(), none)
+    };
+    assert_eq!(push(0), GMB_OK);
+    assert_eq!(push(0), GMB_ERROR_TIMEOUT);
+    struct Everywhere<T>(T);
+    unsafe impl<T> Send for Everywhere<T> {}
+    unsafe impl<T> Sync for Everywhere<T> {}
+    let push = Everywhere(push);
+    std::thread::scope(|scope| {
+        let push = &push;
+        let waiters: Vec<_> = (0..4).map(|_| scope.spawn(move || (push.0)(u64::MAX))).collect();
+        assert_eq!(c_mailbox::gmb_mailbox_destroy(mailbox), GMB_OK);
+        for waiter in waiters {
+            assert_eq!(waiter.join().unwrap(), GMB_ERROR_INVALID_HANDLE);
+        }
+    });
+    assert_eq!(c_memory::gmb_memory_free(context, memory), GMB_OK);
+    assert_eq!(c_context::gmb_context_destroy(context), GMB_OK);
+}
+
+/// The table of policies and modes: what is not supported says so.
+#[test]
+fn a_shared_mailbox_is_refused_with_a_reason() {
+    use gpumailbox::capi::{mailbox as c_mailbox, placement};
+    for policy in ALL {
+        let options = c_mailbox::gmb_mailbox_options {
+            struct_size: size_of::<c_mailbox::gmb_mailbox_options>() as u32,
+            payload_bytes: 16,
+            capacity: 4,
+            arbitration: 0,
+            full_policy: match policy {
+                FullPolicy::Reject => GMB_FULL_REJECT,
+                FullPolicy::Wait => GMB_FULL_WAIT,
+                FullPolicy::OverwriteOldest => GMB_FULL_OVERWRITE_OLDEST,
+                FullPolicy::Latest => GMB_FULL_LATEST,
+            },
+            producer_id: 0,
+            consumer_id: 0,
+            initial_index: 0,
+            flags: 0,
+            readers: 0,
+        };
+        let mut bytes = 0;
+        assert_eq!(placement::gmb_mailbox_required_bytes(&options, &mut bytes), GMB_OK);
+        assert!(bytes > 4 * 32);
+        let shared = c_mailbox::gmb_mailbox_options { flags: c_mailbox::GMB_MAILBOX_SHARED, ..options };
+        assert_eq!(placement::gmb_mailbox_required_bytes(&shared, &mut bytes), GMB_ERROR_NOT_SUPPORTED);
+    }
+}
