@@ -40,6 +40,7 @@ mod results;
 mod status;
 mod stream;
 mod sync;
+mod typed;
 
 pub use context::{BackendKind, Context, ContextInfo, ContextOptions};
 pub use error::{Error, Result};
@@ -55,3 +56,4 @@ pub use memory::{DeviceBuffer, MemoryInfo, PinnedBuffer};
 pub use results::{After, Token};
 pub use status::*;
 pub use stream::{OwnedStream, Priority, Stream};
+pub use typed::{Record, Rows, TypedMailbox};

@@ -2,154 +2,9 @@
 // the same source as the kernels, many blocks at once, random delays, and a
 // checker that knows every record. Prints a seed; give it as the argument to
 // run again.
-#include <gpumailbox/ring.cuh>
-
-#include <atomic>
-#include <chrono>
-#include <condition_variable>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <functional>
-#include <memory>
-#include <mutex>
-#include <random>
-#include <thread>
-#include <vector>
-
-using gmb::ring::host_block;
-using gmb::ring::report;
-using gmb::ring::sink;
-using gmb::ring::source;
+#include "fixture.h"
 
 namespace {
-
-std::atomic<int> failures{0};
-
-#define EXPECT(what)                                                          \
-  do {                                                                        \
-    if (!(what)) {                                                            \
-      std::printf("%s:%d: not true: %s\n", __FILE__, __LINE__, #what);        \
-      ++failures;                                                             \
-      return;                                                                 \
-    }                                                                         \
-  } while (0)
-
-/* Threads that run the blocks of one launch at once. */
-class team {
- public:
-  explicit team(uint32_t most) {
-    for (uint32_t i = 0; i < most; ++i) threads_.emplace_back([this, i] { work(i); });
-  }
-  ~team() {
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      closed_ = true;
-    }
-    changed_.notify_all();
-    for (auto &thread : threads_) thread.join();
-  }
-  void start(uint32_t blocks, std::function<void(host_block)> body) {
-    std::lock_guard<std::mutex> lock(mutex_);
-    body_ = std::move(body);
-    blocks_ = left_ = blocks;
-    ++round_;
-    changed_.notify_all();
-  }
-  void finish() {
-    std::unique_lock<std::mutex> lock(mutex_);
-    done_.wait(lock, [this] { return left_ == 0; });
-  }
-
- private:
-  void work(uint32_t index) {
-    uint64_t seen = 0;
-    std::unique_lock<std::mutex> lock(mutex_);
-    for (;;) {
-      changed_.wait(lock, [&] { return closed_ || (round_ != seen && index < blocks_); });
-      if (closed_) return;
-      seen = round_;
-      const uint32_t blocks = blocks_;
-      lock.unlock();
-      uint64_t word = 0;
-      body_(host_block{&word, index, blocks});
-      lock.lock();
-      if (--left_ == 0) done_.notify_all();
-    }
-  }
-
-  std::mutex mutex_;
-  std::condition_variable changed_, done_;
-  std::function<void(host_block)> body_;
-  uint32_t blocks_ = 0, left_ = 0;
-  uint64_t round_ = 0;
-  bool closed_ = false;
-  std::vector<std::thread> threads_;
-};
-
-/* A ring made by hand: the library's own initialization is not trusted here. */
-class ring_memory {
- public:
-  ring_memory(uint64_t capacity, uint32_t payload, uint64_t first) {
-    const uint32_t stride = 16 + (payload + 15) / 16 * 16;
-    const size_t bytes = (sizeof(gmb_ring_header) + capacity * stride + 127) / 128 * 128;
-    memory_.reset(static_cast<unsigned char *>(std::aligned_alloc(128, bytes)));
-    std::memset(memory_.get(), 0, bytes);
-    gmb_ring_header *h = header();
-    h->magic = GMB_MAGIC;
-    h->version = GMB_LAYOUT_VERSION;
-    h->header_bytes = sizeof *h;
-    h->capacity = capacity;
-    h->capacity_bytes = capacity * stride;
-    h->stride = stride;
-    h->payload_bytes = payload;
-    h->readers = 1;
-    h->initial_index = first;
-    reset(&h->writer, first);
-    for (auto &side : h->reader) reset(&side, first);
-  }
-  gmb_ring_header *header() const { return reinterpret_cast<gmb_ring_header *>(memory_.get()); }
-
- private:
-  static void reset(gmb_ring_side *side, uint64_t first) {
-    side->claimed = side->committed = first;
-    side->grant = ~0ull;
-  }
-  struct freed {
-    void operator()(unsigned char *p) const { std::free(p); }
-  };
-  std::unique_ptr<unsigned char, freed> memory_;
-};
-
-/* Where one side's operations report, as the host sees it. */
-struct outcome {
-  gmb_result device{};
-  alignas(16) uint64_t slot[2] = {0, 0};
-  alignas(16) uint64_t progress = 0;
-  uint32_t operation = 0;
-
-  report next() { return report{&device, slot, &progress, ++operation}; }
-  /* Waits for the slot alone, as a host does. */
-  gmb_result wait(uint32_t before) {
-    uint64_t word;
-    while (static_cast<uint32_t>(word = gmb::ring::load_acquire(&slot[0])) == before) std::this_thread::yield();
-    gmb_result r{};
-    r.epoch = static_cast<uint32_t>(word);
-    r.count = static_cast<uint32_t>(word >> 32) & 0x3fffffffu;
-    if (word & gmb::ring::slot_partial) r.flags = GMB_RESULT_PARTIAL;
-    if (word & gmb::ring::slot_detail) r.status = static_cast<int32_t>(gmb::ring::load_acquire(&slot[1]));
-    return r;
-  }
-};
-
-/* Record n's length, type and bytes, all functions of n. */
-uint32_t length_of(uint64_t n, uint32_t payload) {
-  return static_cast<uint32_t>((n * 0x9e3779b97f4a7c15ull >> 33) % (payload + 1));
-}
-uint32_t type_of(uint64_t n) { return static_cast<uint32_t>(n * 2654435761u + 17); }
-unsigned char byte_of(uint64_t n, uint32_t i) { return static_cast<unsigned char>((n * 31 + i * 7) ^ (n >> 8)); }
-
-constexpr uint32_t payload = 40, row = 48, most = 96;
 
 void overlap(uint64_t first, uint64_t total, uint64_t seed) {
   ring_memory memory(64, payload, first);
@@ -169,7 +24,7 @@ void overlap(uint64_t first, uint64_t total, uint64_t seed) {
         for (uint32_t i = 0; i < lengths[r]; ++i) to[i] = byte_of(sent + r, i);
       }
       const source from{reinterpret_cast<unsigned char *>(rows.data()), row, lengths.data(), types.data(), count, 0, 0,
-                        payload};
+                        payload, false};
       const report to = told.next();
       const uint32_t before = told.device.epoch;
       blocks.start(1 + random() % 4, [&](host_block b) { gmb::ring::push(b, ring, from, 1, to); });
@@ -226,7 +81,7 @@ void bad_length_and_corrupt_slot(uint64_t seed) {
     const uint32_t bad = static_cast<uint32_t>(random() % most);
     lengths[bad] = round % 3 ? payload + 1 : ~0u;
     const source from{reinterpret_cast<unsigned char *>(rows.data()), row, lengths.data(), nullptr, most, 0, 9,
-                      payload};
+                      payload, false};
     const report to = pushed.next();
     blocks.start(4, [&](host_block b) { gmb::ring::push(b, memory.header(), from, 1, to); });
     const gmb_result refused = pushed.wait(0);
@@ -259,7 +114,8 @@ void two_pushes_at_once(uint64_t seed) {
     outcome one, two;
     two.operation = 1;
     std::vector<gmb::ring::unit> rows(most * row / 16);
-    const source from{reinterpret_cast<unsigned char *>(rows.data()), row, nullptr, nullptr, 50, payload, 0, payload};
+    const source from{reinterpret_cast<unsigned char *>(rows.data()), row, nullptr, nullptr, 50,
+                      payload, 0, payload, false};
     const report to_one = one.next(), to_two = two.next();
     left.start(1 + random() % 4, [&](host_block b) { gmb::ring::push(b, ring, from, 1, to_one); });
     right.start(1 + random() % 4, [&](host_block b) { gmb::ring::push(b, ring, from, 1, to_two); });
@@ -291,27 +147,13 @@ void two_pushes_at_once(uint64_t seed) {
 }  // namespace
 
 int main(int argc, char **argv) {
-  const uint64_t now = static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
-  const uint64_t seed = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : now;
-  const uint64_t total = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 50000;
-  std::setvbuf(stdout, nullptr, _IOLBF, 0);
-  std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
-  int run = 0, failed = 0;
-  auto test = [&](const char *name, auto body) {
-    const int before = failures;
-    body();
-    ++run;
-    failed += failures != before;
-    std::printf("%s %s\n", failures == before ? "ok  " : "FAIL", name);
-    std::fflush(stdout);
-  };
-  test("overlapping pushes and pops from index 0", [&] { overlap(0, total, seed); });
-  test("overlapping pushes and pops across 2^32", [&] { overlap((1ull << 32) - total / 2, total, seed + 2); });
-  test("overlapping pushes and pops across 2^64", [&] { overlap(0ull - total / 2, total, seed + 4); });
-  test("bad lengths and corrupt slots end an operation there", [&] { bad_length_and_corrupt_slot(seed + 6); });
+  suite s(argc, argv);
+  s.test("overlapping pushes and pops from index 0", [&] { overlap(0, s.total, s.seed); });
+  s.test("overlapping pushes and pops across 2^32", [&] { overlap((1ull << 32) - s.total / 2, s.total, s.seed + 2); });
+  s.test("overlapping pushes and pops across 2^64", [&] { overlap(0ull - s.total / 2, s.total, s.seed + 4); });
+  s.test("bad lengths and corrupt slots end an operation there", [&] { bad_length_and_corrupt_slot(s.seed + 6); });
 #if !defined(__SANITIZE_THREAD__)
-  test("two pushes at once are noticed", [&] { two_pushes_at_once(seed + 8); });
+  s.test("two pushes at once are noticed", [&] { two_pushes_at_once(s.seed + 8); });
 #endif
-  std::printf("%d passed, %d failed\n", run - failed, failed);
-  return failed != 0;
+  return s.finish();
 }

@@ -198,7 +198,7 @@ fn a_damaged_slot_ends_the_pop_before_it() {
     let stream = context.stream().unwrap();
     for field in [0, 8] {
         let mailbox = mailbox(&context, 256, 32);
-        let sent: Vec<Record> = (0..200).map(|_| Record { bytes: random.bytes(32), msg_type: 1 }).collect();
+        let sent: Vec<Item> = (0..200).map(|_| Item { bytes: random.bytes(32), msg_type: 1 }).collect();
         let batch = Batch::new(&context, &mailbox, &sent);
         unsafe { mailbox.push(&batch.push, stream.get(), None) }.unwrap();
         context.synchronize(stream.get()).unwrap();

@@ -17,8 +17,7 @@ fn not_ready_then_the_exact_count_with_the_records_in_place() {
     let token = Token::new(&context).unwrap();
     for round in 0..50 {
         let count = random.between(0, 64) as usize;
-        let sent: Vec<Record> =
-            (0..count).map(|_| Record { bytes: random.bytes(48), msg_type: round }).collect();
+        let sent: Vec<Item> = (0..count).map(|_| Item { bytes: random.bytes(48), msg_type: round }).collect();
         let out = context.pinned_buffer(48 * 64).unwrap();
         let view = |i: usize| unsafe { std::ptr::read_volatile((out.address() + i as u64) as *const u8) };
         unsafe { std::ptr::write_bytes(out.address() as *mut u8, POISON, 48 * 64) };
@@ -292,4 +291,206 @@ fn work_of_a_destroyed_stream_still_completes() {
     assert_eq!(token.poll().unwrap(), None);
     gate.open();
     assert_eq!(token.wait(After::Submission, None).unwrap().count, 10);
+}
+
+#[test]
+fn an_event_given_back_unreached_is_kept_aside() {
+    let context = context();
+    let stream = context.stream().unwrap();
+    let kind = EventKind::Untimed;
+    let event = context.event(kind).unwrap();
+    let gate = Gate::close(&context, stream.get());
+    event.record(stream.get()).unwrap();
+    assert!(!event.is_reached().unwrap());
+    for limit in [Duration::ZERO, Duration::from_millis(2)] {
+        assert_eq!(event.synchronize(Some(limit)).unwrap_err().status(), GMB_ERROR_TIMEOUT);
+    }
+    drop(event);
+    let before = context.event_pool(kind);
+    assert_eq!(before.pending, 1);
+    let other = context.event(kind).unwrap();
+    let after = context.event_pool(kind);
+    assert_eq!((after.pending, after.size), (1, before.size + 1), "an unreached event was given out");
+    assert!(other.is_reached().unwrap());
+    gate.open();
+    context.synchronize(stream.get()).unwrap();
+    let again = context.event(kind).unwrap();
+    let last = context.event_pool(kind);
+    assert_eq!((last.pending, last.size), (0, after.size));
+    assert!(again.is_reached().unwrap());
+    // A wait that was enqueued holds although its event is with the next user.
+    let other_stream = context.stream().unwrap();
+    let done = context.event(kind).unwrap();
+    let gate = Gate::close(&context, stream.get());
+    again.record(stream.get()).unwrap();
+    again.make_wait(other_stream.get()).unwrap();
+    drop(again);
+    done.record(other_stream.get()).unwrap();
+    assert!(!done.is_reached().unwrap());
+    gate.open();
+    done.synchronize(None).unwrap();
+}
+
+#[test]
+fn a_waiting_push_counts_on_pops_that_are_enqueued() {
+    let context = context();
+    for arbitration in [Arbitration::Cpu, Arbitration::Device] {
+        let options = MailboxOptions {
+            capacity: 8,
+            payload_bytes: 16,
+            full_policy: FullPolicy::Wait,
+            arbitration,
+            ..Default::default()
+        };
+        let mailbox = Mailbox::new(&context, &options).unwrap();
+        let (left, right) = (context.stream().unwrap(), context.stream().unwrap());
+        let records = poisoned(&context, 16 * 8, 9);
+        let push = |count| Push {
+            count,
+            records: records.address(),
+            length: 16,
+            timeout: Some(Duration::from_millis(2)),
+            ..Default::default()
+        };
+        let (pushed, popped) = (Token::new(&context).unwrap(), Token::new(&context).unwrap());
+        let outlet = Outlet::new(&context, &mailbox, 5);
+        let elsewhere = Elsewhere::new(&context);
+        unsafe { mailbox.push(&push(8), left.get(), Some(&pushed)) }.unwrap();
+        assert_eq!(pushed.wait(After::Submission, None).unwrap().count, 8);
+        let gate = Gate::close(&context, right.get());
+        unsafe { mailbox.pop(&outlet.pop, right.get(), Some(&popped)) }.unwrap();
+        let status =
+            |count| unsafe { mailbox.push(&push(count), left.get(), Some(&pushed)) }.map_err(|e| e.status());
+        // Five will be free for certain, six will not.
+        assert_eq!(status(6), Err(GMB_ERROR_TIMEOUT));
+        if arbitration == Arbitration::Device {
+            // Nobody would make the push's stream wait for the pop.
+            assert_eq!(status(5), Err(GMB_ERROR_TIMEOUT));
+            gate.open();
+            assert_eq!(popped.wait(After::Submission, None).unwrap().count, 5);
+            assert_eq!(status(5), Ok(()));
+        } else {
+            assert_eq!(status(5), Ok(()));
+            elsewhere.work();
+            assert_eq!(pushed.poll().unwrap(), None, "the push did not wait for the pop that makes room");
+            gate.open();
+            assert_eq!(popped.wait(After::Submission, None).unwrap().count, 5);
+        }
+        assert_eq!(pushed.wait(After::Submission, None).unwrap().count, 5);
+        assert_eq!(mailbox.info().unwrap().rejected, 0);
+    }
+}
+
+#[test]
+fn a_push_that_overwrites_waits_for_pops_enqueued_before_it() {
+    let context = context();
+    for policy in [FullPolicy::OverwriteOldest, FullPolicy::Latest] {
+        let mailbox = super::policies::with_policy(&context, policy, 8, 16);
+        let (left, right) = (context.stream().unwrap(), context.stream().unwrap());
+        let records = poisoned(&context, 16 * 8, 9);
+        let push = |msg_type| Push {
+            count: 8,
+            records: records.address(),
+            length: 16,
+            msg_type,
+            ..Default::default()
+        };
+        let tokens: Vec<Token> = (0..4).map(|_| Token::new(&context).unwrap()).collect();
+        let outlets = [Outlet::new(&context, &mailbox, 8), Outlet::new(&context, &mailbox, 8)];
+        let elsewhere = Elsewhere::new(&context);
+        unsafe { mailbox.push(&push(1), left.get(), Some(&tokens[0])) }.unwrap();
+        assert_eq!(tokens[0].wait(After::Submission, None).unwrap().count, 8);
+        let gate = Gate::close(&context, right.get());
+        unsafe {
+            mailbox.pop(&outlets[0].pop, right.get(), Some(&tokens[1])).unwrap();
+            mailbox.push(&push(2), left.get(), Some(&tokens[2])).unwrap();
+        }
+        elsewhere.work();
+        assert_eq!(tokens[2].poll().unwrap(), None, "the push overtook a pop that was there first");
+        gate.open();
+        let first = tokens[1].wait(After::Submission, None).unwrap();
+        let latest = policy == FullPolicy::Latest;
+        assert_eq!((first.count, first.lost), if latest { (1, 7) } else { (8, 0) });
+        assert!(outlets[0].records(&context, first.count).0.iter().all(|r| r.msg_type == 1));
+        assert_eq!(tokens[2].wait(After::Submission, None).unwrap().count, 8);
+        // And a pop finds what was pushed before it.
+        let gate = Gate::close(&context, left.get());
+        unsafe {
+            mailbox.push(&push(3), left.get(), Some(&tokens[2])).unwrap();
+            mailbox.pop(&outlets[1].pop, right.get(), Some(&tokens[3])).unwrap();
+        }
+        elsewhere.work();
+        assert_eq!(tokens[3].poll().unwrap(), None, "the pop did not wait for the push");
+        gate.open();
+        let second = tokens[3].wait(After::Submission, None).unwrap();
+        assert_eq!((second.count, second.lost), if latest { (1, 15) } else { (8, 8) });
+        assert!(outlets[1].records(&context, second.count).0.iter().all(|r| r.msg_type == 3));
+    }
+}
+
+#[test]
+fn a_reader_let_out_is_gone_after_its_own_pops() {
+    let context = context();
+    let options = MailboxOptions {
+        capacity: 8,
+        payload_bytes: 16,
+        full_policy: FullPolicy::Wait,
+        readers: 2,
+        ..Default::default()
+    };
+    let mailbox = Mailbox::new(&context, &options).unwrap();
+    let (left, right) = (context.stream().unwrap(), context.stream().unwrap());
+    let records = poisoned(&context, 16 * 8, 9);
+    let push = Push {
+        count: 8,
+        records: records.address(),
+        length: 16,
+        timeout: Some(Duration::ZERO),
+        ..Default::default()
+    };
+    let tokens: Vec<Token> = (0..3).map(|_| Token::new(&context).unwrap()).collect();
+    let outlet = Outlet::new(&context, &mailbox, 8);
+    let slow = Outlet::new(&context, &mailbox, 3);
+    let elsewhere = Elsewhere::new(&context);
+    unsafe {
+        mailbox.push(&push, left.get(), None).unwrap();
+        mailbox.pop(&outlet.pop, left.get(), Some(&tokens[0])).unwrap();
+    }
+    assert_eq!(tokens[0].wait(After::Submission, None).unwrap().count, 8);
+    let gate = Gate::close(&context, right.get());
+    unsafe { mailbox.pop(&Pop { reader: 1, ..slow.pop }, right.get(), Some(&tokens[1])) }.unwrap();
+    // Three would be free, five are held.
+    let error = unsafe { mailbox.push(&push, left.get(), Some(&tokens[2])) }.unwrap_err();
+    assert_eq!(error.status(), GMB_ERROR_TIMEOUT);
+    mailbox.remove_reader(1, left.get()).unwrap();
+    unsafe { mailbox.push(&push, left.get(), Some(&tokens[2])) }.unwrap();
+    elsewhere.work();
+    assert_eq!(tokens[2].poll().unwrap(), None, "the reader's pop was cut off");
+    gate.open();
+    assert_eq!(tokens[1].wait(After::Submission, None).unwrap().count, 3);
+    assert_eq!(slow.records(&context, 3).1, [1, 2, 3]);
+    assert_eq!(tokens[2].wait(After::Submission, None).unwrap().count, 8);
+}
+
+#[test]
+fn memory_freed_behind_a_gate_is_not_reused_before() {
+    let context = context();
+    let (left, right) = (context.stream().unwrap(), context.stream().unwrap());
+    let out = context.pinned_buffer(1 << 16).unwrap();
+    let first = context.device_buffer_on(1 << 16, left.get()).unwrap();
+    context.synchronize(left.get()).unwrap();
+    let gate = Gate::close(&context, left.get());
+    unsafe {
+        context.fill(first.address(), 1, 1 << 16, left.get()).unwrap();
+        context.copy(out.address(), first.address(), 1 << 16, left.get()).unwrap();
+        first.free_on(left.get()).unwrap();
+        let second = context.device_buffer_on(1 << 16, right.get()).unwrap();
+        context.fill(second.address(), 2, 1 << 16, right.get()).unwrap();
+        context.synchronize(right.get()).unwrap();
+        gate.open();
+        context.synchronize(left.get()).unwrap();
+        let got = std::slice::from_raw_parts(out.address() as *const u8, 1 << 16);
+        assert!(got.iter().all(|&byte| byte == 1));
+        second.free_on(right.get()).unwrap();
+    }
 }

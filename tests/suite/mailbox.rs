@@ -7,7 +7,7 @@ fn push_all(mailbox: &Mailbox, batch: &Batch, stream: Stream) -> gmb_result {
     token.wait(After::Submission, None).unwrap()
 }
 
-fn pop_some(mailbox: &Mailbox, max: u32, stream: Stream) -> (gmb_result, Vec<Record>, Vec<u64>) {
+fn pop_some(mailbox: &Mailbox, max: u32, stream: Stream) -> (gmb_result, Vec<Item>, Vec<u64>) {
     let token = Token::new(mailbox.context()).unwrap();
     let outlet = Outlet::new(mailbox.context(), mailbox, max);
     unsafe { mailbox.pop(&outlet.pop, stream, Some(&token)) }.unwrap();
@@ -123,7 +123,7 @@ fn pops_without_headers_and_without_a_token() {
     let mut random = Random::new();
     let stream = context.stream().unwrap();
     let mailbox = mailbox(&context, 16, 64);
-    let sent: Vec<Record> = (0..10).map(|_| Record { bytes: random.bytes(64), msg_type: 0 }).collect();
+    let sent: Vec<Item> = (0..10).map(|_| Item { bytes: random.bytes(64), msg_type: 0 }).collect();
     let batch = Batch::new(&context, &mailbox, &sent);
     let out = poisoned(&context, 64 * 16, POISON);
     let pop = Pop { max: 16, records: out.address(), ..Default::default() };

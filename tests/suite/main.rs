@@ -3,6 +3,7 @@
 #![allow(clippy::undocumented_unsafe_blocks)]
 
 mod bad_input;
+mod capture;
 mod context;
 mod drivers;
 mod events;
@@ -15,6 +16,8 @@ mod ordering;
 mod placement;
 mod policies;
 mod readers;
+mod stress;
 mod support;
 mod throughput;
 mod tokens;
+mod typed;

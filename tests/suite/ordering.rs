@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 /// What was submitted, in order, with what is needed to check it.
 enum Submitted {
-    Push { token: Token, records: Vec<Record>, _batch: Batch },
+    Push { token: Token, records: Vec<Item>, _batch: Batch },
     Pop { token: Token, outlet: Outlet },
 }
 
@@ -43,7 +43,7 @@ fn random_operations(streams: u64) {
                 submit_random(&mut random, &mailbox, stream.get())
             })
             .collect();
-        let mut accepted: VecDeque<Record> = VecDeque::new();
+        let mut accepted: VecDeque<Item> = VecDeque::new();
         for operation in &submitted {
             if let Submitted::Push { token, records, .. } = operation {
                 let count = token.wait(After::Submission, None).unwrap().count as usize;

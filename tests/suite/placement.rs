@@ -20,7 +20,7 @@ fn memory(context: &Context, options: &MailboxOptions) -> (DeviceBuffer, u64) {
     (poisoned(context, bytes as usize + 256, POISON), bytes)
 }
 
-fn exchange(mailbox: &Mailbox, random: &mut Random, stream: Stream, expected: &mut [Vec<Record>; 2]) {
+fn exchange(mailbox: &Mailbox, random: &mut Random, stream: Stream, expected: &mut [Vec<Item>; 2]) {
     let context = mailbox.context();
     let token = Token::new(context).unwrap();
     let sent = random_records(random, 8, 40);

@@ -17,12 +17,12 @@ struct Model {
     policy: FullPolicy,
     capacity: u64,
     /// All records ever published, by index.
-    records: Vec<Record>,
+    records: Vec<Item>,
     released: u64,
 }
 
 impl Model {
-    fn push(&mut self, records: &[Record]) -> u64 {
+    fn push(&mut self, records: &[Item]) -> u64 {
         let held = self.records.len() as u64 - self.released;
         let accepted = match self.policy {
             FullPolicy::Reject => (records.len() as u64).min(self.capacity - held),
@@ -37,7 +37,7 @@ impl Model {
     }
 
     /// First index, records and losses of a pop.
-    fn pop(&mut self, max: u64) -> (u64, Vec<Record>, u64) {
+    fn pop(&mut self, max: u64) -> (u64, Vec<Item>, u64) {
         let published = self.records.len() as u64;
         let (first, count) = match self.policy {
             FullPolicy::Reject | FullPolicy::Wait => (self.released, max.min(published - self.released)),
@@ -61,7 +61,7 @@ struct UnderWay {
     token: Token,
     count: u64,
     /// Of a pop: where its records go, their first index, the records, and how many are lost before them.
-    popped: Option<(Outlet, u64, Vec<Record>, u64)>,
+    popped: Option<(Outlet, u64, Vec<Item>, u64)>,
     _batch: Option<Batch>,
 }
 

@@ -9,7 +9,7 @@ fn with_readers(context: &Context, readers: u32, capacity: u64, full_policy: Ful
     Mailbox::new(context, &options).unwrap()
 }
 
-fn pop(mailbox: &Mailbox, reader: u32, max: u32, stream: Stream) -> (gmb_result, Vec<Record>) {
+fn pop(mailbox: &Mailbox, reader: u32, max: u32, stream: Stream) -> (gmb_result, Vec<Item>) {
     let context = mailbox.context();
     let token = Token::new(context).unwrap();
     let outlet = Outlet::new(context, mailbox, max);
@@ -19,7 +19,7 @@ fn pop(mailbox: &Mailbox, reader: u32, max: u32, stream: Stream) -> (gmb_result,
     (result, outlet.records(context, result.count).0)
 }
 
-fn push(mailbox: &Mailbox, records: &[Record], stream: Stream) -> u32 {
+fn push(mailbox: &Mailbox, records: &[Item], stream: Stream) -> u32 {
     let context = mailbox.context();
     let token = Token::new(context).unwrap();
     let batch = Batch::new(context, mailbox, records);
@@ -37,7 +37,7 @@ fn every_record_reaches_every_reader() {
         let mailbox = with_readers(&context, readers, capacity, FullPolicy::Reject);
         assert_eq!(mailbox.info().unwrap().readers, (1u32 << readers) - 1);
         let streams: Vec<OwnedStream> = (0..3).map(|_| context.stream().unwrap()).collect();
-        let mut records: Vec<Record> = Vec::new();
+        let mut records: Vec<Item> = Vec::new();
         let mut cursors = vec![0usize; readers as usize];
         for _ in 0..60 {
             let stream = streams[random.between(0, 2) as usize].get();

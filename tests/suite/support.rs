@@ -157,7 +157,7 @@ impl Elsewhere {
 
 /// One record as the test knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct Item {
     pub bytes: Vec<u8>,
     pub msg_type: u32,
 }
@@ -169,7 +169,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    pub fn new(context: &Context, mailbox: &Mailbox, records: &[Record]) -> Self {
+    pub fn new(context: &Context, mailbox: &Mailbox, records: &[Item]) -> Self {
         let row = mailbox.row_bytes() as usize;
         let mut rows = vec![0xAB; row * records.len()];
         for (record, to) in records.iter().zip(rows.chunks_exact_mut(row)) {
@@ -190,11 +190,11 @@ impl Batch {
     }
 }
 
-pub fn random_records(random: &mut Random, count: usize, payload: u32) -> Vec<Record> {
+pub fn random_records(random: &mut Random, count: usize, payload: u32) -> Vec<Item> {
     (0..count)
         .map(|_| {
             let length = random.between(0, u64::from(payload)) as usize;
-            Record { bytes: random.bytes(length), msg_type: random.next() as u32 }
+            Item { bytes: random.bytes(length), msg_type: random.next() as u32 }
         })
         .collect()
 }
@@ -232,14 +232,14 @@ impl Outlet {
     }
 
     /// The first `count` records and their sequences.
-    pub fn records(&self, context: &Context, count: u32) -> (Vec<Record>, Vec<u64>) {
+    pub fn records(&self, context: &Context, count: u32) -> (Vec<Item>, Vec<u64>) {
         let rows = download(context, self.rows.address(), self.rows.bytes());
         let raw = download(context, self.headers.address(), self.pop.max as usize * 16);
         let parsed = headers(&raw[..16 * count as usize]);
         let records = parsed
             .iter()
             .zip(rows.chunks_exact(self.row))
-            .map(|(h, row)| Record { bytes: row[..h.length as usize].to_vec(), msg_type: h.msg_type })
+            .map(|(h, row)| Item { bytes: row[..h.length as usize].to_vec(), msg_type: h.msg_type })
             .collect();
         (records, parsed.iter().map(|h| h.sequence).collect())
     }

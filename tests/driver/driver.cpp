@@ -1,0 +1,437 @@
+/* A made-up libcuda.so.1 that works without a GPU: kernels are the host entry
+ * points, and every call has done its work when it returns. It counts the calls
+ * by name, as the shim does.
+ *
+ * symbols.h, which the test writes, has SYMBOL(name) for each function that a
+ * driver must have. */
+#include "kernels/args.h"
+#include "state.h"
+
+/* The driver, its device and its context. */
+
+EXPORT int cuInit(unsigned) {
+  COUNT(cuInit);
+  return success;
+}
+
+EXPORT int cuDriverGetVersion(int *version) {
+  COUNT(cuDriverGetVersion);
+  /* Newer than any toolkit. */
+  *version = 99000;
+  return success;
+}
+
+EXPORT int cuDeviceGetCount(int *count) {
+  COUNT(cuDeviceGetCount);
+  *count = 1;
+  return success;
+}
+
+EXPORT int cuDeviceGet(int *device, int ordinal) {
+  COUNT(cuDeviceGet);
+  *device = 0;
+  return ordinal == 0 ? success : 101;
+}
+
+EXPORT int cuDeviceGetName(char *name, int bytes, int) {
+  COUNT(cuDeviceGetName);
+  if (bytes < 1) return invalid_value;
+  std::strncpy(name, "made-up device", static_cast<size_t>(bytes));
+  name[bytes - 1] = 0;
+  return success;
+}
+
+EXPORT int cuDeviceGetAttribute(int *value, int attribute, int) {
+  COUNT(cuDeviceGetAttribute);
+  constexpr int multiprocessor_count = 16, memory_pools_supported = 115;
+  *value = attribute == multiprocessor_count ? 4 : attribute == memory_pools_supported;
+  return success;
+}
+
+EXPORT int cuDevicePrimaryCtxRetain(void **context, int) {
+  COUNT(cuDevicePrimaryCtxRetain);
+  *context = &primary;
+  return success;
+}
+
+EXPORT int cuDevicePrimaryCtxRelease_v2(int) {
+  COUNT(cuDevicePrimaryCtxRelease_v2);
+  return success;
+}
+
+EXPORT int cuCtxGetCurrent(void **context) {
+  COUNT(cuCtxGetCurrent);
+  *context = current.top();
+  return success;
+}
+
+EXPORT int cuCtxPushCurrent_v2(void *context) {
+  COUNT(cuCtxPushCurrent_v2);
+  if (context != &primary || current.depth == 64) return invalid_context;
+  current.contexts[current.depth++] = context;
+  return success;
+}
+
+EXPORT int cuCtxPopCurrent_v2(void **context) {
+  COUNT(cuCtxPopCurrent_v2);
+  if (current.depth == 0) return invalid_context;
+  *context = current.contexts[--current.depth];
+  return success;
+}
+
+EXPORT int cuCtxSynchronize() {
+  ENTER(cuCtxSynchronize);
+  tell_all();
+  return success;
+}
+
+EXPORT int cuCtxGetStreamPriorityRange(int *least, int *greatest) {
+  ENTER(cuCtxGetStreamPriorityRange);
+  *least = 0;
+  *greatest = -5;
+  return success;
+}
+
+EXPORT int cuGetErrorName(int, const char **name) {
+  COUNT(cuGetErrorName);
+  *name = "CUDA_ERROR_MADE_UP";
+  return success;
+}
+
+EXPORT int cuGetErrorString(int, const char **text) {
+  COUNT(cuGetErrorString);
+  *text = "an error of the made-up driver";
+  return success;
+}
+
+/* Streams and events. */
+
+EXPORT int cuStreamCreateWithPriority(void **handle, unsigned, int priority) {
+  ENTER(cuStreamCreateWithPriority);
+  *handle = new stream{last_id.fetch_add(1), priority, {true}};
+  return success;
+}
+
+EXPORT int cuStreamCreate(void **handle, unsigned) {
+  ENTER(cuStreamCreate);
+  *handle = new stream{last_id.fetch_add(1), 0, {true}};
+  return success;
+}
+
+EXPORT int cuStreamDestroy_v2(void *handle) {
+  ENTER(cuStreamDestroy_v2);
+  if (reinterpret_cast<uintptr_t>(handle) <= 2) return invalid_handle;
+  return static_cast<stream *>(handle)->alive.exchange(false) ? success : invalid_handle;
+}
+
+EXPORT int cuStreamGetId(void *handle, unsigned long long *id) {
+  ENTER(cuStreamGetId);
+  STREAM(handle);
+  *id = stream_of(handle)->id;
+  return success;
+}
+
+EXPORT int cuStreamGetCtx(void *handle, void **context) {
+  ENTER(cuStreamGetCtx);
+  STREAM(handle);
+  *context = &primary;
+  return success;
+}
+
+EXPORT int cuStreamGetPriority(void *handle, int *priority) {
+  ENTER(cuStreamGetPriority);
+  STREAM(handle);
+  *priority = stream_of(handle)->priority;
+  return success;
+}
+
+EXPORT int cuStreamIsCapturing(void *handle, int *status) {
+  ENTER(cuStreamIsCapturing);
+  STREAM(handle);
+  *status = 0;
+  return success;
+}
+
+EXPORT int cuStreamQuery(void *handle) {
+  ENTER(cuStreamQuery);
+  STREAM(handle);
+  tell_all();
+  return success;
+}
+
+EXPORT int cuStreamSynchronize(void *handle) {
+  ENTER(cuStreamSynchronize);
+  STREAM(handle);
+  tell_all();
+  return success;
+}
+
+EXPORT int cuStreamWaitEvent(void *handle, void *awaited, unsigned) {
+  ENTER(cuStreamWaitEvent);
+  STREAM(handle);
+  /* Whatever was recorded is done. */
+  return event_of(awaited) ? success : invalid_handle;
+}
+
+EXPORT int cuLaunchHostFunc(void *handle, void (*function)(void *), void *data) {
+  ENTER(cuLaunchHostFunc);
+  STREAM(handle);
+  tell_all();
+  function(data);
+  return success;
+}
+
+EXPORT int cuEventCreate(void **handle, unsigned flags) {
+  ENTER(cuEventCreate);
+  constexpr unsigned disable_timing = 2;
+  *handle = new event{(flags & disable_timing) == 0, {true}, {0}};
+  return success;
+}
+
+EXPORT int cuEventDestroy_v2(void *handle) {
+  ENTER(cuEventDestroy_v2);
+  event *found = event_of(handle);
+  return found && found->alive.exchange(false) ? success : invalid_handle;
+}
+
+EXPORT int cuEventRecord(void *handle, void *on) {
+  ENTER(cuEventRecord);
+  STREAM(on);
+  event *found = event_of(handle);
+  if (!found) return invalid_handle;
+  found->nanoseconds = now();
+  return success;
+}
+
+EXPORT int cuEventQuery(void *handle) {
+  ENTER(cuEventQuery);
+  tell_all();
+  return event_of(handle) ? success : invalid_handle;
+}
+
+EXPORT int cuEventSynchronize(void *handle) {
+  ENTER(cuEventSynchronize);
+  tell_all();
+  return event_of(handle) ? success : invalid_handle;
+}
+
+EXPORT int cuEventElapsedTime(float *milliseconds, void *start, void *end) {
+  ENTER(cuEventElapsedTime);
+  event *const first = event_of(start), *const last = event_of(end);
+  for (const event *each : {first, last}) {
+    if (!each || !each->timed || each->nanoseconds == 0) return invalid_handle;
+  }
+  *milliseconds = static_cast<float>(last->nanoseconds - first->nanoseconds) / 1e6f;
+  return success;
+}
+
+/* Memory. */
+
+EXPORT int cuMemAlloc_v2(uint64_t *address, size_t bytes) {
+  ENTER(cuMemAlloc_v2);
+  return allocate(address, bytes, nullptr);
+}
+
+EXPORT int cuMemFree_v2(uint64_t address) {
+  ENTER(cuMemFree_v2);
+  return release(address);
+}
+
+EXPORT int cuMemHostAlloc(void **address, size_t bytes, unsigned) {
+  ENTER(cuMemHostAlloc);
+  uint64_t found = 0;
+  const int result = allocate(&found, bytes, nullptr);
+  *address = reinterpret_cast<void *>(found);
+  return result;
+}
+
+EXPORT int cuMemFreeHost(void *address) {
+  ENTER(cuMemFreeHost);
+  return release(reinterpret_cast<uint64_t>(address));
+}
+
+EXPORT int cuMemcpyAsync(uint64_t to, uint64_t from, size_t bytes, void *handle) {
+  ENTER(cuMemcpyAsync);
+  STREAM(handle);
+  std::memmove(reinterpret_cast<void *>(to), reinterpret_cast<const void *>(from), bytes);
+  return success;
+}
+
+EXPORT int cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void *handle) {
+  ENTER(cuMemsetD8Async);
+  STREAM(handle);
+  std::memset(reinterpret_cast<void *>(to), value, bytes);
+  return success;
+}
+
+EXPORT int cuMemPoolCreate(void **handle, const void *) {
+  ENTER(cuMemPoolCreate);
+  *handle = new pool;
+  return success;
+}
+
+EXPORT int cuMemPoolDestroy(void *handle) {
+  ENTER(cuMemPoolDestroy);
+  pool *found = static_cast<pool *>(handle);
+  std::lock_guard<std::mutex> gate(found->gate);
+  if (!found->alive) return invalid_handle;
+  found->alive = false;
+  return success;
+}
+
+enum { release_threshold = 4, reserved_current = 5, used_current = 7 };
+
+EXPORT int cuMemPoolGetAttribute(void *handle, int attribute, uint64_t *value) {
+  ENTER(cuMemPoolGetAttribute);
+  pool *found = static_cast<pool *>(handle);
+  std::lock_guard<std::mutex> gate(found->gate);
+  switch (attribute) {
+    case release_threshold: *value = found->threshold; return success;
+    case reserved_current: *value = found->reserved; return success;
+    case used_current: *value = found->used; return success;
+    default: return invalid_value;
+  }
+}
+
+EXPORT int cuMemPoolSetAttribute(void *handle, int attribute, const uint64_t *value) {
+  ENTER(cuMemPoolSetAttribute);
+  if (attribute != release_threshold) return invalid_value;
+  pool *found = static_cast<pool *>(handle);
+  std::lock_guard<std::mutex> gate(found->gate);
+  found->threshold = *value;
+  return success;
+}
+
+EXPORT int cuMemPoolTrimTo(void *handle, size_t keep) {
+  ENTER(cuMemPoolTrimTo);
+  pool *found = static_cast<pool *>(handle);
+  std::lock_guard<std::mutex> gate(found->gate);
+  const uint64_t least = found->used > keep ? found->used : keep;
+  if (found->reserved > least) found->reserved = least;
+  return success;
+}
+
+EXPORT int cuMemAllocFromPoolAsync(uint64_t *address, size_t bytes, void *from, void *handle) {
+  ENTER(cuMemAllocFromPoolAsync);
+  STREAM(handle);
+  if (!from) return invalid_value;
+  return allocate(address, bytes, static_cast<pool *>(from));
+}
+
+EXPORT int cuMemFreeAsync(uint64_t address, void *handle) {
+  ENTER(cuMemFreeAsync);
+  STREAM(handle);
+  return release(address);
+}
+
+/* Kernels. */
+
+struct kernel {
+  const char *name;
+  void (*run)(const void *, uint32_t, uint32_t);
+  size_t bytes;
+  /* Where these stand in the arguments; zero for the reader kernel, which has neither. */
+  size_t report, lanes_log2;
+};
+
+#define PUSH_OR_POP(which, type) \
+  {"gmb_kernel_" #which, gmb_host_##which, sizeof(type), offsetof(type, report), offsetof(type, lanes_log2)}
+
+extern "C" {
+void gmb_host_push(const void *, uint32_t, uint32_t);
+void gmb_host_pop(const void *, uint32_t, uint32_t);
+void gmb_host_push_over(const void *, uint32_t, uint32_t);
+void gmb_host_pop_over(const void *, uint32_t, uint32_t);
+void gmb_host_push_latest(const void *, uint32_t, uint32_t);
+void gmb_host_pop_latest(const void *, uint32_t, uint32_t);
+void gmb_host_reader(const void *, uint32_t, uint32_t);
+}
+
+static kernel kernels[] = {
+    PUSH_OR_POP(push, gmb_push_args),
+    PUSH_OR_POP(pop, gmb_pop_args),
+    PUSH_OR_POP(push_over, gmb_push_args),
+    PUSH_OR_POP(pop_over, gmb_pop_args),
+    PUSH_OR_POP(push_latest, gmb_push_args),
+    PUSH_OR_POP(pop_latest, gmb_pop_args),
+    {"gmb_kernel_reader", gmb_host_reader, sizeof(gmb_reader_args), 0, 0},
+};
+
+EXPORT int cuModuleLoadData(void **module, const void *) {
+  ENTER(cuModuleLoadData);
+  *module = kernels;
+  return success;
+}
+
+EXPORT int cuModuleUnload(void *) {
+  ENTER(cuModuleUnload);
+  return success;
+}
+
+EXPORT int cuModuleGetFunction(void **function, void *, const char *name) {
+  ENTER(cuModuleGetFunction);
+  for (kernel &each : kernels) {
+    if (std::strcmp(each.name, name) != 0) continue;
+    *function = &each;
+    return success;
+  }
+  return not_found;
+}
+
+EXPORT int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, void *, int, size_t) {
+  ENTER(cuOccupancyMaxActiveBlocksPerMultiprocessor);
+  *blocks = 2;
+  return success;
+}
+
+static void run(const kernel &each, const void *arguments, uint32_t blocks) {
+  for (uint32_t block = 0; block < blocks; ++block) each.run(arguments, block, blocks);
+}
+
+EXPORT int cuLaunchKernel(void *function, unsigned blocks, unsigned y, unsigned z, unsigned threads, unsigned ty,
+                          unsigned tz, unsigned, void *handle, void **parameters, void **) {
+  ENTER(cuLaunchKernel);
+  STREAM(handle);
+  if (blocks == 0 || threads == 0 || y != 1 || z != 1 || ty != 1 || tz != 1) return invalid_value;
+  const kernel &each = *static_cast<kernel *>(function);
+  /* The caller may change them once this returns; a launch copies them. */
+  alignas(16) unsigned char arguments[256];
+  static_assert(sizeof(gmb_push_args) <= sizeof arguments && sizeof(gmb_pop_args) <= sizeof arguments, "arguments");
+  std::memcpy(arguments, parameters[0], each.bytes);
+  gmb_report_args report = {};
+  if (each.report != 0) {
+    std::memcpy(&report, arguments + each.report, sizeof report);
+    /* A block is one thread here, which has no others to share a record with. */
+    std::memset(arguments + each.lanes_log2, 0, sizeof(uint32_t));
+  }
+  uint64_t *const line = reinterpret_cast<uint64_t *>(report.host_progress);
+  if (!line || report.host_slot) {
+    /* Whoever sees the token's words sees every report before them. */
+    tell_all();
+    run(each, arguments, blocks);
+    return success;
+  }
+  uint64_t word;
+  {
+    std::lock_guard<std::mutex> gate(late_gate);
+    const auto before = late.find(line);
+    if (before != late.end()) {
+      tell(line, before->second);
+      late.erase(before);
+    }
+    word = *line;
+  }
+  report.host_progress = reinterpret_cast<uint64_t>(&word);
+  std::memcpy(arguments + each.report, &report, sizeof report);
+  run(each, arguments, blocks);
+  std::lock_guard<std::mutex> gate(late_gate);
+  late[line] = word;
+  return success;
+}
+
+/* A function that the list names and this file lacks stops the build here. */
+#define SYMBOL(name) (void)&name;
+__attribute__((unused)) static void all_are_there() {
+#include "symbols.h"
+}
+#undef SYMBOL

@@ -1,0 +1,190 @@
+/* What the protocol's tests share: threads that run the blocks of a launch, a ring
+ * made by hand, reports, and records that are functions of their number. */
+#ifndef GMB_TESTS_PROTOCOL_FIXTURE_H
+#define GMB_TESTS_PROTOCOL_FIXTURE_H
+
+#include <gpumailbox/readers.cuh>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <thread>
+#include <vector>
+
+using gmb::ring::host_block;
+using gmb::ring::report;
+using gmb::ring::sink;
+using gmb::ring::source;
+
+namespace {
+
+std::atomic<int> failures{0};
+
+#define EXPECT(what)                                                          \
+  do {                                                                        \
+    if (!(what)) {                                                            \
+      std::printf("%s:%d: not true: %s\n", __FILE__, __LINE__, #what);        \
+      ++failures;                                                             \
+      return;                                                                 \
+    }                                                                         \
+  } while (0)
+
+/* Threads that run the blocks of one launch at once. */
+class team {
+ public:
+  explicit team(uint32_t most) {
+    for (uint32_t i = 0; i < most; ++i) threads_.emplace_back([this, i] { work(i); });
+  }
+  ~team() {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      closed_ = true;
+    }
+    changed_.notify_all();
+    for (auto &thread : threads_) thread.join();
+  }
+  void start(uint32_t blocks, std::function<void(host_block)> body) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    body_ = std::move(body);
+    blocks_ = left_ = blocks;
+    ++round_;
+    changed_.notify_all();
+  }
+  void finish() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    done_.wait(lock, [this] { return left_ == 0; });
+  }
+
+ private:
+  void work(uint32_t index) {
+    uint64_t seen = 0;
+    std::unique_lock<std::mutex> lock(mutex_);
+    for (;;) {
+      changed_.wait(lock, [&] { return closed_ || (round_ != seen && index < blocks_); });
+      if (closed_) return;
+      seen = round_;
+      const uint32_t blocks = blocks_;
+      lock.unlock();
+      uint64_t word = 0;
+      body_(host_block{&word, index, blocks});
+      lock.lock();
+      if (--left_ == 0) done_.notify_all();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_, done_;
+  std::function<void(host_block)> body_;
+  uint32_t blocks_ = 0, left_ = 0;
+  uint64_t round_ = 0;
+  bool closed_ = false;
+  std::vector<std::thread> threads_;
+};
+
+/* A ring made by hand: the library's own initialization is not trusted here. */
+class ring_memory {
+ public:
+  ring_memory(uint64_t capacity, uint32_t payload, uint64_t first, gmb_full_policy policy = GMB_FULL_REJECT) {
+    const uint32_t stride = 16 + (payload + 15) / 16 * 16;
+    const size_t bytes = (sizeof(gmb_ring_header) + capacity * stride + 127) / 128 * 128;
+    memory_.reset(static_cast<unsigned char *>(std::aligned_alloc(128, bytes)));
+    std::memset(memory_.get(), 0, bytes);
+    gmb_ring_header *h = header();
+    h->magic = GMB_MAGIC;
+    h->version = GMB_LAYOUT_VERSION;
+    h->header_bytes = sizeof *h;
+    h->capacity = capacity;
+    h->capacity_bytes = capacity * stride;
+    h->stride = stride;
+    h->payload_bytes = payload;
+    h->reader_mask = 1;
+    h->full_policy = static_cast<uint32_t>(policy);
+    h->initial_index = first;
+    reset(&h->writer, first);
+    for (auto &side : h->reader) reset(&side, first);
+  }
+  gmb_ring_header *header() const { return reinterpret_cast<gmb_ring_header *>(memory_.get()); }
+
+ private:
+  static void reset(gmb_ring_side *side, uint64_t first) {
+    side->claimed = side->committed = side->floor = first;
+    side->grant = ~0ull;
+  }
+  struct freed {
+    void operator()(unsigned char *p) const { std::free(p); }
+  };
+  std::unique_ptr<unsigned char, freed> memory_;
+};
+
+/* Where one side's operations report, as the host sees it. */
+struct outcome {
+  gmb_result device{};
+  alignas(16) uint64_t slot[3] = {0, 0, 0};
+  alignas(16) uint64_t progress = 0;
+  uint32_t operation = 0;
+
+  report next() { return report{&device, slot, &progress, ++operation}; }
+  /* Waits for the slot alone, as a host does. */
+  gmb_result wait(uint32_t before) {
+    uint64_t word;
+    while (static_cast<uint32_t>(word = gmb::ring::load_acquire(&slot[0])) == before) std::this_thread::yield();
+    gmb_result r{};
+    r.epoch = static_cast<uint32_t>(word);
+    r.count = static_cast<uint32_t>(word >> 32) & 0x3fffffffu;
+    if (word & gmb::ring::slot_partial) r.flags = GMB_RESULT_PARTIAL;
+    if (word & gmb::ring::slot_detail) {
+      const uint64_t detail = gmb::ring::load_acquire(&slot[1]);
+      r.status = static_cast<int32_t>(detail);
+      r.flags = static_cast<uint32_t>(detail >> 32);
+      r.lost = gmb::ring::load_acquire(&slot[2]);
+    }
+    return r;
+  }
+};
+
+/* Record n's length, type and bytes, all functions of n. */
+uint32_t length_of(uint64_t n, uint32_t payload) {
+  return static_cast<uint32_t>((n * 0x9e3779b97f4a7c15ull >> 33) % (payload + 1));
+}
+uint32_t type_of(uint64_t n) { return static_cast<uint32_t>(n * 2654435761u + 17); }
+unsigned char byte_of(uint64_t n, uint32_t i) { return static_cast<unsigned char>((n * 31 + i * 7) ^ (n >> 8)); }
+
+constexpr uint32_t payload = 40, row = 48, most = 96;
+
+/* Runs tests and counts them; the arguments are a seed and a number of records. */
+class suite {
+ public:
+  suite(int argc, char **argv) {
+    const uint64_t now = static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
+    seed = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : now;
+    total = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 50000;
+    std::setvbuf(stdout, nullptr, _IOLBF, 0);
+    std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
+  }
+  template <class Body> void test(const char *name, Body body) {
+    const int before = failures;
+    body();
+    ++run_;
+    failed_ += failures != before;
+    std::printf("%s %s\n", failures == before ? "ok  " : "FAIL", name);
+  }
+  int finish() const {
+    std::printf("%d passed, %d failed\n", run_ - failed_, failed_);
+    return failed_ != 0;
+  }
+  uint64_t seed, total;
+
+ private:
+  int run_ = 0, failed_ = 0;
+};
+
+}  // namespace
+
+#endif

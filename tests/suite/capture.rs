@@ -1,0 +1,80 @@
+//! Streams under capture: what cannot be captured says so, and the capture goes on.
+//! The host backend has no capture.
+
+use super::support::*;
+use gpumailbox::*;
+use std::ffi::{c_void, CString};
+
+type Call2 = unsafe extern "C" fn(*mut c_void, usize) -> i32;
+
+/// A driver function of two arguments, by name.
+fn driver(name: &str) -> Call2 {
+    let library = unsafe { libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_NOW) };
+    let name = CString::new(name).unwrap();
+    let address = unsafe { libc::dlsym(library, name.as_ptr()) };
+    assert!(!address.is_null(), "{name:?}");
+    unsafe { std::mem::transmute::<*mut c_void, Call2>(address) }
+}
+
+#[test]
+fn what_cannot_be_captured_leaves_the_capture_as_it_is() {
+    let context = context();
+    if context.info().backend == BackendKind::Host {
+        println!("the host backend has no capture");
+        return;
+    }
+    let stream = context.stream().unwrap();
+    let policies = [FullPolicy::Reject, FullPolicy::Wait, FullPolicy::OverwriteOldest, FullPolicy::Latest];
+    let boxes: Vec<Mailbox> =
+        policies.iter().map(|&policy| super::policies::with_policy(&context, policy, 8, 16)).collect();
+    let memory = poisoned(&context, 4096, 1);
+    let token = Token::new(&context).unwrap();
+    let events: Vec<Event> = [EventKind::Untimed, EventKind::Timed, EventKind::Capture]
+        .iter()
+        .map(|&kind| context.event(kind).unwrap())
+        .collect();
+    let other = context.stream().unwrap();
+    // Relaxed: other threads' work is none of this capture's business.
+    const RELAXED: usize = 2;
+    assert_eq!(unsafe { driver("cuStreamBeginCapture_v2")(stream.get().raw(), RELAXED) }, 0);
+    for mailbox in &boxes {
+        let push = Push { count: 4, records: memory.address(), length: 16, ..Default::default() };
+        let pop = Pop { max: 4, records: memory.address() + 1024, ..Default::default() };
+        let results = [
+            unsafe { mailbox.push(&push, stream.get(), Some(&token)) },
+            unsafe { mailbox.pop(&pop, stream.get(), Some(&token)) },
+            mailbox.add_reader(ReaderStart::Next, stream.get()).map(|_| ()),
+            mailbox.remove_reader(0, stream.get()),
+        ];
+        for result in results {
+            let error = result.unwrap_err();
+            assert_eq!(error.status(), GMB_ERROR_NOT_SUPPORTED, "{error}");
+        }
+    }
+    for event in &events[..2] {
+        assert_eq!(event.record(stream.get()).unwrap_err().status(), GMB_ERROR_NOT_SUPPORTED);
+    }
+    // A fork and a join within the capture, by events of the kind that is made for it.
+    unsafe { context.fill(memory.address(), 7, 256, stream.get()) }.unwrap();
+    events[2].record(stream.get()).unwrap();
+    events[2].make_wait(other.get()).unwrap();
+    unsafe { context.fill(memory.address() + 256, 8, 256, other.get()) }.unwrap();
+    let join = context.event(EventKind::Capture).unwrap();
+    join.record(other.get()).unwrap();
+    join.make_wait(stream.get()).unwrap();
+    let mut graph: *mut c_void = std::ptr::null_mut();
+    let ended = unsafe { driver("cuStreamEndCapture")(stream.get().raw(), &raw mut graph as usize) };
+    assert_eq!(ended, 0, "the capture was invalidated");
+    assert!(!graph.is_null());
+    // Nothing was pushed, popped or changed, and all goes on.
+    for mailbox in &boxes {
+        let info = mailbox.info().unwrap();
+        assert_eq!((info.published, info.readers), (0, 1));
+        let push = Push { count: 4, records: memory.address(), length: 16, ..Default::default() };
+        unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
+        assert_eq!(token.wait(After::Submission, None).unwrap().count, 4);
+    }
+    events[0].record(stream.get()).unwrap();
+    events[0].synchronize(None).unwrap();
+    assert_eq!(unsafe { driver("cuGraphDestroy")(graph, 0) }, 0);
+}
