@@ -2,6 +2,7 @@
 #include <gpumailbox.h>
 
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <threads.h>
@@ -66,6 +67,20 @@ static void bad_contexts(void) {
   EXPECT(GMB_ERROR_NULL_POINTER, "a context into a null pointer", gmb_context_create(NULL, NULL));
 }
 
+static void bad_memory(void) {
+  gmb_context context;
+  gmb_context_options options = GMB_CONTEXT_OPTIONS_INIT;
+  options.memory_limit = 1 << 20;
+  CHECK(gmb_context_create(&options, &context));
+  void *memory;
+  EXPECT(GMB_ERROR_MEMORY_LIMIT, "2 MiB where the limit is 1 MiB", gmb_memory_allocate(context, 2 << 20, &memory));
+  EXPECT(GMB_ERROR_ZERO_COUNT, "memory of 0 bytes", gmb_memory_allocate(context, 0, &memory));
+  CHECK(gmb_memory_allocate(context, 64, &memory));
+  CHECK(gmb_memory_free(context, memory));
+  EXPECT(GMB_ERROR_INVALID_ARGUMENT, "memory freed twice", gmb_memory_free(context, memory));
+  CHECK(gmb_context_destroy(context));
+}
+
 static void bad_mailboxes(gmb_context context) {
   gmb_mailbox mailbox;
   gmb_mailbox_options options = GMB_MAILBOX_OPTIONS_INIT;
@@ -84,6 +99,15 @@ static void bad_mailboxes(gmb_context context) {
          gmb_mailbox_create(context, &options, &mailbox));
 
   options.payload_bytes = PAYLOAD;
+  options.readers = GMB_MAX_READERS + 1;
+  EXPECT(GMB_ERROR_INVALID_ARGUMENT, "a mailbox with 17 readers",
+         gmb_mailbox_create(context, &options, &mailbox));
+
+  options.readers = 1;
+  options.flags = GMB_MAILBOX_SHARED;
+  EXPECT(GMB_ERROR_NOT_SUPPORTED, "a shared mailbox", gmb_mailbox_create(context, &options, &mailbox));
+
+  options.flags = 0;
   options.struct_size = 3;
   EXPECT(GMB_ERROR_STRUCT_SIZE, "options with struct_size 3",
          gmb_mailbox_create(context, &options, &mailbox));
@@ -131,6 +155,127 @@ static void bad_operations(gmb_mailbox mailbox, gmb_stream stream, gmb_token tok
   EXPECT(GMB_ERROR_INVALID_ARGUMENT, "a poll of a token never used", gmb_token_poll(token, &result));
 }
 
+/* A mailbox in memory of the caller's, who may hand over anything. */
+static void bad_placement(gmb_context context, gmb_stream stream) {
+  gmb_mailbox mailbox;
+  gmb_mailbox_options options = GMB_MAILBOX_OPTIONS_INIT;
+  options.capacity = 8;
+  options.payload_bytes = PAYLOAD;
+  uint64_t bytes;
+  void *memory;
+  CHECK(gmb_mailbox_required_bytes(&options, &bytes));
+  CHECK(gmb_memory_allocate(context, bytes + 64, &memory));
+  unsigned char *at = memory;
+  EXPECT(GMB_ERROR_MISALIGNED, "a mailbox at an address off by 64",
+         gmb_mailbox_create_in(context, &options, at + 64, bytes, &mailbox));
+  EXPECT(GMB_ERROR_TRUNCATED, "a mailbox in too little memory",
+         gmb_mailbox_create_in(context, &options, memory, bytes - 1, &mailbox));
+
+  CHECK(gmb_memory_fill(context, memory, 0, bytes, stream));
+  CHECK(gmb_stream_synchronize(context, stream));
+  EXPECT(GMB_ERROR_BAD_MAGIC, "attaching where no mailbox is",
+         gmb_mailbox_attach(context, memory, bytes, NULL, &mailbox));
+
+  CHECK(gmb_mailbox_create_in(context, &options, memory, bytes, &mailbox));
+  CHECK(gmb_mailbox_destroy(mailbox));
+  EXPECT(GMB_ERROR_TRUNCATED, "attaching to a part of a mailbox",
+         gmb_mailbox_attach(context, memory, bytes - 1, NULL, &mailbox));
+
+  const uint32_t damaged = 99, version = GMB_LAYOUT_VERSION;
+  CHECK(gmb_memory_copy(context, at + offsetof(gmb_ring_header, version), &damaged, sizeof damaged, stream));
+  CHECK(gmb_stream_synchronize(context, stream));
+  EXPECT(GMB_ERROR_BAD_VERSION, "attaching to another layout",
+         gmb_mailbox_attach(context, memory, bytes, NULL, &mailbox));
+
+  CHECK(gmb_memory_copy(context, at + offsetof(gmb_ring_header, version), &version, sizeof version, stream));
+  CHECK(gmb_memory_copy(context, at + offsetof(gmb_ring_header, stride), &damaged, sizeof damaged, stream));
+  CHECK(gmb_stream_synchronize(context, stream));
+  EXPECT(GMB_ERROR_CORRUPT, "attaching to a damaged mailbox",
+         gmb_mailbox_attach(context, memory, bytes, NULL, &mailbox));
+  CHECK(gmb_memory_free(context, memory));
+}
+
+static void bad_readers(gmb_mailbox mailbox, gmb_stream stream, gmb_token token, unsigned char *records) {
+  gmb_pop pop = GMB_POP_INIT;
+  pop.max = 1;
+  pop.records = records;
+  pop.reader = 1;
+  EXPECT(GMB_ERROR_INVALID_ARGUMENT, "a pop of a reader not in use",
+         gmb_mailbox_pop(mailbox, &pop, stream, token));
+
+  uint32_t reader = 0;
+  while (reader < GMB_MAX_READERS - 1) CHECK(gmb_mailbox_add_reader(mailbox, GMB_READER_NEXT, stream, &reader));
+  EXPECT(GMB_ERROR_OVERFLOW, "a 17th reader",
+         gmb_mailbox_add_reader(mailbox, GMB_READER_NEXT, stream, &reader));
+  for (; reader > 0; --reader) CHECK(gmb_mailbox_remove_reader(mailbox, reader, stream));
+  EXPECT(GMB_ERROR_INVALID_ARGUMENT, "a reader removed twice", gmb_mailbox_remove_reader(mailbox, 1, stream));
+}
+
+static void bad_streams(gmb_context context, gmb_stream stream, gmb_token token, unsigned char *records) {
+  gmb_mailbox_options options = GMB_MAILBOX_OPTIONS_INIT;
+  options.capacity = 1;
+  options.payload_bytes = PAYLOAD;
+  options.full_policy = GMB_FULL_WAIT;
+  options.flags = GMB_MAILBOX_SINGLE_STREAM;
+  gmb_mailbox mailbox;
+  gmb_stream other;
+  CHECK(gmb_mailbox_create(context, &options, &mailbox));
+  CHECK(gmb_stream_create(context, GMB_PRIORITY_NORMAL, &other));
+
+  gmb_push push = GMB_PUSH_INIT;
+  push.count = 1;
+  push.records = records;
+  push.length = PAYLOAD;
+  gmb_result result;
+  CHECK(gmb_mailbox_push(mailbox, &push, stream, token));
+  CHECK(gmb_token_wait(token, GMB_EPOCH_LAST, GMB_WAIT_FOREVER, &result));
+  push.timeout_ns = 0;
+  EXPECT(GMB_ERROR_INVALID_STREAM, "a single-stream mailbox's second", gmb_mailbox_push(mailbox, &push, other, token));
+  EXPECT(GMB_ERROR_TIMEOUT, "a push that waits 0 ns for room", gmb_mailbox_push(mailbox, &push, stream, token));
+  push.count = 2;
+  EXPECT(GMB_ERROR_INVALID_ARGUMENT, "a push that can never fit", gmb_mailbox_push(mailbox, &push, stream, token));
+
+  CHECK(gmb_mailbox_destroy(mailbox));
+  CHECK(gmb_stream_destroy(context, other));
+  EXPECT(GMB_ERROR_INVALID_STREAM, "destroying the default stream", gmb_stream_destroy(context, NULL));
+}
+
+static void bad_events(gmb_context context, gmb_stream stream) {
+  gmb_event untimed, timed, captured;
+  CHECK(gmb_event_create(context, GMB_EVENT_UNTIMED, &untimed));
+  CHECK(gmb_event_create(context, GMB_EVENT_TIMED, &timed));
+  CHECK(gmb_event_create(context, GMB_EVENT_CAPTURE, &captured));
+  CHECK(gmb_event_record(untimed, stream));
+  double milliseconds;
+  EXPECT(GMB_ERROR_INVALID_ARGUMENT, "the time of an untimed event",
+         gmb_event_elapsed_ms(untimed, timed, &milliseconds));
+  EXPECT(GMB_ERROR_INVALID_ARGUMENT, "the time of one never recorded",
+         gmb_event_elapsed_ms(timed, timed, &milliseconds));
+  EXPECT(GMB_ERROR_NOT_SUPPORTED, "asking an event for captures", gmb_event_query(captured));
+  CHECK(gmb_event_destroy(captured));
+  CHECK(gmb_event_destroy(timed));
+  CHECK(gmb_event_destroy(untimed));
+  EXPECT(GMB_ERROR_INVALID_HANDLE, "an event destroyed before", gmb_event_record(untimed, stream));
+}
+
+static int end_elsewhere(void *argument) {
+  const gmb_stream_guard *guard = argument;
+  EXPECT(GMB_ERROR_WRONG_THREAD, "a guard ended on another thread", gmb_stream_guard_destroy(*guard));
+  return 0;
+}
+
+static void bad_guards(gmb_context context, gmb_stream stream) {
+  gmb_stream_guard guards[64], one_more;
+  for (int i = 0; i < 64; ++i) CHECK(gmb_stream_guard_create(context, stream, &guards[i]));
+  EXPECT(GMB_ERROR_OVERFLOW, "a 65th guard on a thread", gmb_stream_guard_create(context, stream, &one_more));
+  thrd_t thread;
+  if (thrd_create(&thread, end_elsewhere, &guards[0]) != thrd_success || thrd_join(thread, NULL) != thrd_success) {
+    fprintf(stderr, "no thread to end a guard on\n");
+    exit(1);
+  }
+  for (int i = 64; i-- > 0;) CHECK(gmb_stream_guard_destroy(guards[i]));
+}
+
 static void busy_and_late(gmb_context context, gmb_mailbox mailbox, gmb_stream stream, gmb_token token,
                           unsigned char *records) {
   gmb_pop pop = GMB_POP_INIT;
@@ -172,6 +317,7 @@ static void late_bad_length(gmb_context context, gmb_mailbox mailbox, gmb_stream
 int main(void) {
   printf("%-34s %-27s %s\n", "what was done", "code", "text, and the thread's message");
   bad_contexts();
+  bad_memory();
 
   gmb_context context;
   CHECK(gmb_context_create(NULL, &context));
@@ -193,6 +339,11 @@ int main(void) {
 
   bad_handles(stale, token);
   bad_operations(mailbox, stream, token, records);
+  bad_placement(context, stream);
+  bad_readers(mailbox, stream, token, records);
+  bad_streams(context, stream, token, records);
+  bad_events(context, stream);
+  bad_guards(context, stream);
   busy_and_late(context, mailbox, stream, token, records);
   late_bad_length(context, mailbox, stream, token, records);
 

@@ -122,7 +122,7 @@ typedef struct gmb_context_options {
    */
   uint32_t reserved;
   /**
-   * Most bytes of device memory that may be held at once, the library's own included; 0 for no limit.
+   * Most bytes of device memory that may be held at once, the mailboxes' rings included; 0 for no limit.
    */
   uint64_t memory_limit;
 } gmb_context_options;
@@ -908,7 +908,7 @@ typedef void (*gmb_host_function)(void *argument);
 #define GMB_ERROR_ORDER_VIOLATION -14
 
 /**
- * A slot does not hold the record it should: something else wrote there.
+ * A slot or a header does not hold what it should: something else wrote there.
  */
 #define GMB_ERROR_CORRUPT -15
 
@@ -998,7 +998,7 @@ typedef void (*gmb_host_function)(void *argument);
 #define GMB_ERROR_WRONG_THREAD -32
 
 /**
- * The memory is smaller than what its header describes.
+ * The memory is smaller than the mailbox in it, or for it.
  */
 #define GMB_ERROR_TRUNCATED -33
 
@@ -1126,7 +1126,8 @@ gmb_status gmb_stream_guard_destroy(struct gmb_stream_guard guard);
  * `GMB_FULL_WAIT`: 0 tries once, `GMB_WAIT_FOREVER` waits without limit. Thread-safe.
  *
  * Errors, with nothing pushed: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW`,
- * `_BAD_LENGTH`, `_TIMEOUT`, `_OUT_OF_MEMORY`, `_DEVICE_LOST`. In the result: as for `gmb_mailbox_push`.
+ * `_BAD_LENGTH`, `_TIMEOUT`, `_INVALID_ARGUMENT`
+ * (under `GMB_FULL_WAIT` more than the capacity), `_MEMORY_LIMIT`, `_OUT_OF_MEMORY`, `_DEVICE_LOST`. In the result: as for `gmb_mailbox_push`.
  */
 gmb_status gmb_mailbox_push_from_host_blocking(struct gmb_mailbox mailbox,
                                                uint32_t count,
@@ -1392,8 +1393,9 @@ gmb_status gmb_mailbox_remove_reader(struct gmb_mailbox mailbox,
                                      gmb_stream stream);
 
 /**
- * One reader's counts. `info_size` is `sizeof(gmb_reader_info)`. Copies the header to the host and
- * blocks for that, not for operations under way. Thread-safe.
+ * One reader's counts as the device has them now: operations under way, `gmb_mailbox_add_reader` among
+ * them, are not in them yet. `info_size` is `sizeof(gmb_reader_info)`. Copies the header to the host
+ * and blocks for that. Thread-safe.
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT` (not in use), `_DEVICE_LOST`.
  */
 gmb_status gmb_mailbox_get_reader_info(struct gmb_mailbox mailbox,

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds c_examples against target/stage into target/examples; with --test runs their ctest entries.
+# Builds c_examples against target/stage into target/examples; with --test runs their ctest entries, and
+# compares what relay prints in C, C++ and Rust.
 source "$(dirname "$0")/common.sh"
 
 [[ -d $stage ]] || die "no target/stage: run scripts/stage.sh"
@@ -20,6 +21,17 @@ step "examples: build"
 "$cmake" -S c_examples -B target/examples -G Ninja --log-level=NOTICE "${options[@]}" -DGMB_EXAMPLES_GPU=OFF
 "$cmake" --build target/examples
 
+# The environment is that of scripts/stage.sh's cargo, so that the library is not built again.
+relay_in_rust() (
+  unset GMB_CHAOS
+  export CARGO_TARGET_DIR=$root/target
+  [[ ${GMB_CUDA:-AUTO} != AUTO ]] || unset GMB_CUDA
+  [[ -n ${GMB_CUDA_ARCHS:-} ]] || unset GMB_CUDA_ARCHS
+  offline=()
+  [[ ${GMB_OFFLINE:-OFF} == OFF ]] || offline=(--offline)
+  cargo run --quiet --release --locked "${offline[@]}" --example relay
+)
+
 if [[ ${1:-} == --test ]]; then
   expected=$(<c_examples/expected-tests.txt)
   found=$("$ctest" --test-dir target/examples --show-only | sed -n 's/^Total Tests: *//p')
@@ -29,4 +41,18 @@ if [[ ${1:-} == --test ]]; then
     "$cmake" --log-level=NOTICE -DGMB_EXAMPLES_GPU=ON target/examples
   fi
   "$ctest" --test-dir target/examples --output-on-failure --no-tests=error
+
+  backends=(host)
+  [[ $gpu == OFF ]] || backends+=(cuda)
+  for backend in "${backends[@]}"; do
+    step "examples: relay in C, C++ and Rust, backend $backend"
+    export GMB_BACKEND=$backend
+    target/examples/relay_c | tee target/examples/relay_c.txt
+    target/examples/relay_cpp >target/examples/relay_cpp.txt
+    relay_in_rust >target/examples/relay_rs.txt
+    for language in cpp rs; do
+      diff target/examples/relay_c.txt "target/examples/relay_$language.txt" ||
+        die "relay.c and relay.$language print different things"
+    done
+  done
 fi

@@ -15,9 +15,11 @@ alone() {
 }
 alone gpumailbox.h c c11
 alone gpumailbox.h c++ c++17
-for standard in c++17 c++20; do
-  alone gpumailbox.hpp c++ "$standard"
-  alone gpumailbox.hpp c++ "$standard" -fno-exceptions -fno-rtti
+for header in gpumailbox.hpp gpumailbox/detail.hpp; do
+  for standard in c++17 c++20; do
+    alone "$header" c++ "$standard"
+    alone "$header" c++ "$standard" -fno-exceptions -fno-rtti
+  done
 done
 for header in "$stage"/include/gpumailbox/*.cuh; do
   alone "gpumailbox/${header##*/}" c++ c++17

@@ -40,6 +40,7 @@ run "symbols" scripts/symbols.sh
 run "headers alone" scripts/headers.sh
 run "examples" scripts/examples.sh --test
 run "protocol" scripts/protocol.sh
+run "stress" scripts/stress.sh
 run "report of the GPU" scripts/report.sh
 run "without CUDA" env GMB_CUDA=OFF CARGO_TARGET_DIR=target/cuda-off RUSTFLAGS="-D warnings" \
   cargo test --locked --test suite drivers::

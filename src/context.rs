@@ -35,7 +35,7 @@ pub struct ContextOptions {
     pub backend: BackendKind,
     /// CUDA ordinal of the device; must be 0 on the host backend.
     pub device: u32,
-    /// Most bytes of device memory that the context may hold at once; 0 for no limit.
+    /// Most bytes of device memory that may be held at once, the mailboxes' rings included; 0 for no limit.
     pub memory_limit: u64,
 }
 

@@ -192,7 +192,7 @@ impl Event {
     /// event is not of kind `Capture`; the capture goes on), `DEVICE_LOST`.
     pub fn record(&self, stream: Stream) -> Result<()> {
         let stream = self.context.resolve(stream)?;
-        if self.kind != EventKind::Capture && self.context.backend().is_capturing(stream.raw)? {
+        if self.kind != EventKind::Capture && stream.is_capturing() {
             return Err(Error::new(
                 GMB_ERROR_NOT_SUPPORTED,
                 "the stream is being captured: record an event of kind CAPTURE there",

@@ -120,11 +120,11 @@ impl Ledger {
                 Ok(allocation)
             }
             found => Err(Error::argument(format!(
-                "{address:#x} {} of this context",
+                "{address:#x} {}",
                 match found {
                     Some(_) if pinned => "is device memory, not pinned memory",
                     Some(_) => "is pinned memory, not device memory",
-                    None => "is not the start of memory, or of memory freed before,",
+                    None => "is not the start of memory of this context, or was freed before",
                 }
             ))),
         }

@@ -73,7 +73,7 @@ pub const GMB_ERROR_BAD_MAGIC: gmb_status = -12;
 pub const GMB_ERROR_BAD_VERSION: gmb_status = -13;
 /// Two operations of one side ran at once; the mailbox is stopped for good.
 pub const GMB_ERROR_ORDER_VIOLATION: gmb_status = -14;
-/// A slot does not hold the record it should: something else wrote there.
+/// A slot or a header does not hold what it should: something else wrote there.
 pub const GMB_ERROR_CORRUPT: gmb_status = -15;
 /// Device memory is exhausted.
 pub const GMB_ERROR_OUT_OF_MEMORY: gmb_status = -16;
@@ -109,7 +109,7 @@ pub const GMB_ERROR_SYSTEM: gmb_status = -30;
 pub const GMB_ERROR_MEMORY_LIMIT: gmb_status = -31;
 /// The call belongs to another thread than the one that made it.
 pub const GMB_ERROR_WRONG_THREAD: gmb_status = -32;
-/// The memory is smaller than what its header describes.
+/// The memory is smaller than the mailbox in it, or for it.
 pub const GMB_ERROR_TRUNCATED: gmb_status = -33;
 
 statuses! {
@@ -129,7 +129,7 @@ statuses! {
     GMB_ERROR_BAD_MAGIC = -12, c"the mailbox header does not begin with the magic number";
     GMB_ERROR_BAD_VERSION = -13, c"the mailbox header has another layout version";
     GMB_ERROR_ORDER_VIOLATION = -14, c"two operations of one side ran at once; the mailbox is stopped";
-    GMB_ERROR_CORRUPT = -15, c"a slot does not hold the record it should";
+    GMB_ERROR_CORRUPT = -15, c"a slot or a header does not hold what it should";
     GMB_ERROR_OUT_OF_MEMORY = -16, c"out of device memory";
     GMB_ERROR_OUT_OF_HOST_MEMORY = -17, c"out of host memory";
     GMB_ERROR_NO_DRIVER = -18, c"no CUDA driver library: install the NVIDIA driver or use the host backend";
@@ -147,7 +147,7 @@ statuses! {
     GMB_ERROR_SYSTEM = -30, c"the operating system refused a thread or another resource";
     GMB_ERROR_MEMORY_LIMIT = -31, c"the context's memory limit is reached: free memory, or raise the limit";
     GMB_ERROR_WRONG_THREAD = -32, c"called on another thread than the object belongs to";
-    GMB_ERROR_TRUNCATED = -33, c"the memory is smaller than its header says";
+    GMB_ERROR_TRUNCATED = -33, c"the memory is smaller than the mailbox takes";
 }
 
 #[cfg(test)]

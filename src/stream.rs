@@ -69,7 +69,15 @@ impl Stream {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Resolved {
     pub(crate) raw: RawStream,
+    /// Zero while the stream is being captured.
     pub(crate) id: StreamId,
+}
+
+impl Resolved {
+    /// True while the stream's work is being captured into a graph.
+    pub(crate) fn is_capturing(&self) -> bool {
+        self.id == 0
+    }
 }
 
 /// A stream made by the library; dropped, it is destroyed and its work still completes.
@@ -111,7 +119,7 @@ impl Context {
     /// Replaces the current stream by its value, and checks that the stream is of this context.
     pub(crate) fn resolve(&self, stream: Stream) -> Result<Resolved> {
         let Stream(raw) = if stream == Stream::CURRENT { self.current_stream() } else { stream };
-        Ok(Resolved { raw, id: self.backend().stream_id(raw)? })
+        Ok(Resolved { raw, id: self.backend().stream_id(raw)?.unwrap_or(0) })
     }
 
     /// The priority that a stream really has, in the device's numbers: less

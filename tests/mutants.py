@@ -14,8 +14,11 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 COPY = ROOT / "target" / "mutants"
 RING = "include/gpumailbox/ring.cuh"
+OVER = "include/gpumailbox/overwrite.cuh"
+NVCC = ROOT / "target" / "toolchain" / "cuda" / "bin" / "nvcc"
 
-# name, file, text, replacement, how to run the test: a suite test, or the protocol under a sanitizer.
+# name, file, text, replacement, how to run the test: a suite test, one that needs the library built with
+# its CUDA kernels, or a protocol test under a sanitizer.
 MUTANTS = [
     ("grants are not combined", RING, "    fetch_min_relaxed(&side->grant, word);\n",
      "    if (block.block() == 0) store_relaxed(&side->grant, word);\n", "protocol none"),
@@ -71,6 +74,40 @@ MUTANTS = [
     ("a reused slot keeps its epoch", "src/results.rs", "context.backend().fill(slot.device, 0, SLOT_BYTES",
      "context.backend().fill(slot.device, 0, 0",
      "suite gated::a_token_dropped_under_way_is_not_reused_before_it_is_written"),
+    ("what is torn is given out", OVER, "const uint64_t torn = behind(t.first, intact) ? intact - t.first : 0;",
+     "const uint64_t torn = behind(t.first, intact) ? intact - intact : 0;", "overwrite none"),
+    ("a push writes before it reserves", OVER, "  store_relaxed(&writer->claimed, end);\n  fence_device();\n",
+     "  (void)writer, (void)end;\n", "overwrite none"),
+    ("what an ended push wrote over is given out", OVER,
+     "  store_relaxed(&side->floor, behind(end, gone) ? end : gone);\n", "", "overwrite none"),
+    ("blocks skip differently", OVER, "skip = settle_relaxed(&side->skip, start - before + 1) - 1;",
+     "skip = start - before;", "overwrite none"),
+    ("a record being replaced is given out", OVER, "*block.word = behind(newest, oldest_intact(ring)) ? 0 : 1;",
+     "*block.word = 1;", "overwrite none"),
+    ("only the first reader holds space", RING, "    if ((readers >> r & 1) == 0) continue;\n    const",
+     "    if (r > 0 || (readers >> r & 1) == 0) continue;\n    const", "suite readers::every_record_reaches_every_reader"),
+    ("a reader let out still holds space", "include/gpumailbox/readers.cuh", "load_relaxed(&ring->reader_mask) & ~bit",
+     "load_relaxed(&ring->reader_mask) | bit", "suite readers::readers_come_and_go"),
+    ("a whole push is taken in part", RING, "whole && grant_count(word) < asked ? 0 : grant_count(word)",
+     "grant_count(word)", "suite policies::waiting_is_all_or_nothing_and_times_out_without_a_trace"),
+    ("a pop counts twice towards certain room", "src/mailbox/submit.rs",
+     "released.wrapping_add(u64::from(pop.max).min(unread))", "released.wrapping_add(u64::from(pop.max))",
+     "suite policies::waiting_equals_the_model"),
+    ("a push that overwrites does not wait for pops", "src/mailbox/submit.rs",
+     "                    reader.make_wait(stream)?;\n", "",
+     "suite gated::a_push_that_overwrites_waits_for_pops_enqueued_before_it"),
+    ("an event returns early", "src/events.rs", "        if may_be_pending {\n", "        if may_be_pending && pool.size == 0 {\n",
+     "suite gated::an_event_given_back_unreached_is_kept_aside"),
+    ("an event is made for each operation", "src/mailbox/side.rs",
+     "        let recorded = if self.records { self.event.mark(stream.raw) }",
+     "        std::mem::forget(self.event.context().event(EventKind::Untimed)?);\n"
+     "        let recorded = if self.records { self.event.mark(stream.raw) }", "kernels hot_path::nothing_is_made_after_warm_up"),
+    ("memory over the limit is given out", "src/memory.rs", "self.limit != 0 && used > self.limit",
+     "self.limit != 0 && bytes > self.limit", "suite memory::a_limit_holds_and_frees_count"),
+    ("a guard ends on any thread", "src/guard.rs", "self.thread != thread_number()", "self.thread == 0",
+     "suite guards::a_guard_ended_on_another_thread_stays"),
+    ("an inner guard is undone by the outer", "src/guard.rs", "while held > 0 && stack[held - 1].ended {",
+     "while held > 0 && stack[..held].iter().any(|e| e.ended) {", "suite guards::guards_dropped_out_of_order_take_effect_in_order"),
     ("a host stream runs ahead of an event", "src/backend/host/stream.rs",
      "Task::Wait(completion) => completion.wait(),", "Task::Wait(_) => {}",
      "suite gated::a_pop_waits_for_the_push_before_it_and_a_push_for_the_room_it_needs"),
@@ -81,13 +118,18 @@ def passes(how, label="unchanged"):
     """True when the test passes; a test that hangs has noticed, too."""
     # build.rs watches GMB_CHAOS, and only "1" means something to it: a label of
     # its own makes cargo compile each mutant whatever the files' times say.
+    kind, what = how.split(" ", 1)
     environment = dict(os.environ, GMB_CUDA="OFF", GMB_CHAOS=label, GMB_TEST_SEED="1",
                        CARGO_TARGET_DIR=str(COPY / "target"))
-    kind, what = how.split(" ", 1)
-    if kind == "protocol":
+    environment.pop("GMB_CUDA_ARCHS", None)
+    if kind == "kernels":
+        environment.update(GMB_CUDA="ON", GMB_CUDA_ARCHS="90")
+        if NVCC.exists():
+            environment["NVCC"] = str(NVCC)
+    if kind in ("protocol", "overwrite"):
         program = COPY / "protocol"
         flags = [] if what == "none" else [f"-fsanitize={what}"]
-        build = ["c++", "-std=c++17", "-O1", "-g", "-DGMB_CHAOS", "-Iinclude", *flags, "tests/protocol/protocol.cpp",
+        build = ["c++", "-std=c++17", "-O1", "-g", "-DGMB_CHAOS", "-Iinclude", *flags, f"tests/protocol/{kind}.cpp",
                  "-o", str(program), "-lpthread"]
         command = [str(program), "1", "20000"]
     else:
@@ -100,13 +142,17 @@ def passes(how, label="unchanged"):
         ran = subprocess.run(command, cwd=COPY, env=environment, capture_output=True, text=True, timeout=60)
     except subprocess.TimeoutExpired:
         return False
-    if kind == "suite" and ran.returncode == 0 and "1 passed" not in ran.stdout:
+    if kind in ("suite", "kernels") and ran.returncode == 0 and "1 passed" not in ran.stdout:
         sys.exit(f"error: no such test: {what}")
     return ran.returncode == 0
 
 
 def main():
     wanted = [m for m in MUTANTS if not sys.argv[1:] or any(a in m[0] for a in sys.argv[1:])]
+    if os.environ.get("GMB_CUDA") == "OFF":
+        for name, *_ in (m for m in wanted if m[4].startswith("kernels")):
+            print(f"left out, for GMB_CUDA=OFF: {name}")
+        wanted = [m for m in wanted if not m[4].startswith("kernels")]
     COPY.mkdir(parents=True, exist_ok=True)
     for folder in ("src", "include", "kernels", "tests", "benches"):
         shutil.rmtree(COPY / folder, ignore_errors=True)

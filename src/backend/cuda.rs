@@ -251,6 +251,8 @@ fn check(result: sys::CUresult, call: &str) -> Result<()> {
         100 => GMB_ERROR_NO_DEVICE,
         101 => GMB_ERROR_INVALID_DEVICE,
         200 | 209 | 222 => GMB_ERROR_NO_KERNELS,
+        // A stream under capture, or the legacy stream beside one, cannot do this; the capture goes on.
+        900 | 906 => GMB_ERROR_NOT_SUPPORTED,
         _ => GMB_ERROR_DRIVER,
     };
     let text = |get: unsafe fn(sys::CUresult, *mut *const std::ffi::c_char) -> sys::CUresult| {
@@ -418,12 +420,19 @@ impl Backend for Cuda {
         self.check(unsafe { sys::cuStreamDestroy_v2(cu_stream(stream)) }, "cuStreamDestroy")
     }
 
-    fn stream_id(&self, stream: RawStream) -> Result<StreamId> {
+    fn stream_id(&self, stream: RawStream) -> Result<Option<StreamId>> {
         let _current = self.enter()?;
         let bad = |e: Error| match e.status() {
-            GMB_ERROR_DEVICE_LOST => e,
+            GMB_ERROR_DEVICE_LOST | GMB_ERROR_NOT_SUPPORTED => e,
             _ => Error::new(GMB_ERROR_INVALID_STREAM, format!("stream {stream:p}: {}", e.message())),
         };
+        // First: to ask a stream under capture for its id is an error that could end the capture.
+        let mut status = sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
+        let result = unsafe { sys::cuStreamIsCapturing(cu_stream(stream), &mut status) };
+        self.check(result, "cuStreamIsCapturing").map_err(bad)?;
+        if status != sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE {
+            return Ok(None);
+        }
         let mut id = 0;
         self.check(unsafe { sys::cuStreamGetId(cu_stream(stream), &mut id) }, "cuStreamGetId")
             .map_err(bad)?;
@@ -431,7 +440,7 @@ impl Backend for Cuda {
         let id = id.wrapping_add(1).max(1);
         let place = &self.known[id as usize % KNOWN_STREAMS];
         if place.load(Ordering::Relaxed) == id {
-            return Ok(id);
+            return Ok(Some(id));
         }
         let mut context = null_mut();
         self.check(unsafe { sys::cuStreamGetCtx(cu_stream(stream), &mut context) }, "cuStreamGetCtx")
@@ -446,15 +455,7 @@ impl Backend for Cuda {
             ));
         }
         place.store(id, Ordering::Relaxed);
-        Ok(id)
-    }
-
-    fn is_capturing(&self, stream: RawStream) -> Result<bool> {
-        let _current = self.enter()?;
-        let mut status = sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
-        let result = unsafe { sys::cuStreamIsCapturing(cu_stream(stream), &mut status) };
-        self.check(result, "cuStreamIsCapturing")?;
-        Ok(status != sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE)
+        Ok(Some(id))
     }
 
     fn stream_query(&self, stream: RawStream) -> Result<bool> {

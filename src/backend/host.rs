@@ -237,16 +237,12 @@ impl Backend for Host {
         Ok(())
     }
 
-    fn stream_id(&self, stream: RawStream) -> Result<StreamId> {
-        Ok(self.stream(stream)?.id())
+    fn stream_id(&self, stream: RawStream) -> Result<Option<StreamId>> {
+        Ok(Some(self.stream(stream)?.id()))
     }
 
     fn stream_priority(&self, stream: RawStream) -> Result<i32> {
         Ok(self.stream(stream)?.priority())
-    }
-
-    fn is_capturing(&self, _stream: RawStream) -> Result<bool> {
-        Ok(false)
     }
 
     fn stream_query(&self, stream: RawStream) -> Result<bool> {

@@ -148,10 +148,9 @@ pub(crate) trait Backend: Send + Sync {
     fn stream_priority(&self, stream: RawStream) -> Result<i32>;
     /// Destroys a stream this backend made; its work still completes.
     fn stream_destroy(&self, stream: RawStream) -> Result<()>;
-    /// Checks that the stream is of this device and context, and names it.
-    fn stream_id(&self, stream: RawStream) -> Result<StreamId>;
-    /// True while the stream's work is being captured into a graph.
-    fn is_capturing(&self, stream: RawStream) -> Result<bool>;
+    /// Checks that the stream is of this device and context, and names it; `None` while its
+    /// work is being captured into a graph, when nobody may ask for its name.
+    fn stream_id(&self, stream: RawStream) -> Result<Option<StreamId>>;
     /// True when everything enqueued is done.
     fn stream_query(&self, stream: RawStream) -> Result<bool>;
     /// Blocks until everything enqueued is done.

@@ -42,7 +42,7 @@ pub struct gmb_context_options {
     pub device: u32,
     /// Must be zero.
     pub reserved: u32,
-    /// Most bytes of device memory that may be held at once, the library's own included; 0 for no limit.
+    /// Most bytes of device memory that may be held at once, the mailboxes' rings included; 0 for no limit.
     pub memory_limit: u64,
 }
 

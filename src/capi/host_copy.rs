@@ -43,7 +43,8 @@ fn host_count(count: u32, name: &str) -> Result<usize> {
 /// `GMB_FULL_WAIT`: 0 tries once, `GMB_WAIT_FOREVER` waits without limit. Thread-safe.
 ///
 /// Errors, with nothing pushed: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW`,
-/// `_BAD_LENGTH`, `_TIMEOUT`, `_OUT_OF_MEMORY`, `_DEVICE_LOST`. In the result: as for `gmb_mailbox_push`.
+/// `_BAD_LENGTH`, `_TIMEOUT`, `_INVALID_ARGUMENT`
+/// (under `GMB_FULL_WAIT` more than the capacity), `_MEMORY_LIMIT`, `_OUT_OF_MEMORY`, `_DEVICE_LOST`. In the result: as for `gmb_mailbox_push`.
 #[no_mangle]
 pub extern "C" fn gmb_mailbox_push_from_host_blocking(
     mailbox: gmb_mailbox,

@@ -71,8 +71,9 @@ pub extern "C" fn gmb_mailbox_remove_reader(
     boundary(|| MAILBOXES.get(mailbox.id)?.remove_reader(reader, self::stream(stream)))
 }
 
-/// One reader's counts. `info_size` is `sizeof(gmb_reader_info)`. Copies the header to the host and
-/// blocks for that, not for operations under way. Thread-safe.
+/// One reader's counts as the device has them now: operations under way, `gmb_mailbox_add_reader` among
+/// them, are not in them yet. `info_size` is `sizeof(gmb_reader_info)`. Copies the header to the host
+/// and blocks for that. Thread-safe.
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT` (not in use), `_DEVICE_LOST`.
 #[no_mangle]
 pub extern "C" fn gmb_mailbox_get_reader_info(

@@ -63,14 +63,10 @@ impl Mailbox {
         timeout: Option<Duration>,
     ) -> Result<gmb_result> {
         let HostRows { rows, stride, lengths, types } = *records;
-        if self.full_policy != FullPolicy::Reject && lengths.len() as u64 > self.capacity() {
-            return Err(Error::argument(format!(
-                "{} records at once: the capacity is {}, and only under REJECT the rest stays with the caller",
-                lengths.len(),
-                self.capacity()
-            )));
-        }
-        let (count, row) = (lengths.len().min(self.capacity() as usize), self.row_bytes() as usize);
+        let row = self.row_bytes() as usize;
+        // Under REJECT more than the capacity never fits: the rest stays with the caller.
+        let most = if self.full_policy == FullPolicy::Reject { self.capacity() as usize } else { usize::MAX };
+        let count = lengths.len().min(most);
         if lengths.is_empty() {
             return Err(Error::new(GMB_ERROR_ZERO_COUNT, "no record to push"));
         }
@@ -112,12 +108,13 @@ impl Mailbox {
                 timeout,
                 ..Push::default()
             };
-            // SAFETY: the staging buffer is ours, large enough, and waited for before it is used again.
-            unsafe {
+            // SAFETY: the staging buffer is ours, large enough, and waited for before it or the rows
+            // are used again, also when the push fails.
+            let pushed = unsafe {
                 self.context().copy(base, packed.as_ptr() as u64, packed.len(), stream)?;
-                self.push(&push, stream, Some(&staging.token))?;
-            }
-            self.context().synchronize(stream)?;
+                self.push(&push, stream, Some(&staging.token))
+            };
+            self.context().synchronize(stream).and(pushed)?;
             staging.token.wait(After::Submission, None)
         })?;
         if (result.count as usize) < lengths.len() {

@@ -200,8 +200,7 @@ impl Mailbox {
     /// `OUT_OF_MEMORY`, `MEMORY_LIMIT`, `OUT_OF_HOST_MEMORY`.
     pub fn new(context: &Context, options: &MailboxOptions) -> Result<Self> {
         let bytes = Self::required_bytes(options)?;
-        let service =
-            Resolved { raw: context.service(), id: context.backend().stream_id(context.service())? };
+        let service = Resolved { raw: context.service(), id: 0 };
         let address = context.allocate_on(bytes as usize, service)?;
         Self::write(context, options, Ring { address, bytes, owned: true })
     }

@@ -152,9 +152,10 @@ impl Mailbox {
 
     /// One operation of both the pushing and the reader's side.
     fn change_reader(&self, reader: u32, side: &Side, action: u32, stream: Stream) -> Result<()> {
+        let stream = self.context.resolve(stream)?;
         let mut pushes = lock(&self.push.submission);
         let mut pops = lock(&side.submission);
-        let stream = self.resolve(stream)?;
+        self.check_stream(stream)?;
         self.push.make_wait(stream)?;
         side.make_wait(stream)?;
         let kernel = Kernel::Reader(gmb_reader_args {
@@ -176,7 +177,8 @@ impl Mailbox {
         side.launched(&mut pops, stream, UNBOUNDED).and(noted)
     }
 
-    /// One reader's counts. Copies the header to the host and blocks for that.
+    /// One reader's counts as the device has them now: operations under way, letting it in
+    /// among them, are not in them yet. Copies the header to the host and blocks for that.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` (not in use), `DEVICE_LOST`.

@@ -39,6 +39,7 @@ impl Mailbox {
         if self.full_policy == FullPolicy::Wait {
             return self.push_when_sure(push, args, stream, token);
         }
+        let stream = self.context.resolve(stream)?;
         self.push_now(lock(&self.push.submission), args, stream, token)
     }
 
@@ -47,11 +48,11 @@ impl Mailbox {
         &self,
         mut submitted: MutexGuard<'_, Submitted>,
         args: gmb_push_args,
-        stream: Stream,
+        stream: Resolved,
         token: Option<&Token>,
     ) -> Result<()> {
         self.check_token(token)?;
-        let stream = self.resolve(stream)?;
+        self.check_stream(stream)?;
         self.push.make_wait(stream)?;
         let count = u64::from(args.count);
         let end = self.push.can_reach(&mut submitted).wrapping_add(count);
@@ -103,11 +104,12 @@ impl Mailbox {
         let args = self.pop_args(pop)?;
         let side = self.readers.get(pop.reader)?;
         self.check_token(token)?;
+        let stream = self.context.resolve(stream)?;
         let mut submitted = lock(&side.submission);
         if !self.readers.is_in_use(pop.reader) {
             return Err(not_in_use(pop.reader));
         }
-        let stream = self.resolve(stream)?;
+        self.check_stream(stream)?;
         side.make_wait(stream)?;
         let end = side.can_reach(&mut submitted).wrapping_add(u64::from(pop.max));
         // With `max` records there in any case, later pushes make no difference, unless they overwrite.
@@ -137,10 +139,15 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Finds and checks the stream, holds a single-stream mailbox to its first
-    /// one, and keeps out of captures.
-    pub(super) fn resolve(&self, stream: Stream) -> Result<Resolved> {
-        let stream = self.context.resolve(stream)?;
+    /// Keeps out of captures, and holds a single-stream mailbox to its first
+    /// stream. Called under a submission lock.
+    pub(super) fn check_stream(&self, stream: Resolved) -> Result<()> {
+        if stream.is_capturing() {
+            return Err(Error::new(
+                GMB_ERROR_NOT_SUPPORTED,
+                "the stream is being captured into a graph, and this operation cannot be; the capture goes on",
+            ));
+        }
         let another = |side: &Side| side.is_of_another(stream.id);
         if self.single_stream && (another(&self.push) || self.readers.all().any(another)) {
             return Err(Error::new(
@@ -148,13 +155,7 @@ impl Mailbox {
                 "the mailbox was made for a single stream and its first operation came on another one",
             ));
         }
-        if self.context.backend().is_capturing(stream.raw)? {
-            return Err(Error::new(
-                GMB_ERROR_NOT_SUPPORTED,
-                "the stream is being captured into a graph, and this operation cannot be; the capture goes on",
-            ));
-        }
-        Ok(stream)
+        Ok(())
     }
 
     pub(super) fn check_token(&self, token: Option<&Token>) -> Result<()> {

@@ -65,7 +65,8 @@ impl Mailbox {
         }
         // Before the wait, not after it.
         self.check_token(token)?;
-        self.resolve(stream)?;
+        let stream = self.context.resolve(stream)?;
+        self.check_stream(stream)?;
         let place = self.line.enter();
         let attempt = || {
             if self.closed.load(Ordering::Acquire) {

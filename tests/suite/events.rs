@@ -47,6 +47,21 @@ fn an_event_never_recorded_is_reached_and_holds_nobody() {
     assert!(context.is_idle(stream.get()).unwrap());
 }
 
+/// Who has seen a stream's last event reached finds the stream idle.
+#[test]
+fn a_stream_is_idle_behind_its_last_event() {
+    let context = context();
+    let stream = context.stream().unwrap();
+    let event = context.event(EventKind::Untimed).unwrap();
+    let memory = context.device_buffer(4096).unwrap();
+    for round in 0..500 {
+        unsafe { context.fill(memory.address(), 1, 4096, stream.get()) }.unwrap();
+        event.record(stream.get()).unwrap();
+        event.synchronize(None).unwrap();
+        assert!(context.is_idle(stream.get()).unwrap(), "round {round}");
+    }
+}
+
 #[test]
 fn time_passes_between_timed_events() {
     let context = context();

@@ -317,9 +317,9 @@ fn count_here(test: &str, what: &str) -> Option<BTreeMap<String, u64>> {
 /// The event's own calls in each round: a record and a wait, each with a look at its stream.
 fn of_the_event(name: &str) -> u64 {
     match name {
-        "cuCtxGetCurrent" | "cuCtxPopCurrent_v2" | "cuCtxPushCurrent_v2" => 5,
-        "cuStreamGetId" => 2,
-        "cuEventRecord" | "cuStreamIsCapturing" | "cuStreamWaitEvent" => 1,
+        "cuCtxGetCurrent" | "cuCtxPopCurrent_v2" | "cuCtxPushCurrent_v2" => 4,
+        "cuStreamGetId" | "cuStreamIsCapturing" => 2,
+        "cuEventRecord" | "cuStreamWaitEvent" => 1,
         _ => 0,
     }
 }

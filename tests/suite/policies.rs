@@ -368,6 +368,50 @@ fn waiting_is_all_or_nothing_and_times_out_without_a_trace() {
     assert_eq!(mailbox.info().unwrap().published, 25);
 }
 
+/// The blocking calls from host memory keep each policy's promise.
+#[test]
+fn pushes_from_host_memory_follow_the_policy() {
+    let context = context();
+    let rows: Vec<u8> = (0..6 * 16).collect();
+    let records = HostRows { rows: &rows, stride: 16, lengths: &[16; 6], types: &[] };
+    let pop = |mailbox: &Mailbox| {
+        let (mut out, mut headers) = ([POISON; 8 * 16], [gmb_record_header::default(); 8]);
+        let result = mailbox.pop_to_host_blocking(0, &mut out, 16, &mut headers).unwrap();
+        (result, out[..16 * result.count as usize].to_vec())
+    };
+    for (policy, accepted, kept) in
+        [(FullPolicy::Reject, 4, 0..4), (FullPolicy::OverwriteOldest, 6, 2..6), (FullPolicy::Latest, 6, 5..6)]
+    {
+        let mailbox = with_policy(&context, policy, 4, 16);
+        let result = mailbox.push_from_host_blocking(&records, None).unwrap();
+        assert_eq!((result.count, result.flags != 0), (accepted, accepted < 6), "{policy:?}");
+        let (result, got) = pop(&mailbox);
+        assert_eq!(got, rows[16 * kept.start..16 * kept.end], "{policy:?}");
+        assert_eq!(result.lost, kept.start as u64);
+    }
+    let mailbox = with_policy(&context, FullPolicy::Wait, 4, 16);
+    let status = |records: &HostRows<'_>, timeout| {
+        mailbox.push_from_host_blocking(records, timeout).map(|result| result.count).map_err(|e| e.status())
+    };
+    assert_eq!(status(&records, None), Err(GMB_ERROR_INVALID_ARGUMENT));
+    let three = HostRows { lengths: &[16; 3], ..records };
+    // The device finds the lengths: what was pushed is certain once it has.
+    assert_eq!(status(&three, Some(Duration::ZERO)), Ok(3));
+    for _ in 0..50 {
+        // The rows may go as soon as the call is back, also when it failed.
+        let gone = vec![7u8; 48];
+        let three = HostRows { rows: &gone, ..three };
+        assert_eq!(status(&three, Some(Duration::ZERO)), Err(GMB_ERROR_TIMEOUT));
+    }
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| status(&three, None));
+        // A push that waits does not keep pops from making room.
+        assert_eq!(pop(&mailbox).0.count, 3);
+        assert_eq!(waiting.join().unwrap(), Ok(3));
+    });
+    assert_eq!(pop(&mailbox).1, rows[..48]);
+}
+
 /// Threads that wait for room get it, none is passed over, and nothing is lost.
 #[test]
 fn many_threads_wait_for_room() {

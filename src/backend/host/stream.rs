@@ -124,9 +124,14 @@ impl Stream {
         loop {
             if let Some(task) = queue.tasks.pop_front() {
                 queue.running = true;
-                drop(queue);
-                run(task, self.priority, pool);
-                queue = lock(&self.queue);
+                // Who sees an event reached must also see the stream idle behind it.
+                if let Task::Complete(completion) = &task {
+                    completion.complete();
+                } else {
+                    drop(queue);
+                    run(task, self.priority, pool);
+                    queue = lock(&self.queue);
+                }
                 queue.running = false;
                 if queue.tasks.is_empty() {
                     self.idle.notify_all();
@@ -156,7 +161,8 @@ fn run(task: Task, priority: i32, pool: &Arc<BlockPool>) {
         Task::Function(function) => {
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(function));
         }
-        Task::Complete(completion) => completion.complete(),
+        // Done by the worker, under its lock.
+        Task::Complete(_) => {}
         Task::Wait(completion) => completion.wait(),
     }
 }
