@@ -4,7 +4,11 @@
 source "$(dirname "$0")/common.sh"
 
 export GMB_STRESS_SECONDS=${1:-5} GMB_TEST_BACKEND=host
-if [[ -d $(rustc --print sysroot)/lib/rustlib/src/rust/library ]]; then
+sources=$(rustc --print sysroot)/lib/rustlib/src/rust/library
+if [[ ! -d $sources ]] && command -v rustup >/dev/null; then
+  timeout 120 rustup component add rust-src >/dev/null 2>&1 || true
+fi
+if [[ -d $sources ]]; then
   step "stress under ThreadSanitizer"
   host=$(rustc -vV | sed -n 's/^host: //p')
   export RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread" CXXFLAGS="-fsanitize=thread" GMB_CUDA=OFF

@@ -3,18 +3,7 @@
 
 use super::support::*;
 use gpumailbox::*;
-use std::ffi::{c_void, CString};
-
-type Call2 = unsafe extern "C" fn(*mut c_void, usize) -> i32;
-
-/// A driver function of two arguments, by name.
-fn driver(name: &str) -> Call2 {
-    let library = unsafe { libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_NOW) };
-    let name = CString::new(name).unwrap();
-    let address = unsafe { libc::dlsym(library, name.as_ptr()) };
-    assert!(!address.is_null(), "{name:?}");
-    unsafe { std::mem::transmute::<*mut c_void, Call2>(address) }
-}
+use std::ffi::c_void;
 
 #[test]
 fn what_cannot_be_captured_leaves_the_capture_as_it_is() {
@@ -36,7 +25,7 @@ fn what_cannot_be_captured_leaves_the_capture_as_it_is() {
     let other = context.stream().unwrap();
     // Relaxed: other threads' work is none of this capture's business.
     const RELAXED: usize = 2;
-    assert_eq!(unsafe { driver("cuStreamBeginCapture_v2")(stream.get().raw(), RELAXED) }, 0);
+    assert_eq!(driver("cuStreamBeginCapture_v2", [stream.get().raw() as usize, RELAXED, 0]), 0);
     for mailbox in &boxes {
         let push = Push { count: 4, records: memory.address(), length: 16, ..Default::default() };
         let pop = Pop { max: 4, records: memory.address() + 1024, ..Default::default() };
@@ -63,7 +52,7 @@ fn what_cannot_be_captured_leaves_the_capture_as_it_is() {
     join.record(other.get()).unwrap();
     join.make_wait(stream.get()).unwrap();
     let mut graph: *mut c_void = std::ptr::null_mut();
-    let ended = unsafe { driver("cuStreamEndCapture")(stream.get().raw(), &raw mut graph as usize) };
+    let ended = driver("cuStreamEndCapture", [stream.get().raw() as usize, &raw mut graph as usize, 0]);
     assert_eq!(ended, 0, "the capture was invalidated");
     assert!(!graph.is_null());
     // Nothing was pushed, popped or changed, and all goes on.
@@ -76,5 +65,5 @@ fn what_cannot_be_captured_leaves_the_capture_as_it_is() {
     }
     events[0].record(stream.get()).unwrap();
     events[0].synchronize(None).unwrap();
-    assert_eq!(unsafe { driver("cuGraphDestroy")(graph, 0) }, 0);
+    assert_eq!(driver("cuGraphDestroy", [graph as usize, 0, 0]), 0);
 }

@@ -212,6 +212,18 @@ pub fn child_passes(test: &str, environment: &[(&str, &str)]) {
     );
 }
 
+/// Calls a function of the CUDA driver with up to three arguments, each in a register.
+pub fn driver(name: &str, arguments: [usize; 3]) -> i32 {
+    let library = unsafe { libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_NOW) };
+    let symbol = std::ffi::CString::new(name).unwrap();
+    let address = unsafe { libc::dlsym(library, symbol.as_ptr()) };
+    assert!(!address.is_null(), "the driver has no {name}");
+    type Call = unsafe extern "C" fn(usize, usize, usize) -> i32;
+    let call = unsafe { std::mem::transmute::<*mut std::ffi::c_void, Call>(address) };
+    let [first, second, third] = arguments;
+    unsafe { call(first, second, third) }
+}
+
 pub const POISON: u8 = 0xCD;
 
 /// Poisoned room for a pop, and what came out of it.
