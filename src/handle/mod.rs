@@ -5,35 +5,25 @@
 //! destroying marks the slot dead, and whoever drops the last pin drops the
 //! object. Slots are reused first-in first-out, so that a stale id stays
 //! stale as long as possible; a slot whose generations are used up is retired.
-//!
-//! State word: `generation (32) | live (1) | occupied (1) | pins (30)`.
 
-use std::cell::UnsafeCell;
+mod slot;
+
 use std::collections::VecDeque;
 use std::marker::PhantomData;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::Mutex;
 
 use crate::error::{Error, Result};
 use crate::status::{GMB_ERROR_INVALID_HANDLE, GMB_ERROR_OUT_OF_HOST_MEMORY};
 use crate::sync::lock;
+use slot::{Slot, Unpinned};
 
 const INDEX_BITS: u32 = 24;
 const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
-const LIVE: u64 = 1 << 31;
-const OCCUPIED: u64 = 1 << 30;
-const PINS: u64 = OCCUPIED - 1;
-const GENERATION: u64 = 1 << 32;
-
 /// Chunk `c` holds `FIRST << c` slots.
 const FIRST: usize = 64;
 const CHUNKS: usize = 18;
-
-struct Slot<T> {
-    state: AtomicU64,
-    value: UnsafeCell<Option<T>>,
-}
 
 /// All objects of one type that C code holds.
 pub(crate) struct Table<T: 'static> {
@@ -84,11 +74,9 @@ impl<T> Table<T> {
     pub(crate) fn insert(&'static self, value: T) -> Result<u64> {
         let index = self.take_index()?;
         let slot = self.slot(index).ok_or_else(|| self.invalid(0))?;
-        // SAFETY: the slot is not occupied and its index was ours alone to take.
-        unsafe { *slot.value.get() = Some(value) };
-        // Added, not stored: stale look-ups may be pinning and unpinning meanwhile.
-        let state = slot.state.fetch_add(LIVE | OCCUPIED, Ordering::AcqRel);
-        Ok((u64::from(self.tag) << 56) | ((state >> 32) << INDEX_BITS) | u64::from(index))
+        // SAFETY: the slot is empty and its index was ours alone to take.
+        let generation = unsafe { slot.fill(value) };
+        Ok((u64::from(self.tag) << 56) | (u64::from(generation) << INDEX_BITS) | u64::from(index))
     }
 
     fn take_index(&'static self) -> Result<u32> {
@@ -97,10 +85,7 @@ impl<T> Table<T> {
             let chunk = free.chunks;
             let full = || Error::new(GMB_ERROR_OUT_OF_HOST_MEMORY, format!("too many {} handles", self.kind));
             let place = self.chunks.get(chunk).ok_or_else(full)?;
-            let slots: Vec<Slot<T>> = (0..FIRST << chunk)
-                // Generation 1 first: an id of all zeros never names a slot.
-                .map(|_| Slot { state: AtomicU64::new(GENERATION), value: UnsafeCell::new(None) })
-                .collect();
+            let slots: Vec<Slot<T>> = (0..FIRST << chunk).map(|_| Slot::new()).collect();
             place.store(Box::leak(slots.into_boxed_slice()).as_mut_ptr(), Ordering::Release);
             free.chunks += 1;
             let first = (FIRST << chunk) - FIRST;
@@ -121,38 +106,26 @@ impl<T> Table<T> {
         let index = (id & INDEX_MASK) as u32;
         let slot = self.slot(index)?;
         let pinned = Pinned { table: self, slot, index, _not_send: PhantomData };
-        let state = slot.state.fetch_add(1, Ordering::AcqRel);
-        let alive = state & LIVE != 0 && state >> 32 == (id >> INDEX_BITS) & 0xffff_ffff;
         // Dropping `pinned` takes the pin back.
-        alive.then_some(pinned)
+        slot.pin((id >> INDEX_BITS) as u32).then_some(pinned)
     }
 
     /// Ends an id. The object is dropped here, or by the last thread inside a call on it.
     pub(crate) fn remove(&'static self, id: u64) -> Result<()> {
         let pinned = self.get(id)?;
-        // Of several destroyers one sees LIVE set and ends it.
-        if pinned.slot.state.fetch_and(!LIVE, Ordering::AcqRel) & LIVE == 0 {
-            return Err(self.invalid(id));
+        match pinned.slot.end() {
+            true => Ok(()),
+            false => Err(self.invalid(id)),
         }
-        Ok(())
     }
 
     fn unpin(&'static self, slot: &'static Slot<T>, index: u32) {
-        let state = slot.state.fetch_sub(1, Ordering::AcqRel) - 1;
-        if state & (LIVE | OCCUPIED | PINS) != OCCUPIED {
-            return;
+        if let Unpinned::Emptied { value, reusable } = slot.unpin() {
+            if reusable {
+                lock(&self.free).indices.push_back(index);
+            }
+            drop(value);
         }
-        // Dead, occupied and unpinned: whoever moves the generation on owns the value.
-        let next = (state + GENERATION) & !OCCUPIED;
-        if slot.state.compare_exchange(state, next, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-            return;
-        }
-        // SAFETY: the exchange made this thread the only one that may touch the value.
-        let value = unsafe { (*slot.value.get()).take() };
-        if next >> 32 != u64::from(u32::MAX) {
-            lock(&self.free).indices.push_back(index);
-        }
-        drop(value);
     }
 
     fn invalid(&self, id: u64) -> Error {
@@ -169,11 +142,8 @@ impl<T> Deref for Pinned<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: pinned while live: the value is there and is not moved out before the pin is gone.
-        match unsafe { &*self.slot.value.get() } {
-            Some(value) => value,
-            None => unreachable!("a pinned slot is occupied"),
-        }
+        // SAFETY: pinned when this was made.
+        unsafe { self.slot.get() }
     }
 }
 
