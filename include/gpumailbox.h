@@ -59,7 +59,7 @@
 /**
  * Version of the layout of `gmb_ring_header`, `gmb_ring_side` and slots.
  */
-#define GMB_LAYOUT_VERSION 1
+#define GMB_LAYOUT_VERSION 2
 
 /**
  * Readers a mailbox can have.
@@ -635,7 +635,7 @@ typedef struct gmb_memory_info {
    */
   uint64_t limit;
   /**
-   * Held now, the library's own rings included.
+   * Held now, the library's own rings included; what was freed in stream order no longer counts.
    */
   uint64_t used;
   /**
@@ -1050,7 +1050,8 @@ gmb_status gmb_event_create(struct gmb_context context,
 
 /**
  * Gives an event back to its pool, where it is used again once the device has reached it.
- * Waits that were enqueued on it still hold. Never blocks; thread-safe.
+ * Waits that were enqueued on it still hold. Does not block, unless it is the last of a context
+ * whose handle is gone; thread-safe.
  * Errors: `GMB_ERROR_INVALID_HANDLE`.
  */
 gmb_status gmb_event_destroy(struct gmb_event event);
@@ -1505,7 +1506,8 @@ gmb_status gmb_token_create(struct gmb_context context,
 
 /**
  * Ends a token, also while its operation is under way: nothing leaks and the operation goes on.
- * Never blocks; thread-safe. Errors: `GMB_ERROR_INVALID_HANDLE`.
+ * Does not block, unless it is the last of a context whose handle is gone; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`.
  */
 gmb_status gmb_token_destroy(struct gmb_token token);
 

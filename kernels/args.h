@@ -34,7 +34,7 @@ typedef struct gmb_report_args {
    */
   uint64_t device_result;
   /**
-   * Host slot of two words, written by the kernel: {epoch, count}, {status, flags}.
+   * Host slot of three words, written by the kernel: {epoch, count}, {status, flags, epoch}, {lost, epoch}.
    */
   uint64_t host_slot;
   /**

@@ -7,6 +7,7 @@ use crate::backend::host::Host;
 use crate::backend::{Backend, RawStream};
 use crate::error::{Error, Result};
 use crate::events::EventPools;
+use crate::extent::Extent;
 use crate::lines::LinePool;
 use crate::log::{log, LogLevel};
 use crate::memory::Ledger;
@@ -74,6 +75,8 @@ struct Shared {
     // What lies in the backend's memory is given back while the backend still lives.
     results: ResultPool,
     lines: LinePool,
+    /// Ask whether addresses are good: `GMB_CHECK_POINTERS=1`.
+    checks_pointers: bool,
     events: EventPools,
     memory: Ledger,
     /// The library's own stream, for what no caller's stream should wait for.
@@ -137,6 +140,7 @@ impl Context {
                 device: options.device,
                 results: ResultPool::default(),
                 lines: LinePool::default(),
+                checks_pointers: std::env::var("GMB_CHECK_POINTERS").is_ok_and(|value| value == "1"),
                 events: EventPools::default(),
                 memory: Ledger::new(options.memory_limit, pooled),
                 service,
@@ -161,6 +165,11 @@ impl Context {
         self.shared.backend.as_ref()
     }
 
+    /// Asks the driver something small: that keeps it moving and brings a device error to light.
+    pub(crate) fn pulse(&self) -> Result<()> {
+        self.backend().stream_query(self.shared.service).map(|_| ())
+    }
+
     pub(crate) fn service(&self) -> RawStream {
         self.shared.service
     }
@@ -179,6 +188,17 @@ impl Context {
 
     pub(crate) fn ledger(&self) -> &Ledger {
         &self.shared.memory
+    }
+
+    /// Where the environment asks for it: fails when kernels cannot reach the whole range.
+    pub(crate) fn check_reachable(&self, range: &Extent) -> Result<()> {
+        let (name, address, bytes) = range.parts();
+        if !self.shared.checks_pointers || self.backend().can_reach(address, bytes)? {
+            return Ok(());
+        }
+        Err(Error::argument(format!(
+            "{name}: {bytes} bytes at {address:#x} are not all device or pinned memory of one allocation"
+        )))
     }
 
     /// The same for contexts whose streams are each other's.

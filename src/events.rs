@@ -5,7 +5,7 @@
 //! another side still waits for.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -59,6 +59,15 @@ struct Pool {
     high_water: u64,
 }
 
+/// Events given back unreached that are asked before a new one is made.
+const LOOKED_AT: usize = 4;
+
+/// Whether an event can hold nobody any more: on a lost device nothing goes on, and the
+/// next call will say so. Other errors (somebody's capture, say) mean nothing.
+pub(crate) fn is_past(answer: Result<bool>) -> bool {
+    answer.unwrap_or_else(|error| error.status() == GMB_ERROR_DEVICE_LOST)
+}
+
 impl Pool {
     fn lend(&mut self) {
         self.in_use += 1;
@@ -78,24 +87,27 @@ impl EventPools {
     }
 
     pub(crate) fn take(&self, kind: EventKind, backend: &dyn Backend) -> Result<RawEvent> {
-        let candidate = {
-            let mut pool = lock(self.pool(kind));
-            if let Some(event) = pool.free.pop() {
-                pool.lend();
-                return Ok(event);
-            }
-            pool.pending.pop_front()
-        };
-        // The driver is asked without the lock.
-        if let Some(event) = candidate {
-            // An error means a lost device: the record will say so.
-            let reached = backend.event_query(event).unwrap_or(true);
+        // A few, in turn: one that is stuck must not hide those behind it.
+        for _ in 0..LOOKED_AT {
+            let event = {
+                let mut pool = lock(self.pool(kind));
+                if let Some(event) = pool.free.pop() {
+                    pool.lend();
+                    return Ok(event);
+                }
+                match pool.pending.pop_front() {
+                    Some(event) => event,
+                    None => break,
+                }
+            };
+            // The driver is asked without the lock.
+            let reached = is_past(backend.event_query(event));
             let mut pool = lock(self.pool(kind));
             if reached {
                 pool.lend();
                 return Ok(event);
             }
-            pool.pending.push_front(event);
+            pool.pending.push_back(event);
         }
         let event = backend.event_create(kind)?;
         let mut pool = lock(self.pool(kind));
@@ -154,8 +166,10 @@ pub struct Event {
     context: Context,
     kind: EventKind,
     raw: RawEvent,
-    /// By this holder: what an earlier one recorded says nothing.
-    recorded: AtomicBool,
+    /// Records of this holder: what an earlier one recorded says nothing.
+    records: AtomicU64,
+    /// The one of them that is known to be reached.
+    reached: AtomicU64,
 }
 
 impl Context {
@@ -165,7 +179,7 @@ impl Context {
     /// `DEVICE_LOST`, `DRIVER`.
     pub fn event(&self, kind: EventKind) -> Result<Event> {
         let raw = self.events().take(kind, self.backend())?;
-        Ok(Event { context: self.clone(), kind, raw, recorded: AtomicBool::new(false) })
+        Ok(Event { context: self.clone(), kind, raw, records: AtomicU64::new(0), reached: AtomicU64::new(0) })
     }
 
     /// Counts of one event pool.
@@ -203,8 +217,8 @@ impl Event {
 
     /// As [`Event::record`], on a stream that was checked before.
     pub(crate) fn mark(&self, stream: crate::backend::RawStream) -> Result<()> {
+        self.records.fetch_add(1, Ordering::AcqRel);
         self.context.backend().event_record(self.raw, stream)?;
-        self.recorded.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -212,6 +226,12 @@ impl Event {
     /// nothing if nothing was. Does not block.
     pub fn make_wait(&self, stream: Stream) -> Result<()> {
         let stream = self.context.resolve(stream)?;
+        if self.kind != EventKind::Capture && stream.is_capturing() {
+            return Err(Error::new(
+                GMB_ERROR_NOT_SUPPORTED,
+                "the stream is being captured: make it wait for an event of kind CAPTURE",
+            ));
+        }
         self.hold(stream.raw)
     }
 
@@ -230,7 +250,12 @@ impl Event {
         if !self.is_recorded() {
             return Ok(true);
         }
-        self.context.backend().event_query(self.raw)
+        let record = self.records.load(Ordering::Acquire);
+        let reached = self.context.backend().event_query(self.raw)?;
+        if reached {
+            self.reached.fetch_max(record, Ordering::AcqRel);
+        }
+        Ok(reached)
     }
 
     /// Blocks the calling thread until the device has reached what was
@@ -243,9 +268,12 @@ impl Event {
         if !self.is_recorded() {
             return Ok(());
         }
+        let record = self.records.load(Ordering::Acquire);
         let backend = self.context.backend();
         if timeout.is_none() {
-            return backend.event_synchronize(self.raw);
+            backend.event_synchronize(self.raw)?;
+            self.reached.fetch_max(record, Ordering::AcqRel);
+            return Ok(());
         }
         let mut failed = None;
         let ready = || match backend.event_query(self.raw) {
@@ -258,7 +286,10 @@ impl Event {
         let reached = wait_until(timeout, ready, || Ok(()))?;
         match (failed, reached) {
             (Some(error), _) => Err(error),
-            (None, Some(())) => Ok(()),
+            (None, Some(())) => {
+                self.reached.fetch_max(record, Ordering::AcqRel);
+                Ok(())
+            }
             (None, None) => {
                 Err(Error::new(GMB_ERROR_TIMEOUT, "the device has not reached the event in time: wait again"))
             }
@@ -289,7 +320,7 @@ impl Event {
     }
 
     fn is_recorded(&self) -> bool {
-        self.recorded.load(Ordering::Acquire)
+        self.records.load(Ordering::Acquire) != 0
     }
 
     fn check_askable(&self) -> Result<()> {
@@ -306,7 +337,9 @@ impl Event {
 impl Drop for Event {
     fn drop(&mut self) {
         // A captured event must not be asked: the question would end the capture.
-        let may_be_pending = self.kind != EventKind::Capture && self.is_recorded();
+        let records = self.records.load(Ordering::Acquire);
+        let known = self.kind == EventKind::Capture || self.reached.load(Ordering::Acquire) == records;
+        let may_be_pending = records != 0 && !known;
         self.context.events().give_back(self.kind, self.raw, may_be_pending);
     }
 }

@@ -19,15 +19,19 @@ impl Extent {
 
     /// `count` elements of `bytes` each.
     pub(crate) fn array(name: &'static str, start: u64, count: u32, bytes: u64) -> Result<Self> {
-        Self::rows(name, start, count, bytes, bytes)
+        Self::steps(name, start, count, bytes, Some(bytes))
     }
 
-    /// `count` rows of `used` bytes, `stride` bytes apart.
+    /// `count` rows of `used` bytes, `stride` bytes apart, each taken in whole 16-byte units.
     pub(crate) fn rows(name: &'static str, start: u64, count: u32, stride: u64, used: u64) -> Result<Self> {
+        Self::steps(name, start, count, stride, used.checked_next_multiple_of(16))
+    }
+
+    fn steps(name: &'static str, start: u64, count: u32, stride: u64, last: Option<u64>) -> Result<Self> {
         let end = u64::from(count)
             .checked_sub(1)
             .and_then(|steps| steps.checked_mul(stride))
-            .and_then(|bytes| bytes.checked_add(used.checked_next_multiple_of(16)?))
+            .and_then(|bytes| bytes.checked_add(last?))
             .and_then(|bytes| start.checked_add(bytes))
             .filter(|&end| end <= i64::MAX as u64);
         match end {
@@ -37,6 +41,11 @@ impl Extent {
                 format!("{name}: {count} rows {stride} bytes apart exceed the address space"),
             )),
         }
+    }
+
+    /// What it is called, where it begins, and its bytes.
+    pub(crate) fn parts(&self) -> (&'static str, u64, u64) {
+        (self.name, self.start, self.end - self.start)
     }
 }
 

@@ -1,9 +1,11 @@
 //! Which stream is current for a thread.
 
 use std::cell::{Cell, RefCell};
+use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::backend::leave_context;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::status::*;
@@ -19,18 +21,21 @@ struct Entry {
     place: u64,
     raw: usize,
     ended: bool,
+    /// A context is to be taken off with it.
+    entered: bool,
 }
 
 // Neither needs a destructor: those run after the library may be gone.
 thread_local! {
     static STACK: RefCell<[Entry; DEPTH]> =
-        const { RefCell::new([Entry { guard: 0, place: 0, raw: 0, ended: false }; DEPTH]) };
+        const { RefCell::new([Entry { guard: 0, place: 0, raw: 0, ended: false, entered: false }; DEPTH]) };
     static HELD: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Makes a stream current for this thread: [`Stream::CURRENT`] means it, and
 /// on CUDA its context is current, until the guard is dropped. Guards nest;
 /// one that is dropped before an inner one takes effect when that is gone.
+/// It must not be forgotten: then its stream would stay current when it is gone.
 ///
 /// A guard belongs to its thread and cannot leave it:
 ///
@@ -43,15 +48,17 @@ thread_local! {
 /// ```
 #[derive(Debug)]
 #[must_use = "the stream is current only while the guard lives"]
-pub struct StreamGuard {
+pub struct StreamGuard<'a> {
     inner: GuardCore,
     _of_this_thread: PhantomData<*const ()>,
+    _of_the_stream: PhantomData<Stream<'a>>,
 }
 
 /// A guard that only its thread may end; C holds these by id.
 #[derive(Debug)]
 pub(crate) struct GuardCore {
-    context: Context,
+    /// Keeps the stream's backend.
+    _context: Context,
     id: u64,
     thread: u64,
 }
@@ -61,18 +68,19 @@ impl Context {
     ///
     /// # Errors
     /// `INVALID_STREAM`, `OVERFLOW` (64 guards are held already), `DEVICE_LOST`.
-    pub fn guard(&self, stream: Stream) -> Result<StreamGuard> {
-        Ok(StreamGuard { inner: GuardCore::new(self, stream)?, _of_this_thread: PhantomData })
+    pub fn guard<'a>(&self, stream: Stream<'a>) -> Result<StreamGuard<'a>> {
+        let inner = GuardCore::new(self, stream)?;
+        Ok(StreamGuard { inner, _of_this_thread: PhantomData, _of_the_stream: PhantomData })
     }
 
-    /// What [`Stream::CURRENT`] means for this context on this thread: the stream of the
-    /// innermost guard of the same device, or the legacy default stream.
-    pub fn current_stream(&self) -> Stream {
+    /// What [`Stream::CURRENT`] means for this context on this thread, as other CUDA code takes
+    /// it: the stream of the innermost guard of the same device, or the legacy default stream.
+    pub fn current_stream(&self) -> *mut c_void {
         let place = self.place();
         STACK.with_borrow(|stack| {
             let held = HELD.get();
             let entry = stack[..held].iter().rev().find(|e| !e.ended && e.place == place);
-            entry.map_or(Stream::LEGACY, |e| Stream::from_raw(e.raw as *mut std::ffi::c_void))
+            entry.map_or(std::ptr::null_mut(), |e| e.raw as *mut c_void)
         })
     }
 }
@@ -88,12 +96,13 @@ impl GuardCore {
                 format!("{DEPTH} stream guards are held by this thread: end one first"),
             ));
         }
-        context.backend().enter_context()?;
+        let entered = context.backend().enter_context()?;
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let entry = Entry { guard: id, place: context.place(), raw: resolved.raw as usize, ended: false };
+        let entry =
+            Entry { guard: id, place: context.place(), raw: resolved.raw as usize, ended: false, entered };
         STACK.with_borrow_mut(|stack| stack[held] = entry);
         HELD.set(held + 1);
-        Ok(Self { context: context.clone(), id, thread: thread_number() })
+        Ok(Self { _context: context.clone(), id, thread: thread_number() })
     }
 
     /// Puts back what was current before.
@@ -114,8 +123,9 @@ impl GuardCore {
             }
             while held > 0 && stack[held - 1].ended {
                 held -= 1;
-                // Contexts are a stack of the thread: any of them pops the top.
-                self.context.backend().leave_context();
+                if stack[held].entered {
+                    leave_context();
+                }
             }
             HELD.set(held);
         });
@@ -123,7 +133,7 @@ impl GuardCore {
     }
 }
 
-impl Drop for StreamGuard {
+impl Drop for StreamGuard<'_> {
     fn drop(&mut self) {
         // Not Send: this is the thread that made it.
         let _ = self.inner.end();

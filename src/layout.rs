@@ -11,7 +11,7 @@ use std::mem::{offset_of, size_of};
 pub const GMB_MAGIC: u64 = 0x3147_4e49_5242_4d47;
 
 /// Version of the layout of `gmb_ring_header`, `gmb_ring_side` and slots.
-pub const GMB_LAYOUT_VERSION: u32 = 1;
+pub const GMB_LAYOUT_VERSION: u32 = 2;
 
 /// Readers a mailbox can have.
 pub const GMB_MAX_READERS: u32 = 16;

@@ -56,4 +56,4 @@ pub use memory::{DeviceBuffer, MemoryInfo, PinnedBuffer};
 pub use results::{After, Token};
 pub use status::*;
 pub use stream::{OwnedStream, Priority, Stream};
-pub use typed::{Record, Rows, TypedMailbox};
+pub use typed::{Popped, Record, Rows, TypedMailbox};

@@ -44,7 +44,10 @@ pub fn set_log(level: LogLevel, function: Option<Function>) -> Result<()> {
     if INSIDE.get() {
         return Err(Error::new(GMB_ERROR_BUSY, "the log function must not replace itself"));
     }
-    *SINK.write().unwrap_or_else(PoisonError::into_inner) = function.map(|function| (level, function));
+    let next = function.map(|function| (level, function));
+    // Dropped without the lock: what the function holds may log when it goes.
+    let before = std::mem::replace(&mut *SINK.write().unwrap_or_else(PoisonError::into_inner), next);
+    drop(before);
     Ok(())
 }
 

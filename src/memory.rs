@@ -11,7 +11,8 @@ use std::sync::Mutex;
 use crate::backend::{Backend, RawEvent};
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::events::EventKind;
+use crate::events::{is_past, EventKind};
+use crate::extent::Extent;
 use crate::status::*;
 use crate::stream::{Resolved, Stream};
 use crate::sync::lock;
@@ -100,12 +101,13 @@ impl Ledger {
             ));
         }
         books.used = used;
-        books.high_water = books.high_water.max(used);
         Ok(())
     }
 
     fn enter(&self, address: u64, bytes: u64, origin: Origin) {
-        lock(&self.books).allocations.insert(address, Allocation { bytes, origin });
+        let mut books = lock(&self.books);
+        books.allocations.insert(address, Allocation { bytes, origin });
+        books.high_water = books.high_water.max(books.used);
     }
 
     /// Takes an allocation off the books: of two threads that free it one gets it.
@@ -128,6 +130,15 @@ impl Ledger {
                 }
             ))),
         }
+    }
+
+    /// Puts back what could not be freed.
+    fn restore(&self, address: u64, allocation: Allocation) {
+        let mut books = lock(&self.books);
+        if allocation.origin != Origin::Pinned {
+            books.used += allocation.bytes;
+        }
+        books.allocations.insert(address, allocation);
     }
 
     /// Gives everything back; only when the context has no user left.
@@ -280,6 +291,7 @@ impl Context {
     }
 
     pub(crate) fn allocate_on(&self, bytes: usize, stream: Resolved) -> Result<u64> {
+        check_eager(stream)?;
         if !self.ledger().pooled {
             return self.allocate(bytes);
         }
@@ -298,16 +310,17 @@ impl Context {
     /// # Safety
     /// Nothing enqueued later may use the memory.
     pub(crate) unsafe fn free(&self, address: u64) -> Result<()> {
-        match self.ledger().remove(address, false)?.origin {
-            Origin::Pool => {
-                // Unlike plain memory, the pool's is taken back without waiting for anyone.
-                self.backend().synchronize()?;
+        let allocation = self.ledger().remove(address, false)?;
+        let freed = match allocation.origin {
+            // Unlike plain memory, the pool's is taken back without waiting for anyone.
+            Origin::Pool => self.backend().synchronize().and_then(|()| {
                 // SAFETY: as promised by the caller.
                 unsafe { self.backend().release_ordered(address, self.service()) }
-            }
+            }),
             // SAFETY: as promised by the caller.
             _ => unsafe { self.backend().release(address) },
-        }
+        };
+        freed.inspect_err(|_| self.ledger().restore(address, allocation))
     }
 
     /// Frees device memory of either kind in stream order.
@@ -316,13 +329,25 @@ impl Context {
     /// Work of other streams, and work enqueued later, must not use the memory.
     pub(crate) unsafe fn free_on(&self, address: u64, stream: Resolved) -> Result<()> {
         self.reap();
-        if self.ledger().remove(address, false)?.origin == Origin::Pool {
+        check_eager(stream)?;
+        let allocation = self.ledger().remove(address, false)?;
+        let freed = if allocation.origin == Origin::Pool {
             // SAFETY: as promised by the caller.
-            return unsafe { self.backend().release_ordered(address, stream.raw) };
-        }
+            unsafe { self.backend().release_ordered(address, stream.raw) }
+        } else {
+            self.defer(address, stream)
+        };
+        freed.inspect_err(|_| self.ledger().restore(address, allocation))
+    }
+
+    /// Notes plain memory to be given back once the stream has come to here.
+    fn defer(&self, address: u64, stream: Resolved) -> Result<()> {
         let event = self.events().take(EventKind::Untimed, self.backend())?;
         let recorded = self.backend().event_record(event, stream.raw);
-        lock(&self.ledger().books).deferred.push_back((address, event));
+        match recorded {
+            Ok(()) => lock(&self.ledger().books).deferred.push_back((address, event)),
+            Err(_) => self.events().give_back(EventKind::Untimed, event, true),
+        }
         recorded
     }
 
@@ -330,7 +355,7 @@ impl Context {
     fn reap(&self) {
         loop {
             let Some((address, event)) = lock(&self.ledger().books).deferred.pop_front() else { return };
-            if !self.backend().event_query(event).unwrap_or(true) {
+            if !is_past(self.backend().event_query(event)) {
                 lock(&self.ledger().books).deferred.push_front((address, event));
                 return;
             }
@@ -343,9 +368,10 @@ impl Context {
     /// # Safety
     /// As for `free`.
     pub(crate) unsafe fn free_pinned(&self, address: u64) -> Result<()> {
-        self.ledger().remove(address, true)?;
+        let allocation = self.ledger().remove(address, true)?;
         // SAFETY: as promised by the caller.
-        unsafe { self.backend().release_pinned(address) }
+        let freed = unsafe { self.backend().release_pinned(address) };
+        freed.inspect_err(|_| self.ledger().restore(address, allocation))
     }
 
     /// Copies bytes between any two of device, pinned and pageable memory, in
@@ -365,9 +391,21 @@ impl Context {
     /// The range must be valid until the fill is done.
     pub unsafe fn fill(&self, to: u64, value: u8, bytes: usize, stream: Stream) -> Result<()> {
         let stream = self.resolve(stream)?;
+        self.check_reachable(&Extent::whole("memory", to, bytes as u64))?;
         // SAFETY: as promised by the caller.
         unsafe { self.backend().fill(to, value, bytes, stream.raw) }
     }
+}
+
+/// Memory of a graph has a life of its own: none of it goes through the books.
+fn check_eager(stream: Resolved) -> Result<()> {
+    if stream.is_capturing() {
+        return Err(Error::new(
+            GMB_ERROR_NOT_SUPPORTED,
+            "the stream is being captured: allocate and free outside of the capture",
+        ));
+    }
+    Ok(())
 }
 
 fn sized(bytes: usize, too_much: gmb_status) -> Result<usize> {

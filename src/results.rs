@@ -7,14 +7,13 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::backend::args::gmb_report_args;
 use crate::backend::{wait_until, Backend};
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::events::Event;
 use crate::layout::{gmb_result, GMB_RESULT_PARTIAL};
 use crate::status::*;
 use crate::sync::lock;
@@ -26,6 +25,9 @@ const SLOTS_PER_CHUNK: usize = 64;
 /// Bits of a slot's first word, as in ring.cuh.
 const PARTIAL: u64 = 1 << 62;
 const DETAIL: u64 = 1 << 63;
+/// Where the words of a detail carry their operation's epoch.
+const EPOCH_TAG: u64 = (1 << 24) - 1;
+const TAG_SHIFT: u32 = 40;
 
 /// Addresses of one slot.
 #[derive(Clone, Copy, Debug)]
@@ -58,11 +60,13 @@ impl Slot {
             if word & DETAIL == 0 {
                 return result;
             }
+            // Each carries the low bits of its operation's epoch: those of the next one may be there already.
             let (detail, lost) = (self.word(1), self.word(2));
-            if self.word(0) == word {
+            let epoch = (word & EPOCH_TAG) << TAG_SHIFT;
+            if detail & EPOCH_TAG << TAG_SHIFT == epoch && lost & EPOCH_TAG << TAG_SHIFT == epoch {
                 result.status = detail as u32 as i32;
-                result.flags = (detail >> 32) as u32;
-                result.lost = lost;
+                result.flags = (detail >> 32) as u32 & 0xff;
+                result.lost = lost & !(EPOCH_TAG << TAG_SHIFT);
                 return result;
             }
         }
@@ -195,8 +199,6 @@ pub struct Token {
 struct State {
     /// Epoch of the slot when the last operation was submitted; none before the first.
     before: Option<u32>,
-    /// Completes after the last operation.
-    event: Option<Arc<Event>>,
 }
 
 impl State {
@@ -210,7 +212,6 @@ pub(crate) struct Submission<'a> {
     token: &'a Token,
     state: std::sync::MutexGuard<'a, State>,
     before: u32,
-    event: &'a Arc<Event>,
 }
 
 impl Submission<'_> {
@@ -226,9 +227,6 @@ impl Submission<'_> {
     /// The operation was launched: from now on the token waits for it.
     pub(crate) fn confirm(mut self) {
         self.state.before = Some(self.before);
-        if !self.state.event.as_ref().is_some_and(|e| Arc::ptr_eq(e, self.event)) {
-            self.state.event = Some(Arc::clone(self.event));
-        }
     }
 }
 
@@ -243,8 +241,8 @@ impl Token {
         &self.context
     }
 
-    /// Reserves the token for an operation; `event` will complete after it.
-    pub(crate) fn submit<'a>(&'a self, event: &'a Arc<Event>) -> Result<Submission<'a>> {
+    /// Reserves the token for an operation.
+    pub(crate) fn submit(&self) -> Result<Submission<'_>> {
         let state = lock(&self.state);
         if state.is_under_way(&self.slot) {
             return Err(Error::new(
@@ -252,7 +250,7 @@ impl Token {
                 "the token's last operation has not reported yet: wait for it, or use another token",
             ));
         }
-        Ok(Submission { token: self, state, before: self.slot.epoch(), event })
+        Ok(Submission { token: self, state, before: self.slot.epoch() })
     }
 
     /// The result, or `None` while it is not ready. Never blocks, asks no driver.
@@ -273,11 +271,7 @@ impl Token {
     /// # Errors
     /// `TIMEOUT` (nothing is lost, wait again), `DEVICE_LOST`, `INVALID_ARGUMENT`.
     pub fn wait(&self, after: After, timeout: Option<Duration>) -> Result<gmb_result> {
-        let (before, event) = {
-            let state = lock(&self.state);
-            let Some(before) = state.before else { return Err(self.unused()) };
-            (before, state.event.clone())
-        };
+        let Some(before) = lock(&self.state).before else { return Err(self.unused()) };
         let slot = self.slot;
         let ready = || {
             let epoch = slot.epoch();
@@ -287,9 +281,7 @@ impl Token {
             };
             there.then(|| slot.read())
         };
-        // The query keeps the driver moving and brings a device error to light.
-        let nudge = || event.as_ref().map_or(Ok(()), |event| event.is_reached().map(|_| ()));
-        wait_until(timeout, ready, nudge)?.ok_or_else(|| {
+        wait_until(timeout, ready, || self.context.pulse())?.ok_or_else(|| {
             Error::new(
                 GMB_ERROR_TIMEOUT,
                 "the operation has not reported in time: wait again, nothing is lost",

@@ -1,11 +1,12 @@
 //! Streams: the library's own and the caller's.
 
 use std::ffi::c_void;
+use std::marker::PhantomData;
 
 use crate::backend::{RawStream, StreamId};
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::status::GMB_ERROR_INVALID_STREAM;
+use crate::status::{GMB_ERROR_INVALID_STREAM, GMB_ERROR_NOT_SUPPORTED};
 
 /// How urgent a stream's work is beside that of other streams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,32 +32,38 @@ impl Priority {
 }
 
 /// Any stream by value: a `CUstream` or `cudaStream_t` of this process, one
-/// of the CUDA sentinels, or one that [`Context::create_stream`] made. Not an owner.
+/// of the CUDA sentinels, or one of an [`OwnedStream`], which it does not outlive. Not an owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stream(RawStream);
+pub struct Stream<'a>(RawStream, PhantomData<&'a OwnedStream>);
 
 // SAFETY: a stream is a name; the backend checks it at every use.
-unsafe impl Send for Stream {}
+unsafe impl Send for Stream<'_> {}
 // SAFETY: as above.
-unsafe impl Sync for Stream {}
+unsafe impl Sync for Stream<'_> {}
 
-impl Stream {
+impl Stream<'static> {
     /// The legacy default stream (NULL). On the host backend: one stream of the context.
-    pub const LEGACY: Stream = Stream(std::ptr::null_mut());
+    pub const LEGACY: Self = Stream(std::ptr::null_mut(), PhantomData);
     /// The calling thread's own default stream (`cudaStreamPerThread`).
-    pub const PER_THREAD: Stream = Stream(2 as RawStream);
+    pub const PER_THREAD: Self = Stream(2 as RawStream, PhantomData);
     /// The stream that a [`StreamGuard`](crate::StreamGuard) made current for the calling
     /// thread; the legacy default stream where there is none.
-    pub const CURRENT: Stream = Stream(usize::MAX as RawStream);
+    pub const CURRENT: Self = Stream(usize::MAX as RawStream, PhantomData);
+}
 
+impl Stream<'_> {
     /// A caller's stream as it is.
-    pub fn from_raw(raw: *mut c_void) -> Self {
-        Self(raw)
+    ///
+    /// # Safety
+    /// It must be a stream, and stay one for as long as this is used: the CUDA driver cannot be
+    /// asked whether it is. On the host backend anything may be given.
+    pub unsafe fn from_raw(raw: *mut c_void) -> Self {
+        Self(raw, PhantomData)
     }
 
     /// NULL, the sentinels and the current stream: streams that nobody may destroy.
     fn is_default(self) -> bool {
-        self.0 as usize <= 2 || self == Self::CURRENT
+        self.0 as usize <= 2 || self == Stream::CURRENT
     }
 
     /// The value that other CUDA code takes.
@@ -84,19 +91,24 @@ impl Resolved {
 #[derive(Debug)]
 pub struct OwnedStream {
     context: Context,
-    stream: Stream,
+    raw: RawStream,
 }
+
+// SAFETY: a stream is a name; the backend checks it at every use.
+unsafe impl Send for OwnedStream {}
+// SAFETY: as above.
+unsafe impl Sync for OwnedStream {}
 
 impl OwnedStream {
     /// The stream, to be passed to calls.
-    pub fn get(&self) -> Stream {
-        self.stream
+    pub fn get(&self) -> Stream<'_> {
+        Stream(self.raw, PhantomData)
     }
 }
 
 impl Drop for OwnedStream {
     fn drop(&mut self) {
-        let _ = self.context.destroy_stream(self.stream);
+        let _ = self.context.destroy_stream(self.get());
     }
 }
 
@@ -108,17 +120,22 @@ impl Context {
 
     /// As [`Context::stream`], of a priority class.
     pub fn stream_of(&self, priority: Priority) -> Result<OwnedStream> {
-        Ok(OwnedStream { context: self.clone(), stream: self.create_stream(priority)? })
+        Ok(OwnedStream { context: self.clone(), raw: self.create_stream(priority)? })
     }
 
-    /// As [`Context::stream_of`], to be ended with [`Context::destroy_stream`].
-    pub fn create_stream(&self, priority: Priority) -> Result<Stream> {
-        self.backend().stream_create(priority).map(Stream)
+    /// A stream to be ended with `destroy_stream`.
+    pub(crate) fn create_stream(&self, priority: Priority) -> Result<RawStream> {
+        self.backend().stream_create(priority)
+    }
+
+    /// The library's own stream, which nobody captures.
+    pub(crate) fn resolved_service(&self) -> Resolved {
+        Resolved { raw: self.service(), id: StreamId::MAX }
     }
 
     /// Replaces the current stream by its value, and checks that the stream is of this context.
     pub(crate) fn resolve(&self, stream: Stream) -> Result<Resolved> {
-        let Stream(raw) = if stream == Stream::CURRENT { self.current_stream() } else { stream };
+        let raw = if stream == Stream::CURRENT { self.current_stream() } else { stream.0 };
         Ok(Resolved { raw, id: self.backend().stream_id(raw)?.unwrap_or(0) })
     }
 
@@ -133,7 +150,7 @@ impl Context {
     ///
     /// # Errors
     /// `INVALID_STREAM` for the default streams and for streams of others.
-    pub fn destroy_stream(&self, stream: Stream) -> Result<()> {
+    pub(crate) fn destroy_stream(&self, stream: Stream) -> Result<()> {
         if stream.is_default() {
             return Err(Error::new(GMB_ERROR_INVALID_STREAM, "the default streams and the current stream cannot be destroyed: pass the stream that was created"));
         }
@@ -144,12 +161,14 @@ impl Context {
     /// Blocks until everything enqueued on the stream is done.
     pub fn synchronize(&self, stream: Stream) -> Result<()> {
         let stream = self.resolve(stream)?;
+        check_askable(stream)?;
         self.backend().stream_synchronize(stream.raw)
     }
 
     /// True when everything enqueued on the stream is done.
     pub fn is_idle(&self, stream: Stream) -> Result<bool> {
         let stream = self.resolve(stream)?;
+        check_askable(stream)?;
         self.backend().stream_query(stream.raw)
     }
 
@@ -160,4 +179,15 @@ impl Context {
         let stream = self.resolve(stream)?;
         self.backend().host_function(stream.raw, Box::new(function))
     }
+}
+
+/// To ask after the work of a stream under capture would end the capture.
+fn check_askable(stream: Resolved) -> Result<()> {
+    if stream.is_capturing() {
+        return Err(Error::new(
+            GMB_ERROR_NOT_SUPPORTED,
+            "the stream is being captured: its work runs when the graph does",
+        ));
+    }
+    Ok(())
 }

@@ -11,7 +11,6 @@ use crate::layout::{gmb_record_header, gmb_result};
 use crate::mailbox::{HostRows, Mailbox, MailboxOptions, Pop, Push};
 use crate::memory::DeviceBuffer;
 use crate::results::Token;
-use crate::status::{gmb_status, GMB_ERROR_CORRUPT, GMB_OK};
 use crate::stream::Stream;
 
 /// A type that can be a record: plain data that any thread and the GPU may hold.
@@ -52,7 +51,7 @@ unsafe impl<T: Record, const N: usize> Record for [T; N] {}
 /// let poses = TypedMailbox::<Pose>::new(&context, &MailboxOptions { capacity: 16, ..Default::default() })?;
 /// let pose = Pose { position: [1.0, 2.0, 3.0], heading: 0.5 };
 /// poses.push_blocking(&[pose, pose], 7, None)?;
-/// assert_eq!(poses.pop_blocking(0, 16)?, [(7, pose), (7, pose)]);
+/// assert_eq!(poses.pop_blocking(0, 16)?.values, [(7, pose), (7, pose)]);
 /// # Ok::<(), gpumailbox::Error>(())
 /// ```
 #[derive(Debug)]
@@ -67,6 +66,17 @@ pub struct Rows<T: Record> {
     memory: DeviceBuffer,
     count: u32,
     _of: PhantomData<fn(T) -> T>,
+}
+
+/// What a blocking pop gave.
+#[derive(Clone, Debug)]
+pub struct Popped<T> {
+    /// Types and values, in order.
+    pub values: Vec<(u32, T)>,
+    /// Records of another length than `T`, left out: something else pushes here, too.
+    pub malformed: u32,
+    /// What the pop found: its status, and how many records were lost before these.
+    pub result: gmb_result,
 }
 
 impl<T: Record> Rows<T> {
@@ -168,32 +178,21 @@ impl<T: Record> TypedMailbox<T> {
         self.mailbox.push_from_host_blocking(&records, timeout)
     }
 
-    /// Pops up to `max` values of a reader with their types, and waits. For
-    /// set-up, tests and tools.
+    /// Pops up to `max` values of a reader, and waits. For set-up, tests and tools.
     ///
     /// # Errors
-    /// Those of [`Mailbox::pop_to_host_blocking`], what the device found
-    /// (`ORDER_VIOLATION`, say), and `CORRUPT` for a record of another length than `T`.
-    pub fn pop_blocking(&self, reader: u32, max: u32) -> Result<Vec<(u32, T)>> {
+    /// Those of [`Mailbox::pop_to_host_blocking`]; what the device found is in the result.
+    pub fn pop_blocking(&self, reader: u32, max: u32) -> Result<Popped<T>> {
+        let max = u64::from(max).min(self.mailbox.capacity());
         let mut headers = vec![gmb_record_header::default(); max as usize];
         let mut rows = vec![0u8; max as usize * size_of::<T>()];
         let result = self.mailbox.pop_to_host_blocking(reader, &mut rows, size_of::<T>(), &mut headers)?;
-        if result.status != GMB_OK {
-            return Err(found(result.status));
-        }
         let taken = headers.iter().zip(rows.chunks_exact(size_of::<T>())).take(result.count as usize);
-        taken
-            .map(|(header, row)| {
-                if header.length as usize != size_of::<T>() {
-                    return Err(Error::new(
-                        GMB_ERROR_CORRUPT,
-                        format!("a record of {} bytes among those of {}", header.length, size_of::<T>()),
-                    ));
-                }
-                // SAFETY: the row has T's size, and every bit pattern is a T.
-                Ok((header.msg_type, unsafe { row.as_ptr().cast::<T>().read_unaligned() }))
-            })
-            .collect()
+        let whole = taken.filter(|(header, _)| header.length as usize == size_of::<T>());
+        // SAFETY: the row has T's size, and every bit pattern is a T.
+        let value = |row: &[u8]| unsafe { row.as_ptr().cast::<T>().read_unaligned() };
+        let values: Vec<(u32, T)> = whole.map(|(header, row)| (header.msg_type, value(row))).collect();
+        Ok(Popped { malformed: result.count - values.len() as u32, values, result })
     }
 }
 
@@ -210,8 +209,4 @@ fn check_rows(count: u32, rows: u32) -> Result<()> {
         return Err(Error::argument(format!("{count} records: there are {rows} rows")));
     }
     Ok(())
-}
-
-fn found(status: gmb_status) -> Error {
-    Error::new(status, "found by the pop on the device")
 }

@@ -26,11 +26,8 @@ GMB_HD inline uint64_t oldest_intact(gmb_ring_header *ring) {
   return behind(reached, floor) ? floor : reached;
 }
 
-/* Announces that everything up to `end` will be written. */
-GMB_HD inline void reserve(gmb_ring_side *writer, uint64_t end) {
-  store_relaxed(&writer->claimed, end);
-  fence_device();
-}
+/* Announces that everything up to `end` will be written. Every thread that writes fences after it. */
+GMB_HD inline void reserve(gmb_ring_side *writer, uint64_t end) { store_release(&writer->claimed, end); }
 
 /* Ends a push that reserved. What it wrote and does not publish has cost old records, too. */
 template <class Block>
@@ -75,6 +72,7 @@ GMB_HD inline void push_over(const Block &block, gmb_ring_header *ring, const so
   });
   if (t.status != GMB_OK) return refuse(block, t.status, from.count, to);
 
+  fence_device();
   const geometry at(ring);
   const share mine(block, lanes);
   const uint64_t passed = from.count > ring->capacity ? from.count - ring->capacity : 0;
@@ -133,6 +131,7 @@ GMB_HD inline void move_rows(const Block &block, const geometry &at, const sink 
 template <class Block>
 GMB_HD inline void end_validated(const Block &block, gmb_ring_header *ring, gmb_ring_side *side, const turn &t,
                                  uint64_t before, const sink &into, const report &to) {
+  fence_device();
   block.sync();
   uint64_t word = *block.word;
   block.sync();
@@ -181,7 +180,9 @@ GMB_HD inline void pop_over(const Block &block, gmb_ring_header *ring, uint32_t 
     if (behind(start, before)) start = before;
     /* All blocks skip what the first one does, so that they agree on the rows. */
     skip = settle_relaxed(&side->skip, start - before + 1) - 1;
-    const uint64_t ready = behind(published, before + skip) ? 0 : published - (before + skip);
+    /* Of a block that looks later there may be more: no call gives more than the ring holds. */
+    uint64_t ready = behind(published, before + skip) ? 0 : published - (before + skip);
+    if (ready > ring->capacity) ready = ring->capacity;
     return into.max < ready ? static_cast<uint64_t>(into.max) : ready;
   });
   if (t.status != GMB_OK) return refuse(block, t.status, into.max, to);
@@ -223,6 +224,7 @@ GMB_HD inline void push_latest(const Block &block, gmb_ring_header *ring, const 
   if (count > 0) {
     if (block.thread() == 0) reserve(side, t.first + count);
     block.sync();
+    fence_device();
     const uint64_t i = count - 1;
     write_record(geometry(ring).slot(t.first + i), t.first + i, from.records + i * from.stride,
                  from.lengths ? from.lengths[i] : from.length, from.types ? from.types[i] : from.type, block.thread(),
@@ -252,6 +254,7 @@ GMB_HD inline void pop_latest(const Block &block, gmb_ring_header *ring, uint32_
     if (published == t.first) break;
     newest = published - 1;
     const bool whole = read_record(geometry(ring), newest, into, 0, block.thread(), block.threads());
+    fence_device();
     block.sync();
     if (block.thread() == 0) {
       fence_device();

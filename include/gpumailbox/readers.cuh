@@ -32,6 +32,10 @@ GMB_HD inline void change_reader(gmb_ring_header *ring, uint32_t reader, reader_
       else start = slowest_reader(ring, published);
       if (behind(published, start)) start = published;
     }
+    /* Counts are of this reader, not of the one that had the number before. */
+    store_relaxed(&side->refused, static_cast<uint64_t>(0));
+    store_relaxed(&side->empty, static_cast<uint64_t>(0));
+    store_relaxed(&side->lost, static_cast<uint64_t>(0));
     store_relaxed(&side->claimed, start);
     store_release(&side->committed, start);
     store_relaxed(&ring->reader_mask, load_relaxed(&ring->reader_mask) | bit);

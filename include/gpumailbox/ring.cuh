@@ -51,7 +51,7 @@ struct sink {
 /* Where the outcome is reported; each may be null. */
 struct report {
   gmb_result *device_result;
-  uint64_t *host_slot;     /* {epoch, count | bits}, {status, flags}, lost */
+  uint64_t *host_slot;     /* {epoch, count | bits}, {status, flags, epoch}, {lost, epoch} */
   uint64_t *host_progress; /* index << 24 | operations & 0xffffff */
   uint32_t operation;      /* tells this operation's blocks from those of another */
 };
@@ -59,6 +59,8 @@ struct report {
 /* Bits of the count in a host slot's first word. */
 constexpr uint64_t slot_partial = 1ull << 62;
 constexpr uint64_t slot_detail = 1ull << 63; /* the second word holds status and flags, the third what was lost */
+
+constexpr uint64_t most_lost = (1ull << 40) - 1; /* that the third word can tell */
 
 /* A grant and the error that ended it, ordered by grant first. */
 GMB_HD inline uint64_t grant_word(uint64_t count, int32_t status) {
@@ -140,9 +142,11 @@ GMB_HD inline void tell(const report &to, uint64_t count, uint64_t asked, int32_
     if (flags & GMB_RESULT_PARTIAL) word |= slot_partial;
     if (status != GMB_OK || lost != 0) {
       word |= slot_detail;
-      store_system(to.host_slot + 2, lost);
+      /* Tagged with the epoch, so that nobody takes them for those of another operation. */
+      const uint64_t tag = static_cast<uint64_t>(epoch & 0xffffff) << 40;
+      store_system(to.host_slot + 2, (lost < most_lost ? lost : most_lost) | tag);
       store_system(to.host_slot + 1, static_cast<uint64_t>(static_cast<uint32_t>(status)) |
-                                         (static_cast<uint64_t>(flags) << 32));
+                                         (static_cast<uint64_t>(flags) << 32) | tag);
       fence_system();
     }
     store_system(to.host_slot, word);

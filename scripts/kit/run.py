@@ -14,7 +14,8 @@ import time
 
 KIT = pathlib.Path(__file__).resolve().parent
 OUT = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else KIT).resolve()
-ENVIRONMENT = dict(os.environ, GMB_REQUIRE_CUDA="1", GMB_TEST_BACKEND="cuda", RUST_BACKTRACE="1")
+ENVIRONMENT = dict(os.environ, GMB_REQUIRE_CUDA="1", GMB_TEST_BACKEND="cuda", RUST_BACKTRACE="1",
+                   GMB_CHECK_POINTERS="1")
 BUILD = KIT / "build"
 failures = []
 

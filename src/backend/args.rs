@@ -20,7 +20,7 @@ pub const GMB_READER_REMOVE: u32 = 2;
 pub struct gmb_report_args {
     /// `gmb_result` in device memory.
     pub device_result: u64,
-    /// Host slot of two words, written by the kernel: {epoch, count}, {status, flags}.
+    /// Host slot of three words, written by the kernel: {epoch, count}, {status, flags, epoch}, {lost, epoch}.
     pub host_slot: u64,
     /// Host word of the side: index << 24 | operations & 0xffffff.
     pub host_progress: u64,

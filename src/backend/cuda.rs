@@ -63,6 +63,13 @@ impl Drop for Current {
     }
 }
 
+/// Takes the thread's topmost context off; one was entered.
+pub(super) fn leave_context() {
+    let mut popped = null_mut();
+    // SAFETY: whoever entered a context has found the driver.
+    let _ = unsafe { sys::cuCtxPopCurrent_v2(&mut popped) };
+}
+
 /// The driver's toolkit major version, or 0 where kernels are missing.
 fn toolkit_major() -> u32 {
     env!("GMB_TOOLKIT_MAJOR").parse().unwrap_or(0)
@@ -207,10 +214,14 @@ impl Cuda {
         if !ends_context(result as i32) {
             return Err(error);
         }
+        let mut first = false;
         let cause = self.lost.get_or_init(|| {
-            log(LogLevel::Error, || format!("the CUDA context is lost: {}", error.message()));
+            first = true;
             error.message().to_owned()
         });
+        if first {
+            log(LogLevel::Error, || format!("the CUDA context is lost: {cause}"));
+        }
         Err(lost(cause))
     }
 
@@ -355,16 +366,15 @@ impl Backend for Cuda {
         self.check(unsafe { sys::cuMemPoolTrimTo(self.pool, keep as usize) }, "cuMemPoolTrimTo")
     }
 
-    fn enter_context(&self) -> Result<()> {
+    fn can_reach(&self, address: u64, bytes: u64) -> Result<bool> {
+        self.knows(address, bytes)
+    }
+
+    fn enter_context(&self) -> Result<bool> {
         if let Some(cause) = self.lost.get() {
             return Err(lost(cause));
         }
-        self.check(unsafe { sys::cuCtxPushCurrent_v2(self.context) }, "cuCtxPushCurrent")
-    }
-
-    fn leave_context(&self) {
-        let mut popped = null_mut();
-        let _ = unsafe { sys::cuCtxPopCurrent_v2(&mut popped) };
+        self.check(unsafe { sys::cuCtxPushCurrent_v2(self.context) }, "cuCtxPushCurrent").map(|()| true)
     }
 
     fn synchronize(&self) -> Result<()> {

@@ -6,7 +6,7 @@ mod blocks;
 mod stream;
 
 use std::alloc::{alloc_zeroed, dealloc, Layout};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -48,9 +48,18 @@ pub(crate) struct Host {
 #[derive(Default)]
 pub(crate) struct Heap(Mutex<HashMap<u64, Layout>>);
 
+/// Start and size of all memory of all contexts: kernels of one reach that of the others.
+static KNOWN: Mutex<BTreeMap<u64, u64>> = Mutex::new(BTreeMap::new());
+
 impl Heap {
+    fn enter(&self, address: u64, layout: Layout) {
+        lock(&KNOWN).insert(address, layout.size() as u64);
+        lock(&self.0).insert(address, layout);
+    }
+
     pub(crate) fn free(&self, address: u64) {
         if let Some(layout) = lock(&self.0).remove(&address) {
+            lock(&KNOWN).remove(&address);
             // SAFETY: the address came from alloc_zeroed with this layout and left the map just now.
             unsafe { dealloc(address as *mut u8, layout) };
         }
@@ -60,6 +69,7 @@ impl Heap {
 impl Drop for Heap {
     fn drop(&mut self) {
         for (address, layout) in lock(&self.0).drain() {
+            lock(&KNOWN).remove(&address);
             // SAFETY: the address came from alloc_zeroed with this layout, and nobody is left to use it.
             unsafe { dealloc(address as *mut u8, layout) };
         }
@@ -135,7 +145,7 @@ impl Host {
         if address == 0 {
             return Err(full());
         }
-        lock(&self.heap.0).insert(address, layout);
+        self.heap.enter(address, layout);
         Ok(address)
     }
 
@@ -204,11 +214,18 @@ impl Backend for Host {
         Ok(())
     }
 
-    fn enter_context(&self) -> Result<()> {
-        Ok(())
+    /// Memory of others would do as well, but nobody knows how far it goes.
+    fn can_reach(&self, address: u64, bytes: u64) -> Result<bool> {
+        let known = lock(&KNOWN);
+        let holder = known.range(..=address).next_back();
+        Ok(holder.is_some_and(|(start, &size)| {
+            (address - start).checked_add(bytes).is_some_and(|end| end <= size)
+        }))
     }
 
-    fn leave_context(&self) {}
+    fn enter_context(&self) -> Result<bool> {
+        Ok(false)
+    }
 
     fn synchronize(&self) -> Result<()> {
         self.drain();

@@ -135,10 +135,12 @@ pub(crate) trait Backend: Send + Sync {
     /// As for `release`.
     unsafe fn release_pinned(&self, address: u64) -> Result<()>;
 
-    /// Makes the device's context current for this thread, on top of what was.
-    fn enter_context(&self) -> Result<()>;
-    /// Takes the thread's topmost context off.
-    fn leave_context(&self);
+    /// True when kernels can reach the whole range. Costs calls of the driver.
+    fn can_reach(&self, address: u64, bytes: u64) -> Result<bool>;
+
+    /// Makes the device's context current for this thread, on top of what was. True when
+    /// [`leave_context`] must take it off again.
+    fn enter_context(&self) -> Result<bool>;
     /// Blocks until everything enqueued on the device is done.
     fn synchronize(&self) -> Result<()>;
 
@@ -188,6 +190,11 @@ pub(crate) trait Backend: Send + Sync {
     /// # Safety
     /// Every address in the arguments stays valid until the kernel is done.
     unsafe fn launch(&self, kernel: &Kernel, blocks: u32, stream: RawStream) -> Result<()>;
+}
+
+/// Takes the thread's topmost device context off.
+pub(crate) fn leave_context() {
+    cuda::leave_context();
 }
 
 /// Calls `ready` until it gives a value or time is up: spins, then yields,

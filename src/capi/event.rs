@@ -72,7 +72,8 @@ pub extern "C" fn gmb_event_create(
 }
 
 /// Gives an event back to its pool, where it is used again once the device has reached it.
-/// Waits that were enqueued on it still hold. Never blocks; thread-safe.
+/// Waits that were enqueued on it still hold. Does not block, unless it is the last of a context
+/// whose handle is gone; thread-safe.
 /// Errors: `GMB_ERROR_INVALID_HANDLE`.
 #[no_mangle]
 pub extern "C" fn gmb_event_destroy(event: gmb_event) -> gmb_status {

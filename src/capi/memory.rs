@@ -17,7 +17,7 @@ use crate::status::*;
 pub struct gmb_memory_info {
     /// Most that may be held; zero for no limit.
     pub limit: u64,
-    /// Held now, the library's own rings included.
+    /// Held now, the library's own rings included; what was freed in stream order no longer counts.
     pub used: u64,
     /// Most that was held at once.
     pub high_water: u64,

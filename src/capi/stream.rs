@@ -48,8 +48,9 @@ fn priority_class(value: gmb_priority) -> Result<Priority> {
 #[allow(non_camel_case_types)]
 pub type gmb_host_function = Option<extern "C" fn(argument: *mut c_void)>;
 
-pub(super) fn stream(raw: gmb_stream) -> Stream {
-    Stream::from_raw(raw.cast())
+pub(super) fn stream<'a>(raw: gmb_stream) -> Stream<'a> {
+    // SAFETY: that it is a stream, and stays one, is the caller's contract.
+    unsafe { Stream::from_raw(raw.cast()) }
 }
 
 /// Makes a stream of a priority class (`GMB_PRIORITY_*`) that does not synchronize with the
@@ -63,7 +64,7 @@ pub extern "C" fn gmb_stream_create(
 ) -> gmb_status {
     boundary(|| {
         let out = output(stream, "stream")?;
-        out.write(CONTEXTS.get(context.id)?.create_stream(priority_class(priority)?)?.raw().cast());
+        out.write(CONTEXTS.get(context.id)?.create_stream(priority_class(priority)?)?.cast());
         Ok(())
     })
 }

@@ -37,7 +37,8 @@ pub extern "C" fn gmb_token_create(context: gmb_context, token: *mut gmb_token) 
 }
 
 /// Ends a token, also while its operation is under way: nothing leaks and the operation goes on.
-/// Never blocks; thread-safe. Errors: `GMB_ERROR_INVALID_HANDLE`.
+/// Does not block, unless it is the last of a context whose handle is gone; thread-safe.
+/// Errors: `GMB_ERROR_INVALID_HANDLE`.
 #[no_mangle]
 pub extern "C" fn gmb_token_destroy(token: gmb_token) -> gmb_status {
     boundary(|| TOKENS.remove(token.id))

@@ -9,6 +9,7 @@ use super::waiting::Line;
 use super::{slot_stride, Arbitration, FullPolicy, Mailbox, MailboxOptions};
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::extent::Extent;
 use crate::layout::*;
 use crate::status::*;
 
@@ -69,7 +70,7 @@ impl Mailbox {
         memory_bytes: u64,
     ) -> Result<Self> {
         let bytes = Self::required_bytes(options)?;
-        check_region(memory, memory_bytes, bytes)?;
+        check_region(context, memory, memory_bytes, bytes)?;
         Self::write(context, options, Ring { address: memory, bytes, owned: false })
     }
 
@@ -95,7 +96,7 @@ impl Mailbox {
         memory_bytes: u64,
         options: &Attach,
     ) -> Result<Self> {
-        check_region(memory, memory_bytes, size_of::<gmb_ring_header>() as u64)?;
+        check_region(context, memory, memory_bytes, size_of::<gmb_ring_header>() as u64)?;
         let header = read_header(context, memory)?;
         let policy = check_header(&header)?;
         let bytes = size_of::<gmb_ring_header>() as u64 + header.capacity_bytes;
@@ -178,13 +179,14 @@ impl Mailbox {
             readers,
             ring,
             line: Line::default(),
+            only: Mutex::new(0),
             closed: AtomicBool::new(false),
             staging: [const { Mutex::new(None) }; 2],
         })
     }
 }
 
-fn check_region(memory: u64, bytes: u64, needed: u64) -> Result<()> {
+fn check_region(context: &Context, memory: u64, bytes: u64, needed: u64) -> Result<()> {
     if memory == 0 {
         return Err(Error::new(GMB_ERROR_NULL_POINTER, "memory is null"));
     }
@@ -203,7 +205,7 @@ fn check_region(memory: u64, bytes: u64, needed: u64) -> Result<()> {
             format!("{bytes} bytes of memory: at least {needed} are needed"),
         ));
     }
-    Ok(())
+    context.check_reachable(&Extent::whole("memory", memory, bytes))
 }
 
 /// Holds a header found in memory against what this library would have written.
@@ -243,19 +245,23 @@ fn check_header(header: &gmb_ring_header) -> Result<FullPolicy> {
     {
         return Err(corrupt("its sizes do not fit each other"));
     }
-    if header.fault != GMB_OK {
+    if header.fault == GMB_ERROR_ORDER_VIOLATION {
         return Err(Error::new(header.fault, "the mailbox was stopped for good: make a new one"));
     }
-    let sides = std::iter::once(&header.writer).chain(&header.reader);
-    if sides.into_iter().any(|side| side.arrivals != 0 || side.grant != u64::MAX) {
+    if header.fault != GMB_OK {
+        return Err(corrupt(&format!("fault {}", header.fault)));
+    }
+    let busy = |side: &gmb_ring_side| side.arrivals != 0 || side.grant != u64::MAX || side.skip != 0;
+    let writing = header.writer.claimed != header.writer.committed;
+    if writing || busy(&header.writer) || header.reader.iter().any(busy) {
         return Err(Error::new(GMB_ERROR_BUSY, "an operation on the mailbox is under way, or was cut off"));
     }
-    let overtaken = |(_, side): &(usize, &gmb_ring_side)| {
-        header.writer.committed.wrapping_sub(side.committed) > header.capacity
-    };
-    let readers = header.reader.iter().enumerate().filter(|(r, _)| header.reader_mask >> r & 1 == 1);
-    if !full_policy.overwrites() && readers.into_iter().any(|reader| overtaken(&reader)) {
-        return Err(corrupt("a reader is further behind than the capacity"));
+    // Readers of a mailbox that overwrites may be far behind, but nobody is ahead of the writer.
+    let most = if full_policy.overwrites() { u64::MAX / 2 } else { header.capacity };
+    let distance = |side: &gmb_ring_side| header.writer.committed.wrapping_sub(side.committed);
+    let mut readers = header.reader.iter().enumerate().filter(|(r, _)| header.reader_mask >> r & 1 == 1);
+    if readers.any(|(_, side)| distance(side) > most) {
+        return Err(corrupt("a reader is where no record is"));
     }
     Ok(full_policy)
 }

@@ -4,14 +4,15 @@
 use std::time::Duration;
 
 use super::{FullPolicy, Mailbox, Pop, Push};
+use crate::backend::wait_until;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::layout::{gmb_record_header, gmb_result, GMB_RESULT_PARTIAL};
+use crate::layout::{gmb_record_header, gmb_result, GMB_MAX_RECORDS, GMB_RESULT_PARTIAL};
 use crate::memory::DeviceBuffer;
 use crate::results::{After, Token};
 use crate::status::*;
 use crate::stream::OwnedStream;
-use crate::sync::lock;
+use crate::sync::{lock, try_lock};
 
 /// What the blocking calls of one mailbox keep from call to call.
 pub(crate) struct Staging {
@@ -64,9 +65,19 @@ impl Mailbox {
     ) -> Result<gmb_result> {
         let HostRows { rows, stride, lengths, types } = *records;
         let row = self.row_bytes() as usize;
+        let capacity = self.capacity() as usize;
+        if self.full_policy == FullPolicy::Wait && lengths.len() > capacity {
+            return Err(Error::argument(format!(
+                "{} records: under WAIT all or none are pushed, and the capacity is {capacity}",
+                lengths.len()
+            )));
+        }
         // Under REJECT more than the capacity never fits: the rest stays with the caller.
-        let most = if self.full_policy == FullPolicy::Reject { self.capacity() as usize } else { usize::MAX };
+        let most = if self.full_policy == FullPolicy::Reject { capacity } else { GMB_MAX_RECORDS as usize };
         let count = lengths.len().min(most);
+        if self.full_policy.overwrites() && lengths.len() > count {
+            return Err(Error::new(GMB_ERROR_OVERFLOW, format!("{} records at once", lengths.len())));
+        }
         if lengths.is_empty() {
             return Err(Error::new(GMB_ERROR_ZERO_COUNT, "no record to push"));
         }
@@ -83,7 +94,7 @@ impl Mailbox {
                 ),
             ));
         }
-        let mut packed = vec![0u8; count * row];
+        let mut packed = zeroed(count, row)?;
         for (i, (&length, to)) in lengths.iter().zip(packed.chunks_exact_mut(row)).enumerate() {
             let from =
                 i.checked_mul(stride).and_then(|start| rows.get(start..start.checked_add(length as usize)?));
@@ -98,7 +109,7 @@ impl Mailbox {
         let (lengths_at, types_at) = (packed.len(), packed.len() + 4 * count);
         packed.extend(lengths[..count].iter().flat_map(|n| n.to_ne_bytes()));
         packed.extend(types.iter().take(count).flat_map(|n| n.to_ne_bytes()));
-        let mut result = self.with_staging(0, packed.len(), |staging| {
+        let mut result = self.with_staging(0, timeout, packed.len(), |staging| {
             let (base, stream) = (staging.buffer.address(), staging.stream.get());
             let push = Push {
                 count: count as u32,
@@ -151,8 +162,8 @@ impl Mailbox {
             return Err(Error::argument(format!("{} bytes do not hold {max} rows of {stride}", rows.len())));
         }
         let record_bytes = max * row;
-        let mut staged = vec![0u8; record_bytes];
-        let result = self.with_staging(1, record_bytes + max * 16, |staging| {
+        let mut staged = zeroed(max, row)?;
+        let result = self.with_staging(1, None, record_bytes + max * 16, |staging| {
             let (base, stream) = (staging.buffer.address(), staging.stream.get());
             let headers_at = base + record_bytes as u64;
             let pop = Pop { max: max as u32, records: base, headers: headers_at, stride: 0, reader };
@@ -181,10 +192,22 @@ impl Mailbox {
     fn with_staging<T>(
         &self,
         place: usize,
+        timeout: Option<Duration>,
         bytes: usize,
         work: impl FnOnce(&Staging) -> Result<T>,
     ) -> Result<T> {
-        let mut kept = lock(&self.staging[place]);
+        // Another thread may hold it for as long as it waits for room.
+        let mut kept = match timeout {
+            None => lock(&self.staging[place]),
+            Some(_) => {
+                wait_until(timeout, || try_lock(&self.staging[place]), || Ok(()))?.ok_or_else(|| {
+                    Error::new(
+                        GMB_ERROR_TIMEOUT,
+                        "another thread's blocking push still waits for room: try again",
+                    )
+                })?
+            }
+        };
         match kept.as_mut() {
             Some(staging) if staging.buffer.bytes() >= bytes => work(staging),
             Some(staging) => {
@@ -194,4 +217,16 @@ impl Mailbox {
             None => work(kept.insert(Staging::new(self.context(), bytes)?)),
         }
     }
+}
+
+/// Host memory for `count` rows; too much is an error, not the end of the process.
+fn zeroed(count: usize, row: usize) -> Result<Vec<u8>> {
+    let full =
+        || Error::new(GMB_ERROR_OUT_OF_HOST_MEMORY, format!("no room for {count} rows of {row} bytes"));
+    let bytes = count.checked_mul(row).ok_or_else(full)?;
+    let mut rows = Vec::new();
+    // Room for the lengths and types behind them, too.
+    rows.try_reserve_exact(bytes.saturating_add(8 * count)).map_err(|_| full())?;
+    rows.resize(bytes, 0);
+    Ok(rows)
 }

@@ -19,7 +19,6 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::layout::*;
 use crate::status::*;
-use crate::stream::Resolved;
 use attach::Ring;
 use host_copy::Staging;
 use readers::Readers;
@@ -187,6 +186,8 @@ pub struct Mailbox {
     readers: Readers,
     ring: Ring,
     line: Line,
+    /// Of a single-stream mailbox: the stream of its first operation, held while one is submitted.
+    only: Mutex<u64>,
     closed: AtomicBool,
     /// Of the blocking host calls: a push that waits for room must not keep a pop from making it.
     staging: [Mutex<Option<Staging>>; 2],
@@ -200,7 +201,7 @@ impl Mailbox {
     /// `OUT_OF_MEMORY`, `MEMORY_LIMIT`, `OUT_OF_HOST_MEMORY`.
     pub fn new(context: &Context, options: &MailboxOptions) -> Result<Self> {
         let bytes = Self::required_bytes(options)?;
-        let service = Resolved { raw: context.service(), id: 0 };
+        let service = context.resolved_service();
         let address = context.allocate_on(bytes as usize, service)?;
         Self::write(context, options, Ring { address, bytes, owned: true })
     }
@@ -221,7 +222,7 @@ impl Mailbox {
         let header = attach::read_header(&self.context, self.ring.address)?;
         let published = header.writer.committed;
         let in_use = || self.readers.in_use().map(|(r, _)| &header.reader[r as usize]);
-        let most_behind = in_use().map(|reader| published.wrapping_sub(reader.committed)).max().unwrap_or(0);
+        let most_behind = in_use().map(|reader| unread(&header, reader)).max().unwrap_or(0);
         Ok(MailboxInfo {
             capacity: self.capacity,
             payload_bytes: self.payload_bytes,
@@ -255,12 +256,14 @@ impl Mailbox {
 impl Drop for Mailbox {
     fn drop(&mut self) {
         // The ring must outlive its kernels; a lost device answers at once.
-        let _ = self.push.finish();
+        let stopped =
+            || attach::read_header(&self.context, self.ring.address).is_ok_and(|h| h.fault != GMB_OK);
+        let _ = self.push.finish(stopped);
         for side in self.readers.all() {
-            let _ = side.finish();
+            let _ = side.finish(stopped);
         }
         if self.ring.owned {
-            let service = Resolved { raw: self.context.service(), id: 0 };
+            let service = self.context.resolved_service();
             // SAFETY: every operation is done, and no other work may use the ring.
             let _ = unsafe { self.context.free_on(self.ring.address, service) };
         }
@@ -274,6 +277,17 @@ impl std::fmt::Debug for Mailbox {
             .field("payload_bytes", &self.payload_bytes)
             .field("full_policy", &self.full_policy)
             .finish_non_exhaustive()
+    }
+}
+
+/// Records that a reader has not released. The header was copied while it changed: a reader may
+/// seem to be ahead of the writer.
+fn unread(header: &gmb_ring_header, reader: &gmb_ring_side) -> u64 {
+    let distance = header.writer.committed.wrapping_sub(reader.committed);
+    if distance > u64::MAX / 2 {
+        0
+    } else {
+        distance
     }
 }
 

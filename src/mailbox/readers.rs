@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use super::side::{Side, UNBOUNDED};
+use super::submit::choose;
 use super::{attach, Mailbox};
 use crate::backend::args::*;
 use crate::backend::Kernel;
@@ -45,6 +46,8 @@ pub(super) struct Readers {
     /// Held while a reader is let in or out.
     changes: Mutex<()>,
     records: bool,
+    /// Operations that each side of the header had when the mailbox was made or attached to.
+    operations: [u64; GMB_MAX_READERS as usize],
 }
 
 impl Readers {
@@ -54,19 +57,21 @@ impl Readers {
             mask: AtomicU32::new(header.reader_mask),
             changes: Mutex::new(()),
             records,
+            operations: std::array::from_fn(|r| header.reader[r].operations),
         };
         for (r, side) in header.reader.iter().enumerate() {
             if header.reader_mask >> r & 1 == 1 {
-                readers.side_at(context, r as u32, side.committed, side.operations)?;
+                readers.side_at(context, r as u32, side.committed)?;
             }
         }
         Ok(readers)
     }
 
     /// The side of a reader, made when it is first needed.
-    fn side_at(&self, context: &Context, reader: u32, index: u64, operations: u64) -> Result<&Side> {
+    fn side_at(&self, context: &Context, reader: u32, index: u64) -> Result<&Side> {
         let place = &self.sides[reader as usize];
         if place.get().is_none() {
+            let operations = self.operations[reader as usize];
             let _ = place.set(Side::new(context, index, operations, self.records)?);
         }
         place.get().ok_or_else(|| Error::argument("the reader has no side"))
@@ -127,9 +132,7 @@ impl Mailbox {
                 format!("all {GMB_MAX_READERS} readers are in use: remove one first"),
             ));
         }
-        // A bound that holds wherever the kernel finds that the reader begins.
-        let floor = self.push.reached().wrapping_sub(self.capacity);
-        let side = self.readers.side_at(&self.context, reader, floor, 0)?;
+        let side = self.readers.side_at(&self.context, reader, 0)?;
         let action = match start {
             ReaderStart::Next => GMB_READER_ADD_NEXT,
             ReaderStart::Oldest => GMB_READER_ADD_OLDEST,
@@ -155,9 +158,13 @@ impl Mailbox {
         let stream = self.context.resolve(stream)?;
         let mut pushes = lock(&self.push.submission);
         let mut pops = lock(&side.submission);
-        self.check_stream(stream)?;
+        let only = self.check_stream(stream)?;
         self.push.make_wait(stream)?;
         side.make_wait(stream)?;
+        if action != GMB_READER_REMOVE {
+            // A bound that holds wherever the kernel finds that the reader begins.
+            side.begin_life(self.push.reached().wrapping_sub(self.capacity));
+        }
         let kernel = Kernel::Reader(gmb_reader_args {
             ring: self.ring.address,
             reader,
@@ -167,6 +174,7 @@ impl Mailbox {
         });
         // SAFETY: the ring and the lines outlive the kernel.
         unsafe { self.context.backend().launch(&kernel, 1, stream.raw)? };
+        choose(only, stream);
         let bit = 1 << reader;
         if action == GMB_READER_REMOVE {
             self.readers.mask.fetch_and(!bit, Ordering::AcqRel);
@@ -188,7 +196,7 @@ impl Mailbox {
         let side = &header.reader[reader as usize];
         Ok(ReaderInfo {
             released: side.committed,
-            unread: header.writer.committed.wrapping_sub(side.committed),
+            unread: super::unread(&header, side),
             lost: side.lost,
             empty_pops: side.empty,
         })

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use crate::backend::{wait_until, StreamId};
 use crate::context::Context;
@@ -25,6 +26,9 @@ pub(super) struct Side {
     operations: AtomicU64,
     /// Index that this side reaches at least once all that was submitted is done, modulo 2^40.
     sure: AtomicU64,
+    /// While a reader's new life has not begun on the device: its first operation << 40 | the least
+    /// index it can begin with. What is reported meanwhile is of the life before.
+    life: AtomicU64,
     /// The word in which the kernel reports: index << 24 | operations.
     line: Line,
 }
@@ -37,6 +41,9 @@ pub(super) struct Submitted {
 
 const OPERATION_MASK: u64 = (1 << 24) - 1;
 const INDEX_MASK: u64 = (1 << 40) - 1;
+
+/// No new life is awaited.
+const BEGUN: u64 = u64::MAX;
 
 /// As the most that an operation can move: nobody knows.
 pub(super) const UNBOUNDED: u64 = 1 << 39;
@@ -51,6 +58,7 @@ impl Side {
             stream: AtomicU64::new(0),
             operations: AtomicU64::new(operations),
             sure: AtomicU64::new(index & INDEX_MASK),
+            life: AtomicU64::new(BEGUN),
             line: Line::new(context)?,
         };
         side.line.word().store((index << 24) | (operations & OPERATION_MASK), Ordering::Release);
@@ -69,7 +77,24 @@ impl Side {
 
     /// Index this side has reached at least, modulo 2^40.
     pub(super) fn reached(&self) -> u64 {
-        self.line.word().load(Ordering::Acquire) >> 24
+        let life = self.life.load(Ordering::Acquire);
+        let word = self.line.word().load(Ordering::Acquire);
+        if life == BEGUN {
+            return word >> 24;
+        }
+        if !has_reported(word, life >> 40) {
+            return life & INDEX_MASK;
+        }
+        let _ = self.life.compare_exchange(life, BEGUN, Ordering::AcqRel, Ordering::Relaxed);
+        word >> 24
+    }
+
+    /// Under the submission lock, before the operation that lets the reader in again: it will
+    /// begin at `floor` or later, and what it has come to before says nothing.
+    pub(super) fn begin_life(&self, floor: u64) {
+        let first = self.next_operation() & OPERATION_MASK;
+        self.life.store((first << 40) | (floor & INDEX_MASK), Ordering::Release);
+        self.sure.store(floor & INDEX_MASK, Ordering::Release);
     }
 
     /// Index this side reaches at least by what is submitted, modulo 2^40.
@@ -105,16 +130,13 @@ impl Side {
 
     /// The most this side's index can be, modulo 2^40, once all that was submitted is done.
     pub(super) fn can_reach(&self, submitted: &mut MutexGuard<'_, Submitted>) -> u64 {
-        let word = self.line.word().load(Ordering::Acquire);
-        let done = |operation: u64| {
-            // Signed distance modulo 2^24: fewer than 2^23 operations are ever under way.
-            (word & OPERATION_MASK).wrapping_sub(operation & OPERATION_MASK) & OPERATION_MASK < 1 << 23
-        };
-        while submitted.pending.front().is_some_and(|&(operation, _)| done(operation)) {
+        let (reached, word) = (self.reached(), self.line.word().load(Ordering::Acquire));
+        while submitted.pending.front().is_some_and(|&(operation, _)| has_reported(word, operation)) {
             submitted.pending.pop_front();
         }
         let coming = submitted.pending.iter().map(|&(_, most)| most).sum::<u64>().min(UNBOUNDED);
-        (word >> 24).wrapping_add(coming)
+        // An operation that reported in between counts twice at most: this is an upper bound.
+        later(reached, word >> 24).wrapping_add(coming)
     }
 
     /// Notes an operation that was launched, and marks its end for others.
@@ -133,15 +155,28 @@ impl Side {
         recorded
     }
 
-    /// Blocks until everything submitted is done; a lost device answers at once.
-    pub(super) fn finish(&self) -> Result<()> {
+    /// Blocks until everything submitted is done; a lost device answers at once. `stopped` asks
+    /// whether the mailbox was stopped for good.
+    pub(super) fn finish(&self, stopped: impl Fn() -> bool) -> Result<()> {
         if self.records {
             return self.event.synchronize(None);
         }
+        // A mailbox that was stopped for good may have lost count: then wait for everything.
+        let limit = Some(Duration::from_millis(200));
         let context = self.event.context();
-        let nudge = || context.backend().stream_query(context.service()).map(|_| ());
-        wait_until(None, || self.is_idle().then_some(()), nudge).map(|_| ())
+        while wait_until(limit, || self.is_idle().then_some(()), || context.pulse())?.is_none() {
+            if stopped() {
+                return context.backend().synchronize();
+            }
+        }
+        Ok(())
     }
+}
+
+/// True when the word is of this operation or a later one. Signed distance modulo
+/// 2^24: fewer than 2^23 operations are ever under way.
+fn has_reported(word: u64, operation: u64) -> bool {
+    (word & OPERATION_MASK).wrapping_sub(operation & OPERATION_MASK) & OPERATION_MASK < 1 << 23
 }
 
 /// A distance between two indices modulo 2^40.

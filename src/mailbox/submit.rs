@@ -52,7 +52,7 @@ impl Mailbox {
         token: Option<&Token>,
     ) -> Result<()> {
         self.check_token(token)?;
-        self.check_stream(stream)?;
+        let only = self.check_stream(stream)?;
         self.push.make_wait(stream)?;
         let count = u64::from(args.count);
         let end = self.push.can_reach(&mut submitted).wrapping_add(count);
@@ -80,6 +80,7 @@ impl Mailbox {
                 FullPolicy::Latest => Kernel::PushLatest(args),
             }
         })?;
+        choose(only, stream);
         // A length that the device refuses would end the push.
         if self.full_policy == FullPolicy::Wait && args.lengths == 0 {
             self.push.make_sure(after);
@@ -109,7 +110,9 @@ impl Mailbox {
         if !self.readers.is_in_use(pop.reader) {
             return Err(not_in_use(pop.reader));
         }
-        self.check_stream(stream)?;
+        let only = self.check_stream(stream)?;
+        // Before the wait: what is certain now is what the stream will wait for.
+        let published = self.push.sure();
         side.make_wait(stream)?;
         let end = side.can_reach(&mut submitted).wrapping_add(u64::from(pop.max));
         // With `max` records there in any case, later pushes make no difference, unless they overwrite.
@@ -120,7 +123,7 @@ impl Mailbox {
         let most = u64::from(pop.max).min(self.capacity);
         let blocks = if self.full_policy == FullPolicy::Latest { 1 } else { self.blocks_for(most) };
         // Before the launch: afterwards the pop may have reported, and would count twice.
-        let (published, released) = (self.push.sure(), side.sure());
+        let released = side.sure();
         self.submit(side, submitted, stream, blocks, most, token, |report| {
             let args = gmb_pop_args { report, ..args };
             match self.full_policy {
@@ -129,6 +132,7 @@ impl Mailbox {
                 FullPolicy::Latest => Kernel::PopLatest(args),
             }
         })?;
+        choose(only, stream);
         if self.full_policy == FullPolicy::Wait && self.arbitration == Arbitration::Cpu {
             let unread = ahead(published, released);
             // Nothing is certain when the reader may be past what is surely published.
@@ -139,23 +143,26 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Keeps out of captures, and holds a single-stream mailbox to its first
-    /// stream. Called under a submission lock.
-    pub(super) fn check_stream(&self, stream: Resolved) -> Result<()> {
+    /// Keeps out of captures, and holds a single-stream mailbox to its first stream: that is
+    /// chosen, by `choose`, when an operation was launched there. Called under a submission lock.
+    pub(super) fn check_stream(&self, stream: Resolved) -> Result<Option<MutexGuard<'_, u64>>> {
         if stream.is_capturing() {
             return Err(Error::new(
                 GMB_ERROR_NOT_SUPPORTED,
                 "the stream is being captured into a graph, and this operation cannot be; the capture goes on",
             ));
         }
-        let another = |side: &Side| side.is_of_another(stream.id);
-        if self.single_stream && (another(&self.push) || self.readers.all().any(another)) {
+        if !self.single_stream {
+            return Ok(None);
+        }
+        let only = lock(&self.only);
+        if *only != 0 && *only != stream.id {
             return Err(Error::new(
                 GMB_ERROR_INVALID_STREAM,
                 "the mailbox was made for a single stream and its first operation came on another one",
             ));
         }
-        Ok(())
+        Ok(Some(only))
     }
 
     pub(super) fn check_token(&self, token: Option<&Token>) -> Result<()> {
@@ -177,7 +184,7 @@ impl Mailbox {
         token: Option<&Token>,
         kernel: impl FnOnce(gmb_report_args) -> Kernel,
     ) -> Result<()> {
-        let submission = token.map(|token| token.submit(&side.event)).transpose()?;
+        let submission = token.map(Token::submit).transpose()?;
         let mut report = submission.as_ref().map(|s| s.report()).unwrap_or_default();
         report.host_progress = side.progress();
         report.operation = side.next_operation() as u32;
@@ -204,12 +211,12 @@ impl Mailbox {
         check_stride(stride, longest)?;
         if longest > 0 {
             check_address("records", push.records, 16)?;
-            self.check_outside_ring(&Extent::rows("records", push.records, push.count, stride, longest)?)?;
+            self.check_range(&Extent::rows("records", push.records, push.count, stride, longest)?)?;
         }
         for (name, address) in [("lengths", push.lengths), ("types", push.types)] {
             if address != 0 {
                 check_address(name, address, 4)?;
-                self.check_outside_ring(&Extent::array(name, address, push.count, 4)?)?;
+                self.check_range(&Extent::array(name, address, push.count, 4)?)?;
             }
         }
         Ok(gmb_push_args {
@@ -236,11 +243,11 @@ impl Mailbox {
         // No more than the capacity is ever written.
         let most = u64::from(pop.max).min(self.capacity) as u32;
         let rows = Extent::rows("records", pop.records, most, stride, self.row_bytes())?;
-        self.check_outside_ring(&rows)?;
+        self.check_range(&rows)?;
         if pop.headers != 0 {
             check_address("headers", pop.headers, 16)?;
             let headers = Extent::array("headers", pop.headers, most, size_of::<gmb_record_header>() as u64)?;
-            self.check_outside_ring(&headers)?;
+            self.check_range(&headers)?;
             check_disjoint(&rows, &headers)?;
         }
         Ok(gmb_pop_args {
@@ -256,9 +263,10 @@ impl Mailbox {
         })
     }
 
-    fn check_outside_ring(&self, range: &Extent) -> Result<()> {
+    fn check_range(&self, range: &Extent) -> Result<()> {
         let ring = Extent::whole("the mailbox's own ring", self.ring.address, self.ring.bytes);
-        check_disjoint(&ring, range)
+        check_disjoint(&ring, range)?;
+        self.context.check_reachable(range)
     }
 
     /// Threads that move one record together: one for each of its units, within a warp.
@@ -272,6 +280,13 @@ impl Mailbox {
         let info = self.context.backend().info();
         let per_block = u64::from(info.block_threads >> self.lanes_log2()) * 4;
         records.div_ceil(per_block).clamp(1, u64::from(info.max_blocks)) as u32
+    }
+}
+
+/// The stream of an operation that was launched is a single-stream mailbox's.
+pub(super) fn choose(only: Option<MutexGuard<'_, u64>>, stream: Resolved) {
+    if let Some(mut only) = only {
+        *only = stream.id;
     }
 }
 

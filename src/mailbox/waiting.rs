@@ -65,8 +65,9 @@ impl Mailbox {
         }
         // Before the wait, not after it.
         self.check_token(token)?;
+        drop(token.map(Token::submit).transpose()?);
         let stream = self.context.resolve(stream)?;
-        self.check_stream(stream)?;
+        drop(self.check_stream(stream)?);
         let place = self.line.enter();
         let attempt = || {
             if self.closed.load(Ordering::Acquire) {
@@ -89,9 +90,7 @@ impl Mailbox {
             let room = self.readers.in_use().all(|(_, side)| ahead(end, sure(side)) <= self.capacity);
             room.then(|| self.push_now(submitted, args, stream, token))
         };
-        // The query keeps the driver moving and brings a device error to light.
-        let nudge = || self.readers.in_use().try_for_each(|(_, side)| side.event.is_reached().map(|_| ()));
-        wait_until(push.timeout, attempt, nudge)?.unwrap_or_else(|| {
+        wait_until(push.timeout, attempt, || self.context.pulse())?.unwrap_or_else(|| {
             Err(Error::new(
                 GMB_ERROR_TIMEOUT,
                 format!("no room for {} records in time: nothing was pushed, try again", push.count),

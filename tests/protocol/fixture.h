@@ -142,8 +142,8 @@ struct outcome {
     if (word & gmb::ring::slot_detail) {
       const uint64_t detail = gmb::ring::load_acquire(&slot[1]);
       r.status = static_cast<int32_t>(detail);
-      r.flags = static_cast<uint32_t>(detail >> 32);
-      r.lost = gmb::ring::load_acquire(&slot[2]);
+      r.flags = static_cast<uint32_t>(detail >> 32) & 0xff;
+      r.lost = gmb::ring::load_acquire(&slot[2]) & gmb::ring::most_lost;
     }
     return r;
   }

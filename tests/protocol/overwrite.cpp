@@ -58,6 +58,7 @@ void overtaking(gmb_full_policy policy, uint64_t capacity, uint64_t first, uint6
         const bool finished = done;
         const uint32_t wanted = 1 + static_cast<uint32_t>(random() % most);
         const sink into{reinterpret_cast<unsigned char *>(rows.data()), row, headers.data(), wanted};
+        for (auto &header : headers) header.msg_type = 0xdeadbeef;
         const report to = told.next();
         const uint32_t before = told.device.epoch;
         blocks.start(latest ? 1 : 1 + random() % 3, [&](host_block b) {
@@ -76,6 +77,8 @@ void overtaking(gmb_full_policy policy, uint64_t capacity, uint64_t first, uint6
         }
         got += result.count;
         blocks.finish();
+        /* Whatever the blocks saw, no more rows than the ring holds are written. */
+        for (uint64_t r = capacity; r < most; ++r) EXPECT(headers[r].msg_type == 0xdeadbeef);
         last = finished && result.count == 0;
       }
       EXPECT(next == total && got > 0);

@@ -248,3 +248,59 @@ fn an_order_violation_stops_the_mailbox_for_good() {
         assert_eq!((result.status, result.count), (GMB_ERROR_ORDER_VIOLATION, 0));
     }
 }
+
+/// With `GMB_CHECK_POINTERS=1`, which the tests set, addresses that lead nowhere are errors.
+#[test]
+fn addresses_that_kernels_cannot_reach_are_refused() {
+    if std::env::var_os("GMB_CHECK_POINTERS").is_none() {
+        let test = "bad_input::addresses_that_kernels_cannot_reach_are_refused";
+        return child_passes(test, &[("GMB_CHECK_POINTERS", "1")]);
+    }
+    let context = context();
+    let stream = context.stream().unwrap();
+    let mailbox = mailbox(&context, 16, 32);
+    let memory = poisoned(&context, 1024, 1);
+    let at = memory.address();
+    let garbage = 0x5555_0000_1230u64;
+    let good = Push { count: 4, records: at, length: 32, ..Default::default() };
+    let pushes = [
+        Push { records: garbage, ..good },
+        Push { records: at + 1024 - 64, ..good },
+        Push { count: 33, ..good },
+        Push { stride: 512, ..good },
+        Push { lengths: garbage, ..good },
+        Push { types: at + 1024 - 12, ..good },
+    ];
+    for push in pushes {
+        let error = unsafe { mailbox.push(&push, stream.get(), None) }.unwrap_err();
+        assert_eq!(error.status(), GMB_ERROR_INVALID_ARGUMENT, "{push:?}: {error}");
+        assert!(error.message().contains("0x"), "{error}");
+    }
+    let pops = [
+        Pop { max: 4, records: garbage, ..Default::default() },
+        Pop { max: 16, records: at + 528, ..Default::default() },
+        Pop { max: 4, records: at, headers: garbage, ..Default::default() },
+        Pop { max: 4, records: at, headers: at + 1024 - 48, ..Default::default() },
+    ];
+    for pop in pops {
+        let error = unsafe { mailbox.pop(&pop, stream.get(), None) }.unwrap_err();
+        assert_eq!(error.status(), GMB_ERROR_INVALID_ARGUMENT, "{pop:?}: {error}");
+    }
+    for (address, bytes) in [(garbage, 16), (at, 1025), (at + 1000, 25)] {
+        let error = unsafe { context.fill(address, 0, bytes, stream.get()) }.unwrap_err();
+        assert_eq!(error.status(), GMB_ERROR_INVALID_ARGUMENT);
+    }
+    let options = MailboxOptions { capacity: 64, payload_bytes: 32, ..Default::default() };
+    let bytes = Mailbox::required_bytes(&options).unwrap();
+    let error = unsafe { Mailbox::new_in(&context, &options, at, bytes) }.unwrap_err();
+    assert_eq!(error.status(), GMB_ERROR_INVALID_ARGUMENT);
+    // Right up to the end is fine, and so is pinned memory.
+    let pinned = context.pinned_buffer(128).unwrap();
+    for records in [at + 1024 - 128, pinned.address()] {
+        unsafe { mailbox.push(&Push { records, ..good }, stream.get(), None) }.unwrap();
+    }
+    let types = Push { types: at + 1024 - 16, ..good };
+    unsafe { mailbox.push(&types, stream.get(), None) }.unwrap();
+    context.synchronize(stream.get()).unwrap();
+    assert_eq!(mailbox.info().unwrap().published, 12);
+}

@@ -43,6 +43,15 @@ fn what_cannot_be_captured_leaves_the_capture_as_it_is() {
     for event in &events[..2] {
         assert_eq!(event.record(stream.get()).unwrap_err().status(), GMB_ERROR_NOT_SUPPORTED);
     }
+    let refused = [
+        events[0].make_wait(stream.get()),
+        context.synchronize(stream.get()),
+        context.is_idle(stream.get()).map(|_| ()),
+        context.device_buffer_on(64, stream.get()).map(|_| ()),
+    ];
+    for result in refused {
+        assert_eq!(result.unwrap_err().status(), GMB_ERROR_NOT_SUPPORTED);
+    }
     // A fork and a join within the capture, by events of the kind that is made for it.
     unsafe { context.fill(memory.address(), 7, 256, stream.get()) }.unwrap();
     events[2].record(stream.get()).unwrap();

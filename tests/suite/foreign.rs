@@ -22,7 +22,7 @@ fn works_on(context: &Context, stream: Stream) {
 #[test]
 fn streams_of_every_kind_work_as_they_are() {
     let context = context();
-    let sentinel = |value| Stream::from_raw(std::ptr::without_provenance_mut(value));
+    let sentinel = |value| unsafe { Stream::from_raw(std::ptr::without_provenance_mut(value)) };
     for stream in [Stream::LEGACY, sentinel(1), Stream::PER_THREAD] {
         works_on(&context, stream);
         // The per-thread sentinel is another stream on each thread.
@@ -37,7 +37,7 @@ fn streams_of_every_kind_work_as_they_are() {
         let _guard = context.guard(Stream::LEGACY).unwrap();
         let mut raw: *mut c_void = std::ptr::null_mut();
         assert_eq!(driver("cuStreamCreate", [&raw mut raw as usize, flags, 0]), 0);
-        works_on(&context, Stream::from_raw(raw));
+        works_on(&context, unsafe { Stream::from_raw(raw) });
         // The library ends no stream that it might not have made, but by its owner's wish.
         assert_eq!(driver("cuStreamDestroy_v2", [raw as usize, 0, 0]), 0);
     }
@@ -58,7 +58,7 @@ fn a_stream_of_another_cuda_context_is_refused() {
     assert_eq!(driver("cuCtxCreate_v2", [&raw mut other as usize, 0, 0]), 0);
     let mut raw: *mut c_void = std::ptr::null_mut();
     assert_eq!(driver("cuStreamCreate", [&raw mut raw as usize, 1, 0]), 0);
-    let stream = Stream::from_raw(raw);
+    let stream = unsafe { Stream::from_raw(raw) };
     // With the other context current: the library makes its own current for its calls.
     works_on(&context, context.stream().unwrap().get());
     let mailbox = mailbox(&context, 8, 16);

@@ -494,3 +494,59 @@ fn memory_freed_behind_a_gate_is_not_reused_before() {
         second.free_on(right.get()).unwrap();
     }
 }
+
+#[test]
+fn one_stuck_event_does_not_make_the_pool_grow() {
+    let context = context();
+    let (stuck, free) = (context.stream().unwrap(), context.stream().unwrap());
+    let kind = EventKind::Untimed;
+    let gate = Gate::close(&context, stuck.get());
+    let event = context.event(kind).unwrap();
+    event.record(stuck.get()).unwrap();
+    drop(event);
+    let before = context.event_pool(kind).size;
+    for round in 0..200 {
+        let event = context.event(kind).unwrap();
+        event.record(free.get()).unwrap();
+        if round % 2 == 0 {
+            event.synchronize(None).unwrap();
+        } else {
+            // Nobody has asked this one; the stream has passed it all the same.
+            context.synchronize(free.get()).unwrap();
+        }
+    }
+    let after = context.event_pool(kind).size;
+    assert!(after <= before + 2, "{before} events became {after}");
+    gate.open();
+}
+
+#[test]
+fn a_push_waits_for_a_pop_of_a_reader_that_was_let_in_again() {
+    let context = context();
+    let mailbox = mailbox(&context, 8, 16);
+    let (left, right) = (context.stream().unwrap(), context.stream().unwrap());
+    let records = poisoned(&context, 16 * 8, 9);
+    let push = Push { count: 8, records: records.address(), length: 16, ..Default::default() };
+    let tokens: Vec<Token> = (0..3).map(|_| Token::new(&context).unwrap()).collect();
+    let outlet = Outlet::new(&context, &mailbox, 8);
+    let elsewhere = Elsewhere::new(&context);
+    unsafe {
+        mailbox.push(&push, left.get(), None).unwrap();
+        mailbox.pop(&outlet.pop, left.get(), Some(&tokens[0])).unwrap();
+    }
+    assert_eq!(tokens[0].wait(After::Submission, None).unwrap().count, 8);
+    let gate = Gate::close(&context, right.get());
+    mailbox.remove_reader(0, right.get()).unwrap();
+    assert_eq!(mailbox.add_reader(ReaderStart::Next, right.get()).unwrap(), 0);
+    unsafe {
+        mailbox.push(&push, right.get(), None).unwrap();
+        mailbox.pop(&outlet.pop, right.get(), Some(&tokens[1])).unwrap();
+        mailbox.push(&push, left.get(), Some(&tokens[2])).unwrap();
+    }
+    elsewhere.work();
+    assert_eq!(tokens[2].poll().unwrap(), None);
+    gate.open();
+    for token in &tokens[1..] {
+        assert_eq!(token.wait(After::Submission, None).unwrap().count, 8);
+    }
+}

@@ -140,9 +140,13 @@ fn what_is_no_mailbox_is_not_attached_to() {
         (offset_of!(gmb_ring_header, reader_mask), 1 << 16, GMB_ERROR_CORRUPT),
         (offset_of!(gmb_ring_header, full_policy), 9, GMB_ERROR_CORRUPT),
         (offset_of!(gmb_ring_header, fault), GMB_ERROR_ORDER_VIOLATION as u32, GMB_ERROR_ORDER_VIOLATION),
+        (offset_of!(gmb_ring_header, fault), 1, GMB_ERROR_CORRUPT),
+        (writer + offset_of!(gmb_ring_side, claimed), 5, GMB_ERROR_BUSY),
+        (writer + size_of::<gmb_ring_side>() + offset_of!(gmb_ring_side, skip), 1, GMB_ERROR_BUSY),
         (writer + offset_of!(gmb_ring_side, arrivals), 1, GMB_ERROR_BUSY),
         (writer + offset_of!(gmb_ring_side, grant), 0, GMB_ERROR_BUSY),
-        (writer + offset_of!(gmb_ring_side, committed), 100, GMB_ERROR_CORRUPT),
+        (writer + offset_of!(gmb_ring_side, committed), 100, GMB_ERROR_BUSY),
+        (writer + size_of::<gmb_ring_side>() + offset_of!(gmb_ring_side, committed), 100, GMB_ERROR_CORRUPT),
     ];
     for (offset, value, expected) in cases {
         let before = read(place(offset));
@@ -164,4 +168,36 @@ fn what_is_no_mailbox_is_not_attached_to() {
     assert_eq!(make(0, bytes), GMB_ERROR_NULL_POINTER);
     assert_eq!(make(at + 64, bytes), GMB_ERROR_MISALIGNED);
     assert_eq!(make(at, bytes - 1), GMB_ERROR_TRUNCATED);
+}
+
+/// A reader that was there before, and is let in again after attaching, is counted on from where it was.
+#[test]
+fn readers_come_and_go_across_attaching() {
+    let context = context();
+    let stream = context.stream().unwrap();
+    let (memory, bytes) = memory(&context, &OPTIONS);
+    let mut random = Random::new();
+    for single_stream in [false, true] {
+        let made = unsafe { Mailbox::new_in(&context, &OPTIONS, memory.address(), bytes) }.unwrap();
+        assert_eq!(made.add_reader(ReaderStart::Next, stream.get()).unwrap(), 2);
+        made.remove_reader(2, stream.get()).unwrap();
+        drop(made);
+        let attach = Attach { single_stream, ..Default::default() };
+        let found = unsafe { Mailbox::attach(&context, memory.address(), bytes, &attach) }.unwrap();
+        assert_eq!(found.add_reader(ReaderStart::Next, stream.get()).unwrap(), 2);
+        let token = Token::new(&context).unwrap();
+        for _ in 0..3 {
+            let sent = random_records(&mut random, 10, 40);
+            let batch = Batch::new(&context, &found, &sent);
+            unsafe { found.push(&batch.push, stream.get(), None) }.unwrap();
+            for reader in 0..3 {
+                let outlet = Outlet::new(&context, &found, 32);
+                unsafe { found.pop(&Pop { reader, ..outlet.pop }, stream.get(), Some(&token)) }.unwrap();
+                assert_eq!(token.wait(After::Submission, None).unwrap().count, 10);
+                assert_eq!(outlet.records(&context, 10).0, sent);
+            }
+        }
+        // Dropping waits for what was submitted, and for no more.
+        drop(found);
+    }
 }

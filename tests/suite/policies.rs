@@ -405,6 +405,10 @@ fn pushes_from_host_memory_follow_the_policy() {
     }
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| status(&three, None));
+        // Nor does it hold up another that would not wait.
+        for _ in 0..20 {
+            assert_eq!(status(&three, Some(Duration::ZERO)), Err(GMB_ERROR_TIMEOUT));
+        }
         // A push that waits does not keep pops from making room.
         assert_eq!(pop(&mailbox).0.count, 3);
         assert_eq!(waiting.join().unwrap(), Ok(3));

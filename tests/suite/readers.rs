@@ -269,3 +269,39 @@ fn removing_the_slowest_reader_lets_waiting_pushes_go_on() {
     };
     assert_eq!(unsafe { mailbox.push(&push, stream.get(), None) }.unwrap_err().status(), GMB_ERROR_TIMEOUT);
 }
+
+/// What a reader had come to before it was let out says nothing about its next life.
+#[test]
+fn a_reader_let_in_again_holds_space_from_where_it_begins() {
+    let context = context();
+    let mut random = Random::new();
+    let stream = context.stream().unwrap();
+    for arbitration in [Arbitration::Cpu, Arbitration::Device] {
+        let options = MailboxOptions {
+            capacity: 16,
+            payload_bytes: 24,
+            readers: 2,
+            full_policy: FullPolicy::Wait,
+            arbitration,
+            ..Default::default()
+        };
+        let mailbox = Mailbox::new(&context, &options).unwrap();
+        let sent = random_records(&mut random, 16, 24);
+        let batch = Batch::new(&context, &mailbox, &sent);
+        let token = Token::new(&context).unwrap();
+        let again = Push { timeout: Some(Duration::ZERO), ..batch.push };
+        for _ in 0..4 {
+            assert_eq!(push(&mailbox, &sent, stream.get()), 16);
+            assert_eq!(pop(&mailbox, 1, 16, stream.get()).0.count, 16);
+            mailbox.remove_reader(1, stream.get()).unwrap();
+            assert_eq!(mailbox.add_reader(ReaderStart::Oldest, stream.get()).unwrap(), 1);
+            // Reader 0 gives everything back; reader 1 now holds it all from the beginning.
+            assert_eq!(pop(&mailbox, 0, 16, stream.get()).1, sent);
+            let error = unsafe { mailbox.push(&again, stream.get(), Some(&token)) }.unwrap_err();
+            assert_eq!(error.status(), GMB_ERROR_TIMEOUT, "room was promised that a reader holds");
+            assert_eq!(pop(&mailbox, 1, 16, stream.get()).1, sent);
+            let info = mailbox.reader_info(1).unwrap();
+            assert_eq!((info.unread, info.empty_pops), (0, 0));
+        }
+    }
+}

@@ -32,7 +32,8 @@ fn values_come_out_as_they_went_in() {
     let sent = samples(&mut random, 50);
     assert_eq!(mailbox.push_blocking(&sent, 9, None).unwrap().count, 50);
     let got = mailbox.pop_blocking(1, 100).unwrap();
-    assert!(got.iter().map(|(kind, value)| (*kind, *value)).eq(sent.iter().map(|&value| (9, value))));
+    assert_eq!((got.malformed, got.result.count), (0, 50));
+    assert!(got.values.iter().map(|(kind, value)| (*kind, *value)).eq(sent.iter().map(|&value| (9, value))));
     // From rows to rows, with nothing in between.
     let stream = context.stream().unwrap();
     let token = Token::new(&context).unwrap();
@@ -42,20 +43,27 @@ fn values_come_out_as_they_went_in() {
     unsafe { mailbox.push_rows(&rows, 50, 4, stream.get(), Some(&token)) }.unwrap();
     assert_eq!(token.wait(After::Submission, None).unwrap().count, 50);
     for reader in 0..2 {
-        let got = mailbox.pop_blocking(reader, 64).unwrap();
-        assert!(got.iter().map(|(kind, value)| (*kind, *value)).eq(sent.iter().map(|&value| (4, value))));
+        let got = mailbox.pop_blocking(reader, u32::MAX).unwrap();
+        assert!(got
+            .values
+            .iter()
+            .map(|(kind, value)| (*kind, *value))
+            .eq(sent.iter().map(|&value| (4, value))));
     }
     let error = unsafe { mailbox.push_rows(&rows, 65, 4, stream.get(), None) }.unwrap_err();
     assert_eq!(error.status(), GMB_ERROR_INVALID_ARGUMENT);
-    // A record that is no Sample.
+    // A record that is no Sample between two that are.
     let row = HostRows { rows: &[1; 3], stride: 3, lengths: &[3], types: &[] };
+    mailbox.push_blocking(&sent[..1], 1, None).unwrap();
     mailbox.push_from_host_blocking(&row, None).unwrap();
-    assert_eq!(mailbox.pop_blocking(0, 1).unwrap_err().status(), GMB_ERROR_CORRUPT);
+    mailbox.push_blocking(&sent[1..2], 2, None).unwrap();
+    let got = mailbox.pop_blocking(0, 8).unwrap();
+    assert_eq!((got.malformed, got.values), (1, vec![(1, sent[0]), (2, sent[1])]));
     let numbers =
         TypedMailbox::<[u16; 3]>::new(&context, &MailboxOptions { capacity: 8, ..Default::default() })
             .unwrap();
     numbers.push_blocking(&[[1, 2, 3], [4, 5, 6]], 0, None).unwrap();
-    assert_eq!(numbers.pop_blocking(0, 8).unwrap(), [(0, [1, 2, 3]), (0, [4, 5, 6])]);
+    assert_eq!(numbers.pop_blocking(0, 8).unwrap().values, [(0, [1, 2, 3]), (0, [4, 5, 6])]);
     let empty = TypedMailbox::<[u8; 0]>::new(&context, &options);
     assert_eq!(empty.unwrap_err().status(), GMB_ERROR_INVALID_ARGUMENT);
 }
@@ -66,6 +74,7 @@ fn what_is_made_drops_in_any_order() {
     let mut random = Random::new();
     for _ in 0..20 {
         let context = context();
+        let witness = context.clone();
         let stream = context.stream().unwrap();
         let options = MailboxOptions { capacity: 16, readers: 3, ..Default::default() };
         let mailbox = TypedMailbox::<u64>::new(&context, &options).unwrap();
@@ -92,5 +101,8 @@ fn what_is_made_drops_in_any_order() {
         while !things.is_empty() {
             things.swap_remove(random.between(0, things.len() as u64 - 1) as usize);
         }
+        let left = witness.memory_info().unwrap();
+        assert_eq!((left.used, left.allocations), (0, 0));
+        assert_eq!(witness.event_pool(EventKind::Untimed).in_use, 0);
     }
 }

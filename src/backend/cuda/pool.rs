@@ -1,4 +1,4 @@
-//! A memory pool of the device, for allocation in stream order.
+//! A memory pool of the device, for allocation in stream order, and what the driver knows of an address.
 
 use std::ptr::null_mut;
 
@@ -36,6 +36,28 @@ impl Cuda {
         // SAFETY: the pool is valid, and the attribute is 64 bits.
         let result = unsafe { sys::cuMemPoolSetAttribute(pool, attribute, (&raw mut keep).cast()) };
         self.check(result, "cuMemPoolSetAttribute")
+    }
+
+    /// Whether the driver knows the whole range.
+    pub(super) fn knows(&self, address: u64, bytes: u64) -> Result<bool> {
+        let _current = self.enter()?;
+        let pageable = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS;
+        if self.attribute(pageable)? != 0 {
+            return Ok(true);
+        }
+        let ask = |attribute| {
+            let mut value = 0u64;
+            // SAFETY: both attributes are 64 bits; the address is only looked up.
+            let result = unsafe { sys::cuPointerGetAttribute((&raw mut value).cast(), attribute, address) };
+            match result {
+                sys::CUresult::CUDA_ERROR_INVALID_VALUE => Ok(None),
+                result => self.check(result, "cuPointerGetAttribute").map(|()| Some(value)),
+            }
+        };
+        let start = ask(sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_RANGE_START_ADDR)?;
+        let size = ask(sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_RANGE_SIZE)?;
+        let (Some(start), Some(size)) = (start, size) else { return Ok(false) };
+        Ok(address.wrapping_sub(start).checked_add(bytes).is_some_and(|end| end <= size))
     }
 
     pub(super) fn reserved(&self) -> Result<u64> {

@@ -55,6 +55,7 @@ const SYMBOLS: &[&CStr] = &[
     c"cuModuleLoadData",
     c"cuModuleUnload",
     c"cuOccupancyMaxActiveBlocksPerMultiprocessor",
+    c"cuPointerGetAttribute",
     c"cuStreamCreateWithPriority",
     c"cuStreamDestroy_v2",
     c"cuStreamGetCtx",
