@@ -96,7 +96,7 @@ MUTANTS = [
     ("a reader let out still holds space", "include/gpumailbox/readers.cuh", "load_relaxed(&ring->reader_mask) & ~bit",
      "load_relaxed(&ring->reader_mask) | bit", "suite readers::readers_come_and_go"),
     ("a whole push is taken in part", RING, "whole && grant_count(word) < asked ? 0 : grant_count(word)",
-     "grant_count(word)", "suite policies::waiting_is_all_or_nothing_and_times_out_without_a_trace"),
+     "grant_count(word)", "suite waiting::waiting_is_all_or_nothing_and_times_out_without_a_trace"),
     ("a pop counts twice towards certain room", "src/mailbox/submit.rs",
      "released.wrapping_add(u64::from(pop.max).min(unread))", "released.wrapping_add(u64::from(pop.max))",
      "suite policies::waiting_equals_the_model"),

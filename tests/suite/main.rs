@@ -23,3 +23,4 @@ mod support;
 mod throughput;
 mod tokens;
 mod typed;
+mod waiting;
