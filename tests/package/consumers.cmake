@@ -1,0 +1,12 @@
+# add_consumers(c|cpp...): LANGUAGE_shared and LANGUAGE_static, all in one folder.
+function(add_consumers)
+  foreach(language IN LISTS ARGN)
+    foreach(kind shared static)
+      add_executable(${language}_${kind} "${CMAKE_CURRENT_FUNCTION_LIST_DIR}/consumer.${language}")
+      set_target_properties(${language}_${kind} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}")
+      target_compile_features(${language}_${kind} PRIVATE c_std_11 cxx_std_17)
+    endforeach()
+    target_link_libraries(${language}_shared PRIVATE gpumailbox::gpumailbox)
+    target_link_libraries(${language}_static PRIVATE gpumailbox::gpumailbox_static)
+  endforeach()
+endfunction()
