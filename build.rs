@@ -24,6 +24,10 @@ fn main() {
 
     // Test builds only: random delays inside the protocol, on both backends.
     let chaos = env::var_os("GMB_CHAOS").is_some_and(|v| v == "1");
+    // As scripts/rustc.sh does for rustc. GCC would take the folder from PWD, which may be a link to it.
+    env::remove_var("PWD");
+    let here = env::current_dir().unwrap_or_default();
+    let [name, version] = ["CARGO_PKG_NAME", "CARGO_PKG_VERSION"].map(|v| env::var(v).unwrap_or_default());
     let mut host = cc::Build::new();
     if chaos {
         host.define("GMB_CHAOS", None);
@@ -38,6 +42,7 @@ fn main() {
         .flag("-fvisibility=hidden")
         .flag("-Wall")
         .flag("-Wextra")
+        .flag(format!("-ffile-prefix-map={}=/src/{name}-{version}", here.display()))
         .compile("gmb_host_kernels");
 
     let out = PathBuf::from(env::var("OUT_DIR").unwrap_or_default());

@@ -16,6 +16,7 @@ fn messages_come_by_level_and_end_with_the_function() {
             &[("GMB_TEST_LOG", "1")],
         );
     }
+    std::env::remove_var("GMB_DISABLE");
     let messages = Arc::new(Mutex::new(Vec::new()));
     let into = Arc::clone(&messages);
     let listen = move |level, message: &str| into.lock().unwrap().push((level, message.to_owned()));

@@ -101,8 +101,13 @@ fn what_is_made_drops_in_any_order() {
         while !things.is_empty() {
             things.swap_remove(random.between(0, things.len() as u64 - 1) as usize);
         }
+        // Without pools, what was freed in stream order still waits for its event.
+        let held = || witness.event_pool(EventKind::Untimed).in_use;
+        while held() > 0 && !witness.memory_info().unwrap().pooled {
+            witness.trim_memory(0).unwrap();
+        }
         let left = witness.memory_info().unwrap();
         assert_eq!((left.used, left.allocations), (0, 0));
-        assert_eq!(witness.event_pool(EventKind::Untimed).in_use, 0);
+        assert_eq!(held(), 0);
     }
 }
