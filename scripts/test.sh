@@ -36,6 +36,13 @@ fi
 run "documentation tests" cargo test --doc --locked
 run "stage" scripts/stage.sh
 run "symbols" scripts/symbols.sh
+run "licences" scripts/licences.sh --verify
+run "package" scripts/package.sh
+run "reproducible" scripts/reproducible.sh
+if command -v dpkg >/dev/null; then
+  run "Debian packages" scripts/deb.sh
+fi
+run "models" scripts/loom.sh
 [[ ${GMB_CUDA:-AUTO} == OFF ]] || run "ptxas" scripts/ptxas.sh release
 run "headers alone" scripts/headers.sh
 run "examples" scripts/examples.sh --test
