@@ -2,6 +2,7 @@
 //!
 //! The only file with driver calls besides `probe.rs`.
 
+mod pinned;
 mod pool;
 mod probe;
 
@@ -39,6 +40,7 @@ pub(crate) struct Cuda {
     functions: [sys::CUfunction; Kernel::NAMES.len()],
     /// Null where the device has no pools.
     pool: sys::CUmemoryPool,
+    registered: pinned::Registered,
     known: [AtomicU64; KNOWN_STREAMS],
     lost: OnceCell<String>,
 }
@@ -137,6 +139,7 @@ impl Cuda {
             module: null_mut(),
             functions: [null_mut(); Kernel::NAMES.len()],
             pool: null_mut(),
+            registered: pinned::Registered::default(),
             known: [const { AtomicU64::new(0) }; KNOWN_STREAMS],
             lost: OnceCell::new(),
         };
@@ -204,8 +207,19 @@ impl Cuda {
             return Ok(Current { pushed: false });
         }
         // SAFETY: the primary context is retained.
-        self.check(unsafe { sys::cuCtxPushCurrent_v2(self.context) }, "cuCtxPushCurrent")?;
+        self.enter_dead_or_alive()?;
         Ok(Current { pushed: true })
+    }
+
+    fn enter_dead_or_alive(&self) -> Result<()> {
+        // SAFETY: the primary context is retained.
+        match unsafe { sys::cuCtxPushCurrent_v2(self.context) } {
+            // Retained, and yet no context: somebody has reset the device.
+            sys::CUresult::CUDA_ERROR_INVALID_CONTEXT => {
+                self.check(sys::CUresult::CUDA_ERROR_CONTEXT_IS_DESTROYED, "cuCtxPushCurrent")
+            }
+            result => self.check(result, "cuCtxPushCurrent"),
+        }
     }
 
     /// As [`check`], and remembers the first error that ended the context.
@@ -374,7 +388,7 @@ impl Backend for Cuda {
         if let Some(cause) = self.lost.get() {
             return Err(lost(cause));
         }
-        self.check(unsafe { sys::cuCtxPushCurrent_v2(self.context) }, "cuCtxPushCurrent").map(|()| true)
+        self.enter_dead_or_alive().map(|()| true)
     }
 
     fn synchronize(&self) -> Result<()> {
@@ -383,23 +397,11 @@ impl Backend for Cuda {
     }
 
     fn allocate_pinned(&self, bytes: usize) -> Result<u64> {
-        let _current = self.enter()?;
-        let mut address = null_mut();
-        let flags = sys::CU_MEMHOSTALLOC_PORTABLE | sys::CU_MEMHOSTALLOC_DEVICEMAP;
-        let bytes = bytes.max(1);
-        self.check(unsafe { sys::cuMemHostAlloc(&mut address, bytes, flags) }, "cuMemHostAlloc").map_err(
-            |e| match e.status() {
-                GMB_ERROR_OUT_OF_MEMORY => Error::new(GMB_ERROR_OUT_OF_HOST_MEMORY, e.message()),
-                _ => e,
-            },
-        )?;
-        unsafe { std::ptr::write_bytes(address.cast::<u8>(), 0, bytes) };
-        Ok(address as u64)
+        self.allocate_host(bytes)
     }
 
     unsafe fn release_pinned(&self, address: u64) -> Result<()> {
-        let _current = self.enter()?;
-        self.check(unsafe { sys::cuMemFreeHost(address as *mut c_void) }, "cuMemFreeHost")
+        self.release_host(address)
     }
 
     fn stream_create(&self, priority: Priority) -> Result<RawStream> {

@@ -44,7 +44,9 @@ EXPORT int cuDeviceGetName(char *name, int bytes, int) {
 EXPORT int cuDeviceGetAttribute(int *value, int attribute, int) {
   COUNT(cuDeviceGetAttribute);
   constexpr int multiprocessor_count = 16, memory_pools_supported = 115;
-  *value = attribute == multiprocessor_count ? 4 : attribute == memory_pools_supported;
+  constexpr int registered_at_its_own_address = 91, host_register_supported = 99;
+  const bool host_pointers = attribute == host_register_supported || attribute == registered_at_its_own_address;
+  *value = attribute == multiprocessor_count ? 4 : attribute == memory_pools_supported || host_pointers;
   return success;
 }
 
@@ -245,6 +247,19 @@ EXPORT int cuPointerGetAttribute(void *value, int attribute, uint64_t) {
   *static_cast<uint64_t *>(value) = attribute == start ? 0 : PTRDIFF_MAX;
   return success;
 }
+
+EXPORT int cuMemHostRegister_v2(void *, size_t, unsigned) {
+  ENTER(cuMemHostRegister_v2);
+  return success;
+}
+
+EXPORT int cuMemHostUnregister(void *) {
+  ENTER(cuMemHostUnregister);
+  return success;
+}
+
+/* From now on every call gives this error. */
+EXPORT void gmb_driver_break(int error) { broken = error; }
 
 EXPORT int cuMemHostAlloc(void **address, size_t bytes, unsigned) {
   ENTER(cuMemHostAlloc);

@@ -57,8 +57,11 @@ static thread_local context_stack current;
 
 #define COUNT(name) counts[index_of_##name].fetch_add(1, std::memory_order_relaxed)
 /* For calls that need a context to be current. */
-#define ENTER(name) \
-  COUNT(name);      \
+/* What every call answers once the device is broken; zero while it is not. */
+static std::atomic<int> broken{0};
+#define ENTER(name)              \
+  COUNT(name);                   \
+  if (broken != 0) return broken; \
   if (current.top() != &primary) return invalid_context
 
 /* Reports without a token reach the host late, as they may on a GPU: at the next launch of

@@ -43,7 +43,7 @@ fn counted() -> impl Iterator<Item = &'static str> {
 }
 
 /// A folder with a libcuda.so.1; gone when dropped.
-struct Library(PathBuf);
+pub(super) struct Library(PathBuf);
 
 impl Library {
     fn compile(name: &str, compiler: &str, files: &[(&str, &str)], arguments: &[&str]) -> Self {
@@ -68,7 +68,7 @@ impl Library {
         library
     }
 
-    fn made_up(test: &str) -> Self {
+    pub(super) fn made_up(test: &str) -> Self {
         let arguments = ["-std=c++17", "-fvisibility=hidden", "driver.cpp", "kernels/host.cpp"];
         Self::compile(&format!("{test}-driver"), "c++", MADE_UP, &arguments)
     }
@@ -77,7 +77,7 @@ impl Library {
         Self::compile(&format!("{test}-shim"), "cc", SHIM, &["shim.c", "-ldl"])
     }
 
-    fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         self.0.join("libcuda.so.1")
     }
 }

@@ -12,6 +12,7 @@ mod gated;
 mod guards;
 mod hot_path;
 mod log;
+mod lost;
 mod mailbox;
 mod memory;
 mod ordering;

@@ -44,6 +44,8 @@ const SYMBOLS: &[&CStr] = &[
     c"cuMemFreeHost",
     c"cuMemFree_v2",
     c"cuMemHostAlloc",
+    c"cuMemHostRegister_v2",
+    c"cuMemHostUnregister",
     c"cuMemPoolCreate",
     c"cuMemPoolDestroy",
     c"cuMemPoolGetAttribute",
