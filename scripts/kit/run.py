@@ -132,7 +132,7 @@ def main():
         # launches one by one, so a launch behind a closed gate would wait for ever.
         # Sixteen threads that make and destroy take too long under them; the pool hides overruns.
         arguments = ["--test-threads=1"]
-        for module in ("drivers::", "hot_path::", "gated::", "stress::"):
+        for module in ("drivers::", "hot_path::", "gated::", "lost::", "stress::"):
             arguments += ["--skip", module]
         if tool == "memcheck":
             # Its red zones belong to an allocation as the driver tells its size.

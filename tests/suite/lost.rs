@@ -67,6 +67,8 @@ fn an_illegal_address_wakes_every_waiter_and_ends_every_call() {
     let full = Mailbox::new(&context, &options).unwrap();
     let single = MailboxOptions { full_policy: FullPolicy::Reject, single_stream: true, ..options };
     let single = Mailbox::new(&context, &single).unwrap();
+    // Not the one behind the gate: its next push would wait there, too.
+    let breaking = super::support::mailbox(&context, 8, 16);
     let mailbox = mailbox(&context, 64, 16);
     let records = context.device_buffer(1024).unwrap();
     let push = Push { count: 4, records: records.address(), length: 16, ..Default::default() };
@@ -103,7 +105,7 @@ fn an_illegal_address_wakes_every_waiter_and_ends_every_call() {
             waiters.push(scope.spawn(move || event.synchronize(Some(Duration::from_secs(3600)))));
         }
         let stream = context.stream().unwrap();
-        break_with_a_bad_address(&mailbox, stream.get());
+        break_with_a_bad_address(&breaking, stream.get());
         for (number, waiter) in waiters.into_iter().enumerate() {
             lost(waiter.join().unwrap(), &format!("waiter {number}"));
         }
@@ -127,7 +129,7 @@ fn an_illegal_address_wakes_every_waiter_and_ends_every_call() {
     // What was told before can still be read.
     assert_eq!(tokens[0].poll().unwrap().unwrap().count, 4);
     drop(gate);
-    drop((event, tokens, full, single, mailbox, records, left, right));
+    drop((event, tokens, full, single, mailbox, breaking, records, left, right));
     drop(context);
 }
 
