@@ -1433,9 +1433,11 @@ const char *gmb_status_name(gmb_status status);
  *
  * `needed`, if not null, receives the bytes that the whole message takes with its NUL.
  * `buffer` may be null when `size` is 0. A successful call leaves the message as it was.
- * Never blocks; thread-safe. Errors: `GMB_ERROR_NULL_POINTER`.
+ * Never blocks; thread-safe. Errors: `GMB_ERROR_NULL_POINTER`, `_MISALIGNED`, `_FORKED` (in a forked child).
  */
-gmb_status gmb_last_error_message(char *buffer, size_t size, size_t *needed);
+gmb_status gmb_last_error_message(char *buffer,
+                                  size_t size,
+                                  size_t *needed);
 
 /**
  * Makes a stream of a priority class (`GMB_PRIORITY_*`) that does not synchronize with the

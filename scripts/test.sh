@@ -36,6 +36,8 @@ fi
 run "documentation tests" cargo test --doc --locked
 run "stage" scripts/stage.sh
 run "symbols" scripts/symbols.sh
+run "hostile input" scripts/hostile.sh
+run "hostile input can fail" scripts/hostile.sh --broken
 run "licences" scripts/licences.sh --verify
 run "package" scripts/package.sh
 run "reproducible" scripts/reproducible.sh

@@ -17,6 +17,17 @@ impl Extent {
         Self { name, start, end: start.saturating_add(bytes) }
     }
 
+    /// So many bytes, which must not run over the end of the address space.
+    pub(crate) fn bytes(name: &'static str, start: u64, bytes: u64) -> Result<Self> {
+        match start.checked_add(bytes).filter(|&end| end <= i64::MAX as u64) {
+            Some(end) => Ok(Self { name, start, end }),
+            None => Err(Error::new(
+                GMB_ERROR_OVERFLOW,
+                format!("{name}: {bytes} bytes at {start:#x} exceed the address space"),
+            )),
+        }
+    }
+
     /// `count` elements of `bytes` each.
     pub(crate) fn array(name: &'static str, start: u64, count: u32, bytes: u64) -> Result<Self> {
         Self::steps(name, start, count, bytes, Some(bytes))

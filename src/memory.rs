@@ -63,6 +63,8 @@ enum Origin {
 struct Allocation {
     bytes: u64,
     origin: Origin,
+    /// A mailbox's ring: its address is known to callers, and it is not theirs to free.
+    is_ring: bool,
 }
 
 #[derive(Default)]
@@ -106,7 +108,7 @@ impl Ledger {
 
     fn enter(&self, address: u64, bytes: u64, origin: Origin) {
         let mut books = lock(&self.books);
-        books.allocations.insert(address, Allocation { bytes, origin });
+        books.allocations.insert(address, Allocation { bytes, origin, is_ring: false });
         books.high_water = books.high_water.max(books.used);
     }
 
@@ -114,6 +116,9 @@ impl Ledger {
     fn remove(&self, address: u64, pinned: bool) -> Result<Allocation> {
         let mut books = lock(&self.books);
         match books.allocations.get(&address).copied() {
+            Some(allocation) if allocation.is_ring => {
+                Err(Error::argument(format!("{address:#x} is the ring of a mailbox: destroy the mailbox")))
+            }
             Some(allocation) if (allocation.origin == Origin::Pinned) == pinned => {
                 books.allocations.remove(&address);
                 if !pinned {
@@ -129,6 +134,13 @@ impl Ledger {
                     None => "is not the start of memory of this context, or was freed before",
                 }
             ))),
+        }
+    }
+
+    /// Marks memory as a mailbox's ring, or no longer.
+    fn mark_ring(&self, address: u64, is_ring: bool) {
+        if let Some(allocation) = lock(&self.books).allocations.get_mut(&address) {
+            allocation.is_ring = is_ring;
         }
     }
 
@@ -298,6 +310,23 @@ impl Context {
         self.book(bytes, Origin::Pool, |bytes| self.backend().allocate_ordered(bytes, stream.raw))
     }
 
+    /// Device memory for a mailbox, to be given back with `free_ring`.
+    pub(crate) fn allocate_ring(&self, bytes: usize) -> Result<u64> {
+        let address = self.allocate_on(bytes, self.resolved_service())?;
+        self.ledger().mark_ring(address, true);
+        Ok(address)
+    }
+
+    /// Frees a mailbox's ring.
+    ///
+    /// # Safety
+    /// No work that is still to run may use it.
+    pub(crate) unsafe fn free_ring(&self, address: u64) -> Result<()> {
+        self.ledger().mark_ring(address, false);
+        // SAFETY: as promised by the caller.
+        unsafe { self.free_on(address, self.resolved_service()) }
+    }
+
     pub(crate) fn allocate_pinned(&self, bytes: usize) -> Result<u64> {
         let bytes = sized(bytes, GMB_ERROR_OUT_OF_HOST_MEMORY)?;
         let address = self.backend().allocate_pinned(bytes)?;
@@ -381,6 +410,8 @@ impl Context {
     /// Both ranges must be valid until the copy is done.
     pub unsafe fn copy(&self, to: u64, from: u64, bytes: usize, stream: Stream) -> Result<()> {
         let stream = self.resolve(stream)?;
+        Extent::bytes("to", to, bytes as u64)?;
+        Extent::bytes("from", from, bytes as u64)?;
         // SAFETY: as promised by the caller.
         unsafe { self.backend().copy(to, from, bytes, stream.raw) }
     }
@@ -391,7 +422,7 @@ impl Context {
     /// The range must be valid until the fill is done.
     pub unsafe fn fill(&self, to: u64, value: u8, bytes: usize, stream: Stream) -> Result<()> {
         let stream = self.resolve(stream)?;
-        self.check_reachable(&Extent::whole("memory", to, bytes as u64))?;
+        self.check_reachable(&Extent::bytes("memory", to, bytes as u64)?)?;
         // SAFETY: as promised by the caller.
         unsafe { self.backend().fill(to, value, bytes, stream.raw) }
     }

@@ -520,12 +520,11 @@ impl Backend for Cuda {
         self.check(unsafe { sys::cuEventSynchronize(cu_event(event)) }, "cuEventSynchronize")
     }
 
-    fn event_elapsed(&self, start: RawEvent, end: RawEvent) -> Result<f64> {
+    fn event_elapsed(&self, start: RawEvent, end: RawEvent) -> Result<Option<f64>> {
         let _current = self.enter()?;
         let mut milliseconds = 0f32;
         let result = unsafe { sys::cuEventElapsedTime(&mut milliseconds, cu_event(start), cu_event(end)) };
-        self.check(result, "cuEventElapsedTime")?;
-        Ok(f64::from(milliseconds))
+        Ok(self.finished(result, "cuEventElapsedTime")?.then(|| f64::from(milliseconds)))
     }
 
     fn stream_wait(&self, stream: RawStream, event: RawEvent) -> Result<()> {

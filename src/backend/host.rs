@@ -322,13 +322,11 @@ impl Backend for Host {
         Ok(())
     }
 
-    fn event_elapsed(&self, start: RawEvent, end: RawEvent) -> Result<f64> {
+    fn event_elapsed(&self, start: RawEvent, end: RawEvent) -> Result<Option<f64>> {
         let reached = |event| self.completion(event).and_then(|c| c.reached_at());
-        match (reached(start), reached(end)) {
-            (Some(start), Some(end)) if end >= start => Ok((end - start).as_secs_f64() * 1e3),
-            (Some(start), Some(end)) => Ok(-(start - end).as_secs_f64() * 1e3),
-            _ => Err(Error::argument("an event was recorded again and is not reached")),
-        }
+        let (Some(start), Some(end)) = (reached(start), reached(end)) else { return Ok(None) };
+        let seconds = |span: std::time::Duration| span.as_secs_f64();
+        Ok(Some(1e3 * if end >= start { seconds(end - start) } else { -seconds(start - end) }))
     }
 
     fn stream_wait(&self, stream: RawStream, event: RawEvent) -> Result<()> {

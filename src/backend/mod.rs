@@ -170,8 +170,8 @@ pub(crate) trait Backend: Send + Sync {
     fn event_query(&self, event: RawEvent) -> Result<bool>;
     /// Blocks until the last record is reached.
     fn event_synchronize(&self, event: RawEvent) -> Result<()>;
-    /// Milliseconds from one reached event to another, both timed.
-    fn event_elapsed(&self, start: RawEvent, end: RawEvent) -> Result<f64>;
+    /// Milliseconds from one event to another, both timed; `None` unless both are reached.
+    fn event_elapsed(&self, start: RawEvent, end: RawEvent) -> Result<Option<f64>>;
     /// Makes later work of the stream wait for the event's last record.
     fn stream_wait(&self, stream: RawStream, event: RawEvent) -> Result<()>;
 

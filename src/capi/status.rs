@@ -48,10 +48,11 @@ pub extern "C" fn gmb_status_name(status: gmb_status) -> *const c_char {
 ///
 /// `needed`, if not null, receives the bytes that the whole message takes with its NUL.
 /// `buffer` may be null when `size` is 0. A successful call leaves the message as it was.
-/// Never blocks; thread-safe. Errors: `GMB_ERROR_NULL_POINTER`.
+/// Never blocks; thread-safe. Errors: `GMB_ERROR_NULL_POINTER`, `_MISALIGNED`, `_FORKED` (in a forked child).
 #[no_mangle]
 pub extern "C" fn gmb_last_error_message(buffer: *mut c_char, size: usize, needed: *mut usize) -> gmb_status {
     boundary(|| {
+        let needed = if needed.is_null() { None } else { Some(output(needed, "needed")?) };
         if buffer.is_null() && size > 0 {
             return Err(Error::new(GMB_ERROR_NULL_POINTER, "buffer is null and size is not 0"));
         }
@@ -66,8 +67,8 @@ pub extern "C" fn gmb_last_error_message(buffer: *mut c_char, size: usize, neede
             }
             message.len() + 1
         });
-        if !needed.is_null() {
-            output(needed, "needed")?.write(whole);
+        if let Some(needed) = needed {
+            needed.write(whole);
         }
         Ok(())
     })

@@ -164,7 +164,7 @@ impl Mailbox {
         let (push, readers) = parts().inspect_err(|_| {
             if ring.owned {
                 // SAFETY: nothing uses it yet.
-                let _ = unsafe { context.free(ring.address) };
+                let _ = unsafe { context.free_ring(ring.address) };
             }
         })?;
         Ok(Self {

@@ -201,8 +201,7 @@ impl Mailbox {
     /// `OUT_OF_MEMORY`, `MEMORY_LIMIT`, `OUT_OF_HOST_MEMORY`.
     pub fn new(context: &Context, options: &MailboxOptions) -> Result<Self> {
         let bytes = Self::required_bytes(options)?;
-        let service = context.resolved_service();
-        let address = context.allocate_on(bytes as usize, service)?;
+        let address = context.allocate_ring(bytes as usize)?;
         Self::write(context, options, Ring { address, bytes, owned: true })
     }
 
@@ -263,9 +262,8 @@ impl Drop for Mailbox {
             let _ = side.finish(stopped);
         }
         if self.ring.owned {
-            let service = self.context.resolved_service();
             // SAFETY: every operation is done, and no other work may use the ring.
-            let _ = unsafe { self.context.free_on(self.ring.address, service) };
+            let _ = unsafe { self.context.free_ring(self.ring.address) };
         }
     }
 }
