@@ -27,6 +27,7 @@ nextest=(cargo nextest)
 
 run "format" cargo fmt --check
 run "sources" scripts/sources.sh
+run "pictures" python3 scripts/pictures.py --verify
 run "generated headers" scripts/header.sh --verify
 run "clippy" cargo clippy --all-targets --locked -- -D warnings
 run "tests on the host backend" env GMB_TEST_BACKEND=host "${nextest[@]}" run --locked
