@@ -21,6 +21,21 @@ pub fn context() -> Context {
         .expect("the backend under test")
 }
 
+/// As [`context`], by its handle in C; the test ends it.
+pub fn c_context(memory_limit: u64) -> capi::context::gmb_context {
+    use capi::context::*;
+    let options = gmb_context_options {
+        struct_size: size_of::<gmb_context_options>() as u32,
+        backend: if backend() == BackendKind::Cuda { GMB_BACKEND_CUDA } else { GMB_BACKEND_HOST },
+        device: 0,
+        reserved: 0,
+        memory_limit,
+    };
+    let mut context = gmb_context { id: 0 };
+    assert_eq!(gmb_context_create(&options, &mut context), GMB_OK);
+    context
+}
+
 pub fn mailbox(context: &Context, capacity: u64, payload_bytes: u32) -> Mailbox {
     Mailbox::new(context, &MailboxOptions { capacity, payload_bytes, ..Default::default() }).unwrap()
 }
