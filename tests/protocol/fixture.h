@@ -158,6 +158,25 @@ unsigned char byte_of(uint64_t n, uint32_t i) { return static_cast<unsigned char
 
 constexpr uint32_t payload = 40, row = 48, most = 96;
 
+/* Rows, lengths and types of records that are functions of their number. */
+struct batch {
+  std::vector<gmb::ring::unit> rows = std::vector<gmb::ring::unit>(most * row / 16);
+  std::vector<uint32_t> lengths = std::vector<uint32_t>(most), types = std::vector<uint32_t>(most);
+
+  void fill(uint64_t first, uint32_t count) {
+    for (uint32_t r = 0; r < count; ++r) {
+      lengths[r] = length_of(first + r, payload);
+      types[r] = type_of(first + r);
+      auto *to = reinterpret_cast<unsigned char *>(rows.data()) + r * row;
+      for (uint32_t i = 0; i < lengths[r]; ++i) to[i] = byte_of(first + r, i);
+    }
+  }
+  source of(uint32_t count) const {
+    return {reinterpret_cast<const unsigned char *>(rows.data()), row, lengths.data(), types.data(), count, 0, 0, payload,
+            false};
+  }
+};
+
 /* Runs tests and counts them; the arguments are a seed and a number of records. */
 class suite {
  public:

@@ -16,21 +16,14 @@ void overtaking(gmb_full_policy policy, uint64_t capacity, uint64_t first, uint6
     std::mt19937_64 random(seed);
     team blocks(4);
     outcome told;
-    std::vector<gmb::ring::unit> rows(most * row / 16);
-    std::vector<uint32_t> lengths(most), types(most);
+    batch records;
     for (uint64_t sent = 0; sent < total && failures == 0;) {
       const uint32_t count = static_cast<uint32_t>(std::min<uint64_t>(1 + random() % most, total - sent));
-      for (uint32_t r = 0; r < count; ++r) {
-        lengths[r] = length_of(sent + r, payload);
-        types[r] = type_of(sent + r);
-        auto *to = reinterpret_cast<unsigned char *>(rows.data()) + r * row;
-        for (uint32_t i = 0; i < lengths[r]; ++i) to[i] = byte_of(sent + r, i);
-      }
+      records.fill(sent, count);
       /* Now and then the push ends early: what it wrote over is lost, what follows is not. */
       const uint32_t good = random() % 8 == 0 ? static_cast<uint32_t>(random() % count) : count;
-      if (good < count) lengths[good] = payload + 1;
-      const source from{reinterpret_cast<unsigned char *>(rows.data()), row, lengths.data(), types.data(), count, 0, 0,
-                        payload, false};
+      if (good < count) records.lengths[good] = payload + 1;
+      const source from = records.of(count);
       const report to = told.next();
       const uint32_t before = told.device.epoch;
       blocks.start(latest ? 1 : 1 + random() % 4, [&](host_block b) {

@@ -13,18 +13,11 @@ void overlap(uint64_t first, uint64_t total, uint64_t seed) {
     std::mt19937_64 random(seed);
     team blocks(4);
     outcome told;
-    std::vector<gmb::ring::unit> rows(most * row / 16);
-    std::vector<uint32_t> lengths(most), types(most);
+    batch records;
     for (uint64_t sent = 0; sent < total && failures == 0;) {
       const uint32_t count = static_cast<uint32_t>(std::min<uint64_t>(1 + random() % most, total - sent));
-      for (uint32_t r = 0; r < count; ++r) {
-        lengths[r] = length_of(sent + r, payload);
-        types[r] = type_of(sent + r);
-        auto *to = reinterpret_cast<unsigned char *>(rows.data()) + r * row;
-        for (uint32_t i = 0; i < lengths[r]; ++i) to[i] = byte_of(sent + r, i);
-      }
-      const source from{reinterpret_cast<unsigned char *>(rows.data()), row, lengths.data(), types.data(), count, 0, 0,
-                        payload, false};
+      records.fill(sent, count);
+      const source from = records.of(count);
       const report to = told.next();
       const uint32_t before = told.device.epoch;
       blocks.start(1 + random() % 4, [&](host_block b) { gmb::ring::push(b, ring, from, 1, to); });
