@@ -1548,13 +1548,17 @@ gmb_status gmb_token_device_result(struct gmb_token token, const struct gmb_resu
 
 #endif  /* GPUMAILBOX_H */
 
-/* Defaults of the options structs. */
+/** Defaults of gmb_context_options. */
 #define GMB_CONTEXT_OPTIONS_INIT { (uint32_t)sizeof(gmb_context_options), GMB_BACKEND_AUTO, 0, 0, 0 }
+/** Defaults of gmb_mailbox_options. */
 #define GMB_MAILBOX_OPTIONS_INIT \
   { (uint32_t)sizeof(gmb_mailbox_options), 0, 0, GMB_ARBITRATION_CPU, GMB_FULL_REJECT, 0, 0, 0, 0, 0 }
+/** Defaults of gmb_push. */
 #define GMB_PUSH_INIT { (uint32_t)sizeof(gmb_push), 0, NULL, 0, NULL, NULL, 0, 0, GMB_WAIT_FOREVER }
+/** Defaults of gmb_pop. */
 #define GMB_POP_INIT { (uint32_t)sizeof(gmb_pop), 0, NULL, 0, NULL, 0, 0 }
+/** Defaults of gmb_attach_options. */
 #define GMB_ATTACH_OPTIONS_INIT { (uint32_t)sizeof(gmb_attach_options), GMB_ARBITRATION_CPU, 0, 0 }
 
-/* The stream that a gmb_stream_guard made current for the calling thread. */
+/** The stream that a gmb_stream_guard made current for the calling thread. */
 #define GMB_STREAM_CURRENT ((gmb_stream)UINTPTR_MAX)

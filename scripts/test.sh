@@ -37,6 +37,9 @@ fi
 run "documentation tests" cargo test --doc --locked
 run "stage" scripts/stage.sh
 run "symbols" scripts/symbols.sh
+run "ABI" scripts/abi.sh
+run "ABI changes are noticed" tests/abi/notices.sh
+run "reference" scripts/reference.sh
 run "hostile input" scripts/hostile.sh
 run "hostile input can fail" scripts/hostile.sh --broken
 run "licences" scripts/licences.sh --verify

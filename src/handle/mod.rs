@@ -1,9 +1,9 @@
 //! Handles: 64-bit ids that can be stale, foreign or garbage without harm.
 //!
 //! An id is `type tag (8) | generation (32) | index (24)`; zero is null. A
-//! look-up is one fetch-add on the slot's state word, which pins the object;
-//! destroying marks the slot dead, and whoever drops the last pin drops the
-//! object. Slots are reused first-in first-out, so that a stale id stays
+//! look-up is one fetch-add on a word of the slot that few threads share,
+//! which pins the object; destroying marks the slot dead, and whoever drops the
+//! last pin drops the object. Slots are reused first-in first-out, so that a stale id stays
 //! stale as long as possible; a slot whose generations are used up is retired.
 
 mod slot;
@@ -16,7 +16,7 @@ use std::sync::Mutex;
 
 use crate::error::{Error, Result};
 use crate::status::{GMB_ERROR_INVALID_HANDLE, GMB_ERROR_OUT_OF_HOST_MEMORY};
-use crate::sync::lock;
+use crate::sync::{lock, thread_number};
 use slot::{Slot, Unpinned};
 
 const INDEX_BITS: u32 = 24;
@@ -46,6 +46,7 @@ pub(crate) struct Pinned<T: 'static> {
     table: &'static Table<T>,
     slot: &'static Slot<T>,
     index: u32,
+    stripe: u32,
     _not_send: PhantomData<*const ()>,
 }
 
@@ -105,9 +106,10 @@ impl<T> Table<T> {
         }
         let index = (id & INDEX_MASK) as u32;
         let slot = self.slot(index)?;
-        let pinned = Pinned { table: self, slot, index, _not_send: PhantomData };
+        let stripe = thread_number() as u32;
+        let pinned = Pinned { table: self, slot, index, stripe, _not_send: PhantomData };
         // Dropping `pinned` takes the pin back.
-        slot.pin((id >> INDEX_BITS) as u32).then_some(pinned)
+        slot.pin(stripe as usize, (id >> INDEX_BITS) as u32).then_some(pinned)
     }
 
     /// Ends an id. The object is dropped here, or by the last thread inside a call on it.
@@ -119,8 +121,8 @@ impl<T> Table<T> {
         }
     }
 
-    fn unpin(&'static self, slot: &'static Slot<T>, index: u32) {
-        if let Unpinned::Emptied { value, reusable } = slot.unpin() {
+    fn unpin(&'static self, slot: &'static Slot<T>, index: u32, stripe: u32) {
+        if let Unpinned::Emptied { value, reusable } = slot.unpin(stripe as usize) {
             if reusable {
                 lock(&self.free).indices.push_back(index);
             }
@@ -149,7 +151,7 @@ impl<T> Deref for Pinned<T> {
 
 impl<T> Drop for Pinned<T> {
     fn drop(&mut self) {
-        self.table.unpin(self.slot, self.index);
+        self.table.unpin(self.slot, self.index, self.stripe);
     }
 }
 

@@ -5,7 +5,8 @@
 //! the context; a slot released while its operation is under way waits until
 //! it is written before anyone else gets it.
 
-use std::collections::VecDeque;
+mod slot;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -14,20 +15,14 @@ use crate::backend::args::gmb_report_args;
 use crate::backend::{wait_until, Backend};
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::layout::{gmb_result, GMB_RESULT_PARTIAL};
+use crate::layout::gmb_result;
 use crate::status::*;
 use crate::sync::lock;
+use slot::{Unused, Words};
 
 /// Bytes from one slot to the next, in both memories: a line each.
 const SLOT_BYTES: usize = 128;
 const SLOTS_PER_CHUNK: usize = 64;
-
-/// Bits of a slot's first word, as in ring.cuh.
-const PARTIAL: u64 = 1 << 62;
-const DETAIL: u64 = 1 << 63;
-/// Where the words of a detail carry their operation's epoch.
-const EPOCH_TAG: u64 = (1 << 24) - 1;
-const TAG_SHIFT: u32 = 40;
 
 /// Addresses of one slot.
 #[derive(Clone, Copy, Debug)]
@@ -36,40 +31,10 @@ pub(crate) struct Slot {
     device: u64,
 }
 
-impl Slot {
+impl Words for Slot {
     fn word(&self, index: usize) -> u64 {
         // SAFETY: the slot lies in a chunk that outlives the context's users; the kernel writes whole words.
         unsafe { AtomicU64::from_ptr((self.host as *mut u64).add(index)) }.load(Ordering::Acquire)
-    }
-
-    fn epoch(&self) -> u32 {
-        self.word(0) as u32
-    }
-
-    /// The slot's words, read until they belong together.
-    fn read(&self) -> gmb_result {
-        loop {
-            let word = self.word(0);
-            let mut result = gmb_result {
-                epoch: word as u32,
-                count: ((word & !(PARTIAL | DETAIL)) >> 32) as u32,
-                status: GMB_OK,
-                flags: if word & PARTIAL != 0 { GMB_RESULT_PARTIAL } else { 0 },
-                lost: 0,
-            };
-            if word & DETAIL == 0 {
-                return result;
-            }
-            // Each carries the low bits of its operation's epoch: those of the next one may be there already.
-            let (detail, lost) = (self.word(1), self.word(2));
-            let epoch = (word & EPOCH_TAG) << TAG_SHIFT;
-            if detail & EPOCH_TAG << TAG_SHIFT == epoch && lost & EPOCH_TAG << TAG_SHIFT == epoch {
-                result.status = detail as u32 as i32;
-                result.flags = (detail >> 32) as u32 & 0xff;
-                result.lost = lost & !(EPOCH_TAG << TAG_SHIFT);
-                return result;
-            }
-        }
     }
 }
 
@@ -81,9 +46,7 @@ struct Chunk {
 #[derive(Default)]
 struct Slots {
     chunks: Vec<Chunk>,
-    free: Vec<Slot>,
-    /// Released before written: the slot and the epoch it had when its operation was submitted.
-    unwritten: VecDeque<(Slot, u32)>,
+    unused: Unused<Slot>,
 }
 
 /// All result slots of a context.
@@ -95,18 +58,7 @@ pub(crate) struct ResultPool {
 impl ResultPool {
     /// A slot whose epoch is zero.
     fn take(&self, context: &Context) -> Result<Slot> {
-        let mut slots = lock(&self.slots);
-        for _ in 0..slots.unwritten.len() {
-            if let Some((slot, before)) = slots.unwritten.pop_front() {
-                if slot.epoch() == before {
-                    slots.unwritten.push_back((slot, before));
-                } else {
-                    slots.free.push(slot);
-                }
-            }
-        }
-        let used = slots.free.pop();
-        drop(slots);
+        let used = lock(&self.slots).unused.take();
         // What follows is done without the lock: the driver may wait for the device.
         if let Some(slot) = used {
             // SAFETY: the slot lies in a living chunk and no operation reports to it.
@@ -123,7 +75,7 @@ impl ResultPool {
             host: chunk.host + (i * SLOT_BYTES) as u64,
             device: chunk.device + (i * SLOT_BYTES) as u64,
         };
-        slots.free.extend((1..SLOTS_PER_CHUNK).map(at));
+        slots.unused.add((1..SLOTS_PER_CHUNK).map(at));
         let first = at(0);
         slots.chunks.push(chunk);
         Ok(first)
@@ -154,12 +106,8 @@ impl ResultPool {
         }
     }
 
-    fn give_back(&self, slot: Slot, unwritten_since: Option<u32>) {
-        let mut slots = lock(&self.slots);
-        match unwritten_since {
-            Some(before) => slots.unwritten.push_back((slot, before)),
-            None => slots.free.push(slot),
-        }
+    fn give_back(&self, slot: Slot, under_way_since: Option<u32>) {
+        lock(&self.slots).unused.give_back(slot, under_way_since);
     }
 
     /// Gives all memory back; only when no operation can be under way any more.
