@@ -1,0 +1,510 @@
+// What this machine can do: the limits that the library's figures stand beside, measured without library code.
+//   nvcc -arch=native -O3 -std=c++17 -cudart static benches/limits.cu -o limits
+// Nothing waits for ever: whatever polls, on the GPU or the host, gives up after two seconds and its row is an error.
+#include "report.h"
+
+#include <cuda_runtime.h>
+
+#include <memory>
+
+#include "limits_kernels.cuh"
+
+namespace {
+
+using bench::failure;
+using bench::now_us;
+using bench::report;
+using bench::samples;
+
+void check(cudaError_t status, const char *call, int line) {
+  if (status == cudaSuccess) return;
+  throw failure(std::string(call) + " (line " + std::to_string(line) + "): " + cudaGetErrorName(status) + ", " +
+                cudaGetErrorString(status));
+}
+#define CHECK(call) check((call), #call, __LINE__)
+
+void synchronize(cudaStream_t stream) { CHECK(cudaStreamSynchronize(stream)); }
+
+// cudaLaunchKernel and not <<<>>>, which adds two calls of its own.
+template <class T> struct same {
+  using type = T;
+};
+template <class... P>
+void launch(void (*kernel)(P...), unsigned blocks, unsigned threads, cudaStream_t stream, typename same<P>::type... values) {
+  void *list[] = {static_cast<void *>(&values)..., nullptr};
+  CHECK(cudaLaunchKernel(reinterpret_cast<const void *>(kernel), dim3(blocks), dim3(threads), list, 0, stream));
+}
+
+// Owners. Memory waits for the device before it goes: a kernel may still use it.
+struct stream {
+  cudaStream_t raw = nullptr;
+  stream() { CHECK(cudaStreamCreateWithFlags(&raw, cudaStreamNonBlocking)); }
+  ~stream() { cudaStreamDestroy(raw); }
+  stream(const stream &) = delete;
+  stream &operator=(const stream &) = delete;
+  operator cudaStream_t() const { return raw; }
+};
+struct event {
+  cudaEvent_t raw = nullptr;
+  explicit event(unsigned flags = cudaEventDisableTiming) { CHECK(cudaEventCreateWithFlags(&raw, flags)); }
+  ~event() { cudaEventDestroy(raw); }
+  event(const event &) = delete;
+  event &operator=(const event &) = delete;
+  operator cudaEvent_t() const { return raw; }
+};
+template <class T> struct device {
+  T *at = nullptr;
+  explicit device(size_t count = 1) {
+    CHECK(cudaMalloc(reinterpret_cast<void **>(&at), count * sizeof(T)));
+    CHECK(cudaMemset(at, 0, count * sizeof(T)));
+    CHECK(cudaDeviceSynchronize());
+  }
+  ~device() {
+    cudaDeviceSynchronize();
+    cudaFree(at);
+  }
+  device(const device &) = delete;
+  device &operator=(const device &) = delete;
+};
+template <class T> struct pinned {
+  T *host = nullptr, *mapped = nullptr;
+  explicit pinned(size_t count = 1) {
+    CHECK(cudaHostAlloc(reinterpret_cast<void **>(&host), count * sizeof(T), cudaHostAllocMapped));
+    for (size_t i = 0; i < count; ++i) host[i] = T{};
+    CHECK(cudaHostGetDevicePointer(reinterpret_cast<void **>(&mapped), host, 0));
+  }
+  ~pinned() {
+    cudaDeviceSynchronize();
+    cudaFreeHost(host);
+  }
+  pinned(const pinned &) = delete;
+  pinned &operator=(const pinned &) = delete;
+};
+
+template <class T> T seen(const T *host) { return __atomic_load_n(host, __ATOMIC_ACQUIRE); }
+template <class T> void tell(T *host, T value) { __atomic_store_n(host, value, __ATOMIC_RELEASE); }
+
+int multiprocessors() {
+  int count = 0;
+  CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, 0));
+  return count;
+}
+
+// GPU time of `work`, which is submitted behind a kernel that keeps the stream busy meanwhile: what the host needs
+// to submit is not in it.
+template <class F> double gpu_us(cudaStream_t on, unsigned busy_us, F &&work) {
+  const event begin(cudaEventDefault), end(cudaEventDefault);
+  launch(keep_busy, 1, 1, on, busy_us * 1000u);
+  CHECK(cudaEventRecord(begin, on));
+  work();
+  CHECK(cudaEventRecord(end, on));
+  CHECK(cudaEventSynchronize(end));
+  float ms = 0;
+  CHECK(cudaEventElapsedTime(&ms, begin, end));
+  return ms * 1e3;
+}
+
+// Host time of one call, from loops of 256; `before` runs ahead of each loop and is not counted.
+constexpr int loop = 256;
+template <class B, class F> samples host_cost(const report &out, B &&before, F &&call) {
+  samples all;
+  for (int run = -20; run < out.runs(400); ++run) {
+    before();
+    const double start = now_us();
+    for (int i = 0; i < loop; ++i) call(i);
+    const double took = now_us() - start;
+    if (run >= 0) all.push_back(took / loop);
+  }
+  CHECK(cudaDeviceSynchronize());
+  return all;
+}
+
+using events = std::vector<std::unique_ptr<event>>;
+events make_events(int count) {
+  events all;
+  for (int i = 0; i < count; ++i) all.push_back(std::make_unique<event>());
+  return all;
+}
+
+samples launches(const report &out) {
+  const stream on;
+  return host_cost(out, [&] { synchronize(on); }, [&](int) { launch(nothing, 1, 1, on); });
+}
+
+samples launches_with_arguments(const report &out) {
+  const stream on;
+  const device<unsigned long long> sink;
+  arguments values{};
+  values.sink = sink.at;
+  return host_cost(out, [&] { synchronize(on); }, [&](int) { launch(take_arguments, 132, 256, on, values); });
+}
+
+samples event_records(const report &out) {
+  const stream on;
+  const events all = make_events(loop);
+  return host_cost(out, [&] { synchronize(on); }, [&](int i) { CHECK(cudaEventRecord(*all[i], on)); });
+}
+
+// The events were recorded in another stream just before; most are reached when they are waited for.
+samples stream_waits(const report &out) {
+  const stream from, to;
+  const events all = make_events(loop);
+  const auto before = [&] {
+    synchronize(to);
+    for (const auto &each : all) CHECK(cudaEventRecord(*each, from));
+  };
+  return host_cost(out, before, [&](int i) { CHECK(cudaStreamWaitEvent(to, *all[i], 0)); });
+}
+
+samples records_and_waits(const report &out) {
+  const stream from, to;
+  const events all = make_events(loop);
+  const auto before = [&] {
+    synchronize(from);
+    synchronize(to);
+  };
+  return host_cost(out, before, [&](int i) {
+    CHECK(cudaEventRecord(*all[i], from));
+    CHECK(cudaStreamWaitEvent(to, *all[i], 0));
+  });
+}
+
+samples event_queries(const report &out) {
+  const stream on;
+  const events all = make_events(loop);
+  const auto before = [&] {
+    for (const auto &each : all) CHECK(cudaEventRecord(*each, on));
+    synchronize(on);
+  };
+  return host_cost(out, before, [&](int i) { CHECK(cudaEventQuery(*all[i])); });
+}
+
+samples events_made(const report &out) {
+  return host_cost(out, [] {}, [](int) {
+    cudaEvent_t made = nullptr;
+    CHECK(cudaEventCreateWithFlags(&made, cudaEventDisableTiming));
+    CHECK(cudaEventDestroy(made));
+  });
+}
+
+// A chain of kernel nodes, captured.
+class chain {
+public:
+  chain(cudaStream_t on, unsigned *counter, int nodes) {
+    cudaGraph_t graph = nullptr;
+    CHECK(cudaStreamBeginCapture(on, cudaStreamCaptureModeThreadLocal));
+    for (int i = 0; i < nodes; ++i) launch(increment, 1, 1, on, counter);
+    CHECK(cudaStreamEndCapture(on, &graph));
+    const cudaError_t made = cudaGraphInstantiate(&ready_, graph, 0);
+    cudaGraphDestroy(graph);
+    CHECK(made);
+    CHECK(cudaGraphUpload(ready_, on));
+    synchronize(on);
+  }
+  ~chain() { cudaGraphExecDestroy(ready_); }
+  chain(const chain &) = delete;
+  chain &operator=(const chain &) = delete;
+  void launch_on(cudaStream_t on) const { CHECK(cudaGraphLaunch(ready_, on)); }
+
+private:
+  cudaGraphExec_t ready_ = nullptr;
+};
+
+// What a chain of 2,000 nodes takes longer than one of 1,000: the launch of the graph falls out.
+samples graph_nodes(const report &out) {
+  const stream on;
+  const device<unsigned> counter;
+  const chain shorter(on, counter.at, 1000), longer(on, counter.at, 2000);
+  samples all;
+  unsigned expected = 0;
+  for (int run = -3; run < out.runs(60); ++run, expected += 3000) {
+    const double less = gpu_us(on, 2000, [&] { shorter.launch_on(on); });
+    const double more = gpu_us(on, 2000, [&] { longer.launch_on(on); });
+    if (run >= 0) all.push_back((more - less) / 1000);
+  }
+  unsigned counted = 0;
+  CHECK(cudaMemcpy(&counted, counter.at, sizeof counted, cudaMemcpyDeviceToHost));
+  if (counted != expected) throw failure("the nodes did not all run one after the other");
+  return all;
+}
+
+// [kernel, record | wait] from stream to stream. A gate holds all of it until the host has submitted everything;
+// 256 hops are 384 entries of each stream, far from the 1,024 at which a submission would block.
+samples hops(const report &out) {
+  constexpr int count = 256;
+  const stream first, second;
+  const events all = make_events(count);
+  const pinned<unsigned> flag;
+  const pinned<stamps> times;
+  samples each;
+  for (int run = -3; run < out.runs(40); ++run) {
+    *times.host = stamps{};
+    tell(flag.host, 0u);
+    launch(gate, 1, 1, first, static_cast<const unsigned *>(flag.mapped), times.mapped);
+    cudaStream_t from = first, to = second;
+    for (int hop = 0; hop < count; ++hop) {
+      launch(nothing, 1, 1, from);
+      CHECK(cudaEventRecord(*all[hop], from));
+      CHECK(cudaStreamWaitEvent(to, *all[hop], 0));
+      std::swap(from, to);
+    }
+    launch(stamp, 1, 1, from, times.mapped);
+    tell(flag.host, 1u);
+    synchronize(first);
+    synchronize(second);
+    if (times.host->gave_up) throw failure("the gate was not opened within 2 s: did a submission block?");
+    if (run >= 0) each.push_back(static_cast<double>(times.host->end - times.host->begin) * 1e-3 / count);
+  }
+  return each;
+}
+
+// From before a launch to its number in the host's hands. The stream is idle at the start of each.
+template <class F> samples counts(const report &out, cudaStream_t on, F &&once) {
+  samples all;
+  const int warm = 200, runs = out.runs(5000);
+  for (int run = 0; run < warm + runs; ++run) {
+    const unsigned number = static_cast<unsigned>(run) + 1;
+    const double start = now_us();
+    once(number);
+    const double took = now_us() - start;
+    if (run >= warm) all.push_back(took);
+    synchronize(on);
+  }
+  return all;
+}
+
+samples counts_mapped(const report &out) {
+  const stream on;
+  const pinned<unsigned long long> word;
+  return counts(out, on, [&](unsigned number) {
+    launch(write_count<true>, 1, 32, on, word.mapped, number);
+    bench::poll("the count", [&] { return seen(word.host) == count_word(number); });
+  });
+}
+
+samples counts_copied(const report &out, unsigned long long *to) {
+  const stream on;
+  const device<unsigned long long> word;
+  return counts(out, on, [&](unsigned number) {
+    launch(write_count<false>, 1, 32, on, word.at, number);
+    CHECK(cudaMemcpyAsync(to, word.at, sizeof *to, cudaMemcpyDeviceToHost, on));
+    synchronize(on);
+    if (seen(to) != count_word(number)) throw failure("the count is wrong");
+  });
+}
+
+// One copy, alone, by events around it, so with what it takes to start it. Each run copies between the same two
+// buffers as the last, because a mailbox uses its ring again and again, too: what the L2 cache keeps of them it keeps.
+// --pairs N takes turns over N pairs of buffers: with enough of them nothing is left in the cache.
+samples copies(const report &out, size_t bytes) {
+  const stream on;
+  const int pairs = static_cast<int>(out.chosen().pairs);
+  std::vector<std::unique_ptr<device<unsigned char>>> sources, targets;
+  for (int i = 0; i < pairs; ++i) {
+    sources.push_back(std::make_unique<device<unsigned char>>(bytes));
+    targets.push_back(std::make_unique<device<unsigned char>>(bytes));
+    launch(scramble, 1024, 256, on, reinterpret_cast<unsigned *>(sources.back()->at), bytes / sizeof(unsigned));
+  }
+  samples all;
+  for (int run = -2 * pairs - 3; run < out.runs(60); ++run) {
+    const int pair = (run + 2 * pairs + 3) % pairs;
+    const double took = gpu_us(on, 50, [&] {
+      CHECK(cudaMemcpyAsync(targets[pair]->at, sources[pair]->at, bytes, cudaMemcpyDeviceToDevice, on));
+    });
+    if (run >= 0) all.push_back(took);
+  }
+  return all;
+}
+
+// Packets to and fro between block 0 and another one, half a round trip. Which SM the partner is on changes the way
+// to the L2 slice: each run takes another partner, and the median stands for all of them.
+template <class Wire> samples packets(const report &out) {
+  constexpr unsigned warm = 100, trips = 5000;
+  const stream on;
+  const unsigned blocks = static_cast<unsigned>(multiprocessors());
+  if (blocks < 2) throw failure("one SM is not enough");
+  const device<unsigned char> area(4096);
+  const pinned<side> sides(2);
+  samples all;
+  for (int run = -1; run < out.runs(66); ++run) {
+    sides.host[0] = sides.host[1] = side{};
+    CHECK(cudaMemsetAsync(area.at, 0, 4096, on));
+    const unsigned partner = 1 + (static_cast<unsigned>(run + 1) * 5) % (blocks - 1);
+    launch(ping_pong<Wire>, blocks, 32, on, area.at, area.at + 2048, partner, warm, trips, sides.mapped);
+    synchronize(on);
+    if (sides.host[0].gave_up || sides.host[1].gave_up) throw failure("a packet did not come within 2 s");
+    if (sides.host[0].wrong || sides.host[1].wrong) throw failure("a packet came with a wrong payload");
+    if (!sides.host[0].finished || !sides.host[1].finished) throw failure("a side did not run");
+    // Both on one SM is another measurement.
+    if (run < 0 || sides.host[0].sm == sides.host[1].sm) continue;
+    all.push_back(static_cast<double>(sides.host[0].ns) * 1e-3 / (2.0 * trips));
+  }
+  return all;
+}
+
+// One lane of each warp takes 32 tickets at an address that all share. In G warp operations a second.
+samples atomics_one(const report &out) {
+  constexpr unsigned each = 512;
+  const stream on;
+  const unsigned blocks = static_cast<unsigned>(multiprocessors()) * 8;
+  const device<unsigned> tickets, sink;
+  const double operations = static_cast<double>(blocks) * (256 / 32) * each;
+  samples all;
+  unsigned expected = 0;
+  for (int run = -2; run < out.runs(50); ++run) {
+    const double took = gpu_us(on, 50, [&] { launch(take_tickets, blocks, 256, on, tickets.at, each, sink.at); });
+    expected += blocks * 256 * each;
+    if (run >= 0) all.push_back(operations / took * 1e-3);
+  }
+  unsigned taken = 0;
+  CHECK(cudaMemcpy(&taken, tickets.at, sizeof taken, cudaMemcpyDeviceToHost));
+  if (taken != expected) throw failure("tickets are missing");
+  return all;
+}
+
+// Every thread adds at another place each time, each place in a 32-byte sector of its own, 8 MiB in all: the L2 cache
+// does it. In G additions a second.
+samples atomics_spread(const report &out) {
+  constexpr unsigned each = 256;
+  const stream on;
+  const unsigned blocks = static_cast<unsigned>(multiprocessors()) * 8;
+  const device<unsigned> table(size_t{spread_sectors} * 8), sink;
+  samples all;
+  for (int run = -2; run < out.runs(50); ++run) {
+    const double took = gpu_us(on, 50, [&] { launch(add_spread, blocks, 256, on, table.at, each, sink.at); });
+    if (run >= 0) all.push_back(static_cast<double>(blocks) * 256 * each / took * 1e-3);
+  }
+  return all;
+}
+
+// A number from the host to a polling warp and back, through mapped memory.
+samples doorbells(const report &out) {
+  const stream on;
+  // The two words lie on lines of their own.
+  const pinned<unsigned> words(64);
+  unsigned *ring = words.host, *answer = words.host + 32;
+  const int warm = 200, runs = out.runs(5000);
+  launch(answer_doorbell, 1, 32, on, static_cast<const unsigned *>(words.mapped), words.mapped + 32);
+  samples all;
+  try {
+    for (int run = 0; run < warm + runs; ++run) {
+      const unsigned number = static_cast<unsigned>(run) + 1;
+      const double start = now_us();
+      tell(ring, number);
+      bench::poll("the answer", [&] { return seen(answer) == number; });
+      const double took = now_us() - start;
+      if (run >= warm) all.push_back(took);
+    }
+  } catch (...) {
+    tell(ring, doorbell_stop);
+    throw;
+  }
+  tell(ring, doorbell_stop);
+  synchronize(on);
+  return all;
+}
+
+constexpr size_t pcie_bytes = size_t{256} << 20;
+double gib_per_s(double us) { return static_cast<double>(pcie_bytes) / (1 << 30) / us * 1e6; }
+
+struct pcie_way {
+  const stream on;
+  const pinned<unsigned char> host{pcie_bytes};
+  const device<unsigned char> gpu{pcie_bytes};
+  const event begin{cudaEventDefault}, end{cudaEventDefault};
+  const bool to_device;
+
+  explicit pcie_way(bool in) : to_device(in) {}
+  void copy() const {
+    if (to_device) CHECK(cudaMemcpyAsync(gpu.at, host.host, pcie_bytes, cudaMemcpyHostToDevice, on));
+    else CHECK(cudaMemcpyAsync(host.host, gpu.at, pcie_bytes, cudaMemcpyDeviceToHost, on));
+  }
+  // Three copies, and the events around the second: the other way is busy all that time.
+  void copy_three() const {
+    copy();
+    CHECK(cudaEventRecord(begin, on));
+    copy();
+    CHECK(cudaEventRecord(end, on));
+    copy();
+  }
+};
+
+samples pcie_alone(const report &out, bool to_device) {
+  const pcie_way way(to_device);
+  samples all;
+  for (int run = -1; run < out.runs(20); ++run) {
+    const double took = gpu_us(way.on, 50, [&] { way.copy(); });
+    if (run >= 0) all.push_back(gib_per_s(took));
+  }
+  return all;
+}
+
+samples pcie_both(const report &out, bool of_device) {
+  const pcie_way in(true), back(false);
+  const event started;
+  const pcie_way &wanted = of_device ? in : back;
+  samples all;
+  for (int run = -1; run < out.runs(20); ++run) {
+    launch(keep_busy, 1, 1, in.on, 100000u);
+    CHECK(cudaEventRecord(started, in.on));
+    CHECK(cudaStreamWaitEvent(back.on, started, 0));
+    in.copy_three();
+    back.copy_three();
+    synchronize(in.on);
+    synchronize(back.on);
+    float ms = 0;
+    CHECK(cudaEventElapsedTime(&ms, wanted.begin, wanted.end));
+    if (run >= 0) all.push_back(gib_per_s(ms * 1e3));
+  }
+  return all;
+}
+
+void measure(report &out) {
+  out.latency("launch", [&] { return launches(out); });
+  out.latency("launch_args", [&] { return launches_with_arguments(out); });
+  out.latency("graph_node", [&] { return graph_nodes(out); });
+  out.latency("hop", [&] { return hops(out); });
+  out.latency("event_record", [&] { return event_records(out); });
+  out.latency("stream_wait", [&] { return stream_waits(out); });
+  out.latency("record_wait", [&] { return records_and_waits(out); });
+  out.latency("event_query", [&] { return event_queries(out); });
+  out.latency("event_create_destroy", [&] { return events_made(out); });
+  out.latency("count_to_host", [&] { return counts_mapped(out); });
+  out.latency("count_pageable_copy", [&] {
+    unsigned long long there = 0;
+    return counts_copied(out, &there);
+  });
+  out.latency("count_pinned_copy", [&] {
+    const pinned<unsigned long long> there;
+    return counts_copied(out, there.host);
+  });
+  for (size_t bytes : out.chosen().copies) out.copy(bytes, [&] { return copies(out, bytes); });
+  out.latency("flag_hop", [&] { return packets<flag_wire>(out); });
+  out.latency("packet_hop_240B_flagged", [&] { return packets<flagged_wire>(out); });
+  out.latency("packet_hop_240B_12of16", [&] { return packets<twelve_wire>(out); });
+  out.latency("packet_hop_240B_then_flag", [&] { return packets<then_flag_wire>(out); });
+  out.rate("atomics_one_address", "G warp-operations/s", [&] { return atomics_one(out); });
+  out.rate("atomics_spread", "G/s", [&] { return atomics_spread(out); });
+  out.latency("doorbell", [&] { return doorbells(out); });
+  out.rate("pcie_h2d", "GiB/s", [&] { return pcie_alone(out, true); });
+  out.rate("pcie_d2h", "GiB/s", [&] { return pcie_alone(out, false); });
+  out.rate("pcie_both_h2d", "GiB/s", [&] { return pcie_both(out, true); });
+  out.rate("pcie_both_d2h", "GiB/s", [&] { return pcie_both(out, false); });
+}
+
+}  // namespace
+
+int main(int argc, char **argv) {
+  report out(bench::parse(argc, argv));
+  // A kernel that is loaded at its first launch may wait for the one that holds the stream.
+  setenv("CUDA_MODULE_LOADING", "EAGER", 1);
+  try {
+    CHECK(cudaSetDevice(0));
+    CHECK(cudaFree(nullptr));
+  } catch (const failure &problem) {
+    std::fprintf(stderr, "error: %s\n", problem.what());
+    return 1;
+  }
+  measure(out);
+  return out.print();
+}

@@ -1,0 +1,167 @@
+// What the programs that measure limits share: options, repetitions, and the JSON they print.
+#ifndef GMB_BENCHES_REPORT_H
+#define GMB_BENCHES_REPORT_H
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace bench {
+
+using samples = std::vector<double>;
+
+// A row that could not be measured. The other rows go on; the program's exit status is 1.
+struct failure : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+inline double now_us() {
+  using namespace std::chrono;
+  return duration<double, std::micro>(steady_clock::now().time_since_epoch()).count();
+}
+
+// Polls until `seen` says yes. Nothing here waits longer than two seconds.
+template <class F> void poll(const char *what, F &&seen) {
+  // The clock is asked now and then only, and not before the first poll: it would be in what is measured.
+  double end = 0;
+  for (unsigned polls = 1; !seen(); ++polls) {
+    if (polls % 1024 != 0) continue;
+    if (end == 0) end = now_us() + 2e6;
+    else if (now_us() > end) throw failure(std::string(what) + ": nothing came within 2 s");
+  }
+}
+
+struct options {
+  std::vector<std::string> only;
+  // 4 Ki, 64 Ki, 256 Ki and 2 Mi records of 240 bytes.
+  std::vector<size_t> copies = {983040, 15728640, 62914560, 503316480};
+  size_t pairs = 1;
+  bool quick = false;
+};
+
+[[noreturn]] inline void usage(const char *program, const std::string &problem) {
+  std::fprintf(stderr, "error: %s\nusage: %s [--memcpy BYTES[,BYTES...]] [--pairs N] [--only ID[,ID...]] [--quick]\n",
+               problem.c_str(), program);
+  std::exit(2);
+}
+
+inline std::vector<std::string> split(const std::string &list) {
+  std::vector<std::string> parts;
+  for (size_t from = 0; from <= list.size();) {
+    const size_t comma = std::min(list.find(',', from), list.size());
+    if (comma > from) parts.push_back(list.substr(from, comma - from));
+    from = comma + 1;
+  }
+  return parts;
+}
+
+inline size_t positive(const char *program, const std::string &text) {
+  const bool digits = !text.empty() && text.size() < 16 && text.find_first_not_of("0123456789") == std::string::npos;
+  const size_t value = digits ? std::stoull(text) : 0;
+  if (value == 0) usage(program, "'" + text + "' is no positive number");
+  return value;
+}
+
+inline options parse(int argc, char **argv) {
+  options chosen;
+  for (int i = 1; i < argc; ++i) {
+    const std::string option = argv[i];
+    if (option == "--quick") {
+      chosen.quick = true;
+      continue;
+    }
+    if (option != "--memcpy" && option != "--pairs" && option != "--only") usage(argv[0], "no option " + option);
+    if (++i == argc) usage(argv[0], option + " needs a value");
+    if (option == "--only") chosen.only = split(argv[i]);
+    if (option == "--pairs") chosen.pairs = positive(argv[0], argv[i]);
+    if (option == "--memcpy") {
+      chosen.copies.clear();
+      for (const auto &text : split(argv[i])) chosen.copies.push_back(positive(argv[0], text));
+    }
+  }
+  return chosen;
+}
+
+class report {
+public:
+  explicit report(options chosen) : chosen_(std::move(chosen)), used_(chosen_.only.size()) {}
+
+  const options &chosen() const { return chosen_; }
+  int runs(int full) const { return chosen_.quick ? std::max(full / 10, 5) : full; }
+
+  // Times in microseconds: least and 99th percentile are printed, too.
+  template <class F> void latency(const std::string &id, F &&measure) { row(id, "µs", true, 0, measure); }
+  // More is better.
+  template <class F> void rate(const std::string &id, const char *unit, F &&measure) { row(id, unit, false, 0, measure); }
+  template <class F> void copy(size_t bytes, F &&measure) {
+    row("memcpy_" + std::to_string(bytes), "µs", true, bytes, measure);
+  }
+
+  // Prints the object; the program's exit status.
+  int print() {
+    for (size_t i = 0; i < used_.size(); ++i)
+      if (!used_[i]) complain("--only " + chosen_.only[i], "there is no such row");
+    std::printf("{\"rows\":[");
+    for (size_t i = 0; i < rows_.size(); ++i) std::printf("%s\n  %s", i ? "," : "", rows_[i].c_str());
+    std::printf("\n]}\n");
+    if (std::fflush(stdout) != 0) complain("stdout", "cannot be written");
+    return failed_ ? 1 : 0;
+  }
+
+private:
+  options chosen_;
+  std::vector<bool> used_;
+  std::vector<std::string> rows_;
+  bool failed_ = false;
+
+  void complain(const std::string &id, const char *why) {
+    std::fprintf(stderr, "error: %s: %s\n", id.c_str(), why);
+    failed_ = true;
+  }
+
+  // A row is asked for by its id or by the words the id begins with: memcpy, pcie_both.
+  bool wanted(const std::string &id) {
+    bool found = chosen_.only.empty();
+    for (size_t i = 0; i < used_.size(); ++i)
+      if (id == chosen_.only[i] || id.rfind(chosen_.only[i] + "_", 0) == 0) found = used_[i] = true;
+    return found;
+  }
+
+  static std::string number(const char *name, double value) {
+    char text[64];
+    std::snprintf(text, sizeof text, ",\"%s\":%.9g", name, value);
+    return text;
+  }
+
+  template <class F> void row(const std::string &id, const char *unit, bool time, size_t bytes, F &&measure) {
+    if (!wanted(id)) return;
+    try {
+      samples all = measure();
+      if (all.empty()) throw failure("no sample");
+      std::sort(all.begin(), all.end());
+      if (!std::isfinite(all.front()) || !std::isfinite(all.back()) || all.front() < 0) throw failure("a sample is no time");
+      const size_t n = all.size();
+      const double median = (all[(n - 1) / 2] + all[n / 2]) / 2;
+      if (median <= 0) throw failure("the median is zero");
+      std::string text = "{\"id\":\"" + id + "\",\"unit\":\"" + unit + "\"" + number("value", median) +
+                         ",\"runs\":" + std::to_string(n);
+      if (time) text += number("min", all.front()) + number("p99", all[(n * 99 + 99) / 100 - 1]);
+      if (bytes) text += ",\"bytes\":" + std::to_string(bytes) + number("gbps", 2e-3 * static_cast<double>(bytes) / median);
+      rows_.push_back(text + "}");
+    } catch (const std::exception &problem) {
+      complain(id, problem.what());
+    }
+  }
+};
+
+}  // namespace bench
+
+#endif
