@@ -30,9 +30,9 @@ template <class T> struct same {
   using type = T;
 };
 template <class... P>
-void launch(void (*kernel)(P...), unsigned blocks, unsigned threads, cudaStream_t stream, typename same<P>::type... values) {
+void launch(void (*kernel)(P...), unsigned blocks, unsigned threads, cudaStream_t on, typename same<P>::type... values) {
   void *list[] = {static_cast<void *>(&values)..., nullptr};
-  CHECK(cudaLaunchKernel(reinterpret_cast<const void *>(kernel), dim3(blocks), dim3(threads), list, 0, stream));
+  CHECK(cudaLaunchKernel(reinterpret_cast<const void *>(kernel), dim3(blocks), dim3(threads), list, 0, on));
 }
 
 // Owners. Memory waits for the device before it goes: a kernel may still use it.
@@ -197,7 +197,7 @@ public:
     CHECK(cudaStreamEndCapture(on, &graph));
     const cudaError_t made = cudaGraphInstantiate(&ready_, graph, 0);
     cudaGraphDestroy(graph);
-    CHECK(made);
+    check(made, "cudaGraphInstantiate", __LINE__);
     CHECK(cudaGraphUpload(ready_, on));
     synchronize(on);
   }
@@ -501,6 +501,9 @@ int main(int argc, char **argv) {
   try {
     CHECK(cudaSetDevice(0));
     CHECK(cudaFree(nullptr));
+    // The clocks rise first.
+    launch(keep_busy, 1, 1, nullptr, 300000000u);
+    CHECK(cudaDeviceSynchronize());
   } catch (const failure &problem) {
     std::fprintf(stderr, "error: %s\n", problem.what());
     return 1;

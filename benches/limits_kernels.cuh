@@ -120,7 +120,8 @@ struct flagged_wire {
   __device__ static void send(place at, unsigned lane, unsigned seq, unsigned word) {
     if (lane >= lanes) return;
     const word64 flag = static_cast<word64>(seq) << 32;
-    asm volatile("st.relaxed.gpu.global.v2.u64 [%0], {%1, %2};" ::"l"(at + 16 * lane), "l"(flag | word), "l"(flag | ~word)
+    asm volatile("st.relaxed.gpu.global.v2.u64 [%0], {%1, %2};" ::"l"(at + 16 * lane), "l"(flag | word),
+                 "l"(flag | ~word)
                  : "memory");
   }
   __device__ static bool receive(place at, unsigned lane, unsigned seq, unsigned &word, bool &wrong, patience &limit) {
@@ -128,7 +129,10 @@ struct flagged_wire {
       bool here = true;
       if (lane < lanes) {
         word64 a, b;
-        asm volatile("ld.relaxed.gpu.global.v2.u64 {%0, %1}, [%2];" : "=l"(a), "=l"(b) : "l"(at + 16 * lane) : "memory");
+        asm volatile("ld.relaxed.gpu.global.v2.u64 {%0, %1}, [%2];"
+                     : "=l"(a), "=l"(b)
+                     : "l"(at + 16 * lane)
+                     : "memory");
         here = a >> 32 == seq && b >> 32 == seq;
         if (here) {
           word = static_cast<unsigned>(a);
@@ -149,10 +153,11 @@ struct twelve_wire {
     if (lane >= lanes) return;
     const word64 low = static_cast<word64>(~word) << 32 | word;
     const word64 high = static_cast<word64>(seq) << 32 | (word ^ 0x55555555u);
-    asm volatile("{\n\t.reg .b128 unit;\n\tmov.b128 unit, {%1, %2};\n\tst.relaxed.gpu.global.b128 [%0], unit;\n\t}" ::"l"(
-                     at + 16 * lane),
-                 "l"(low), "l"(high)
-                 : "memory");
+    asm volatile(
+        "{\n\t.reg .b128 unit;\n\tmov.b128 unit, {%1, %2};\n\tst.relaxed.gpu.global.b128 [%0], unit;\n\t}" ::"l"(
+            at + 16 * lane),
+        "l"(low), "l"(high)
+        : "memory");
   }
   __device__ static bool receive(place at, unsigned lane, unsigned seq, unsigned &word, bool &wrong, patience &limit) {
     for (;;) {

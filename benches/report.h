@@ -100,7 +100,9 @@ public:
   // Times in microseconds: least and 99th percentile are printed, too.
   template <class F> void latency(const std::string &id, F &&measure) { row(id, "µs", true, 0, measure); }
   // More is better.
-  template <class F> void rate(const std::string &id, const char *unit, F &&measure) { row(id, unit, false, 0, measure); }
+  template <class F> void rate(const std::string &id, const char *unit, F &&measure) {
+    row(id, unit, false, 0, measure);
+  }
   template <class F> void copy(size_t bytes, F &&measure) {
     row("memcpy_" + std::to_string(bytes), "µs", true, bytes, measure);
   }
@@ -146,15 +148,19 @@ private:
     try {
       samples all = measure();
       if (all.empty()) throw failure("no sample");
+      for (double each : all)
+        if (!std::isfinite(each) || each < 0) throw failure("a sample is negative or no number");
       std::sort(all.begin(), all.end());
-      if (!std::isfinite(all.front()) || !std::isfinite(all.back()) || all.front() < 0) throw failure("a sample is no time");
       const size_t n = all.size();
       const double median = (all[(n - 1) / 2] + all[n / 2]) / 2;
       if (median <= 0) throw failure("the median is zero");
       std::string text = "{\"id\":\"" + id + "\",\"unit\":\"" + unit + "\"" + number("value", median) +
                          ",\"runs\":" + std::to_string(n);
       if (time) text += number("min", all.front()) + number("p99", all[(n * 99 + 99) / 100 - 1]);
-      if (bytes) text += ",\"bytes\":" + std::to_string(bytes) + number("gbps", 2e-3 * static_cast<double>(bytes) / median);
+      if (bytes) {
+        text += ",\"bytes\":" + std::to_string(bytes);
+        text += number("gbps", 2e-3 * static_cast<double>(bytes) / median);
+      }
       rows_.push_back(text + "}");
     } catch (const std::exception &problem) {
       complain(id, problem.what());

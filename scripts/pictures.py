@@ -35,6 +35,8 @@ STYLE = """
 class Picture:
     """Shapes on a plane; writes SVG."""
 
+    style = STYLE
+
     def __init__(self, width, height, title):
         self.size, self.title, self.parts = (width, height), title, []
 
@@ -61,7 +63,7 @@ class Picture:
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
             f' role="img" aria-label="{escape(self.title)}">',
             f"<title>{escape(self.title)}</title>",
-            f"<style>{STYLE}</style>",
+            f"<style>{self.style}</style>",
             '<defs><marker id="head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" '
             'orient="auto"><path class="head" d="M 0 0 L 10 5 L 0 10 z"/></marker></defs>',
             *self.parts,
@@ -127,16 +129,21 @@ def record():
     return p
 
 
+def put(path, text, verify, writer="scripts/pictures.py"):
+    """Writes a file, or fails when it says something else."""
+    if verify:
+        if not os.path.exists(path) or open(path, encoding="utf-8").read() != text:
+            sys.exit(f"error: {path} is out of date: run {writer}")
+        return
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
 def main(verify):
     for name, picture in {"house.svg": house(), "record.svg": record()}.items():
-        path, text = os.path.join(FOLDER, name), picture.svg()
-        if verify:
-            if not os.path.exists(path) or open(path, encoding="utf-8").read() != text:
-                sys.exit(f"error: {path} is out of date: run scripts/pictures.py")
-        else:
-            os.makedirs(FOLDER, exist_ok=True)
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(text)
+        put(os.path.join(FOLDER, name), picture.svg(), verify)
 
 
-main("--verify" in sys.argv[1:])
+if __name__ == "__main__":
+    main("--verify" in sys.argv[1:])
