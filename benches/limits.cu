@@ -30,7 +30,8 @@ template <class T> struct same {
   using type = T;
 };
 template <class... P>
-void launch(void (*kernel)(P...), unsigned blocks, unsigned threads, cudaStream_t on, typename same<P>::type... values) {
+void launch(void (*kernel)(P...), unsigned blocks, unsigned threads, cudaStream_t on,
+            typename same<P>::type... values) {
   void *list[] = {static_cast<void *>(&values)..., nullptr};
   CHECK(cudaLaunchKernel(reinterpret_cast<const void *>(kernel), dim3(blocks), dim3(threads), list, 0, on));
 }
