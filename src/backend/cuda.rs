@@ -2,6 +2,7 @@
 //!
 //! The only file with driver calls besides `probe.rs`.
 
+mod current;
 mod pinned;
 mod pool;
 mod probe;
@@ -11,9 +12,11 @@ use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cudarc::driver::sys;
+use current::id_of;
+pub(super) use current::{leave_context, Scope};
 use once_cell::sync::OnceCell;
 
-use super::{Backend, DeviceInfo, HostFunction, Kernel, RawEvent, RawStream, StreamId};
+use super::{Backend, DeviceInfo, Entered, HostFunction, Kernel, RawEvent, RawStream, StreamId};
 use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::log::{log, LogLevel};
@@ -35,6 +38,8 @@ pub(crate) struct Cuda {
     info: DeviceInfo,
     device: sys::CUdevice,
     context: sys::CUcontext,
+    /// Tells the context from one that was made in its place after a reset of the device.
+    context_id: u64,
     module: sys::CUmodule,
     /// By `Kernel::index`.
     functions: [sys::CUfunction; Kernel::NAMES.len()],
@@ -49,28 +54,6 @@ pub(crate) struct Cuda {
 unsafe impl Send for Cuda {}
 // SAFETY: as above.
 unsafe impl Sync for Cuda {}
-
-/// Makes the context current for as long as it lives, then restores what was.
-struct Current {
-    pushed: bool,
-}
-
-impl Drop for Current {
-    fn drop(&mut self) {
-        if self.pushed {
-            let mut popped = null_mut();
-            // SAFETY: this thread pushed a context when the guard was made.
-            let _ = unsafe { sys::cuCtxPopCurrent_v2(&mut popped) };
-        }
-    }
-}
-
-/// Takes the thread's topmost context off; one was entered.
-pub(super) fn leave_context() {
-    let mut popped = null_mut();
-    // SAFETY: whoever entered a context has found the driver.
-    let _ = unsafe { sys::cuCtxPopCurrent_v2(&mut popped) };
-}
 
 /// The driver's toolkit major version, or 0 where kernels are missing.
 fn toolkit_major() -> u32 {
@@ -136,6 +119,7 @@ impl Cuda {
             },
             device,
             context,
+            context_id: id_of(context)?,
             module: null_mut(),
             functions: [null_mut(); Kernel::NAMES.len()],
             pool: null_mut(),
@@ -194,32 +178,6 @@ impl Cuda {
             least = least.min(blocks);
         }
         Ok(least.max(1) as u32)
-    }
-
-    fn enter(&self) -> Result<Current> {
-        if let Some(cause) = self.lost.get() {
-            return Err(lost(cause));
-        }
-        let mut current = null_mut();
-        // SAFETY: the pointer is valid.
-        self.check(unsafe { sys::cuCtxGetCurrent(&mut current) }, "cuCtxGetCurrent")?;
-        if current == self.context {
-            return Ok(Current { pushed: false });
-        }
-        // SAFETY: the primary context is retained.
-        self.enter_dead_or_alive()?;
-        Ok(Current { pushed: true })
-    }
-
-    fn enter_dead_or_alive(&self) -> Result<()> {
-        // SAFETY: the primary context is retained.
-        match unsafe { sys::cuCtxPushCurrent_v2(self.context) } {
-            // Retained, and yet no context: somebody has reset the device.
-            sys::CUresult::CUDA_ERROR_INVALID_CONTEXT => {
-                self.check(sys::CUresult::CUDA_ERROR_CONTEXT_IS_DESTROYED, "cuCtxPushCurrent")
-            }
-            result => self.check(result, "cuCtxPushCurrent"),
-        }
     }
 
     /// As [`check`], and remembers the first error that ended the context.
@@ -311,7 +269,8 @@ impl Drop for Cuda {
         }
         // SAFETY: module and context were taken in `new`; errors of a lost context do not matter here.
         unsafe {
-            if sys::cuCtxPushCurrent_v2(self.context) == sys::CUresult::CUDA_SUCCESS {
+            let same = id_of(self.context).is_ok_and(|id| id == self.context_id);
+            if same && sys::cuCtxPushCurrent_v2(self.context) == sys::CUresult::CUDA_SUCCESS {
                 if !self.pool.is_null() {
                     let _ = sys::cuMemPoolDestroy(self.pool);
                 }
@@ -385,10 +344,13 @@ impl Backend for Cuda {
     }
 
     fn enter_context(&self) -> Result<bool> {
-        if let Some(cause) = self.lost.get() {
-            return Err(lost(cause));
-        }
-        self.enter_dead_or_alive().map(|()| true)
+        // Left by `leave_context`.
+        std::mem::forget(self.enter_again(true)?);
+        Ok(true)
+    }
+
+    fn enter_for_calls(&self) -> Result<Entered> {
+        self.scope().map(Entered::new)
     }
 
     fn synchronize(&self) -> Result<()> {

@@ -11,7 +11,7 @@ use std::ffi::c_void;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::{Backend, DeviceInfo, HostFunction, Kernel, RawEvent, RawStream, StreamId};
+use super::{Backend, DeviceInfo, Entered, HostFunction, Kernel, RawEvent, RawStream, StreamId};
 use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::status::*;
@@ -225,6 +225,10 @@ impl Backend for Host {
 
     fn enter_context(&self) -> Result<bool> {
         Ok(false)
+    }
+
+    fn enter_for_calls(&self) -> Result<Entered> {
+        Ok(Entered::new(None))
     }
 
     fn synchronize(&self) -> Result<()> {

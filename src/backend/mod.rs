@@ -141,6 +141,9 @@ pub(crate) trait Backend: Send + Sync {
     /// Makes the device's context current for this thread, on top of what was. True when
     /// [`leave_context`] must take it off again.
     fn enter_context(&self) -> Result<bool>;
+    /// Makes the context current for the calls that this thread makes until the answer is
+    /// dropped: each would otherwise do so by itself.
+    fn enter_for_calls(&self) -> Result<Entered>;
     /// Blocks until everything enqueued on the device is done.
     fn synchronize(&self) -> Result<()>;
 
@@ -190,6 +193,17 @@ pub(crate) trait Backend: Send + Sync {
     /// # Safety
     /// Every address in the arguments stays valid until the kernel is done.
     unsafe fn launch(&self, kernel: &Kernel, blocks: u32, stream: RawStream) -> Result<()>;
+}
+
+/// A thread's calls with the context current; on the host backend there is nothing to do.
+pub(crate) struct Entered {
+    _scope: Option<cuda::Scope>,
+}
+
+impl Entered {
+    fn new(scope: Option<cuda::Scope>) -> Self {
+        Self { _scope: scope }
+    }
 }
 
 /// Takes the thread's topmost device context off.

@@ -39,6 +39,7 @@ impl Mailbox {
         if self.full_policy == FullPolicy::Wait {
             return self.push_when_sure(push, args, stream, token);
         }
+        let _entered = self.context.backend().enter_for_calls()?;
         let stream = self.context.resolve(stream)?;
         self.push_now(lock(&self.push.submission), args, stream, token)
     }
@@ -105,6 +106,7 @@ impl Mailbox {
         let args = self.pop_args(pop)?;
         let side = self.readers.get(pop.reader)?;
         self.check_token(token)?;
+        let _entered = self.context.backend().enter_for_calls()?;
         let stream = self.context.resolve(stream)?;
         let mut submitted = lock(&side.submission);
         if !self.readers.is_in_use(pop.reader) {

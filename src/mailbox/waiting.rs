@@ -88,7 +88,10 @@ impl Mailbox {
                 Arbitration::Device => side.reached(),
             };
             let room = self.readers.in_use().all(|(_, side)| ahead(end, sure(side)) <= self.capacity);
-            room.then(|| self.push_now(submitted, args, stream, token))
+            room.then(|| {
+                let _entered = self.context.backend().enter_for_calls()?;
+                self.push_now(submitted, args, stream, token)
+            })
         };
         wait_until(push.timeout, attempt, || self.context.pulse())?.unwrap_or_else(|| {
             Err(Error::new(

@@ -67,6 +67,13 @@ EXPORT int cuCtxGetCurrent(void **context) {
   return success;
 }
 
+EXPORT int cuCtxGetId(void *context, unsigned long long *id) {
+  COUNT(cuCtxGetId);
+  if (context != &primary) return invalid_context;
+  *id = context_id;
+  return success;
+}
+
 EXPORT int cuCtxPushCurrent_v2(void *context) {
   COUNT(cuCtxPushCurrent_v2);
   if (context != &primary || current.depth == 64) return invalid_context;
@@ -259,6 +266,8 @@ EXPORT int cuMemHostUnregister(void *) {
 }
 
 /* From now on every call gives this error. */
+/* As if the primary context was reset, and made again by somebody. */
+EXPORT void gmb_driver_renew() { ++context_id; }
 EXPORT void gmb_driver_break(int error) { broken = error; }
 
 EXPORT int cuMemHostAlloc(void **address, size_t bytes, unsigned) {

@@ -59,6 +59,8 @@ static thread_local context_stack current;
 /* For calls that need a context to be current. */
 /* What every call answers once the device is broken; zero while it is not. */
 static std::atomic<int> broken{0};
+
+static std::atomic<unsigned long long> context_id{7};
 #define ENTER(name)              \
   COUNT(name);                   \
   if (broken != 0) return broken; \

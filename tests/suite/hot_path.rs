@@ -319,7 +319,7 @@ fn count_here(test: &str, what: &str) -> Option<BTreeMap<String, u64>> {
 /// The event's own calls in each round: a record and a wait, each with a look at its stream.
 fn of_the_event(name: &str) -> u64 {
     match name {
-        "cuCtxGetCurrent" | "cuCtxPopCurrent_v2" | "cuCtxPushCurrent_v2" => 4,
+        "cuCtxGetCurrent" | "cuCtxGetId" | "cuCtxPopCurrent_v2" | "cuCtxPushCurrent_v2" => 4,
         "cuStreamGetId" | "cuStreamIsCapturing" => 2,
         "cuEventRecord" | "cuStreamWaitEvent" => 1,
         _ => 0,
@@ -340,7 +340,7 @@ fn complaints(what: &str, counts: &BTreeMap<String, u64>) -> Vec<String> {
             // However often a thread asks while it waits for a token.
             "cuStreamQuery" => u64::MAX,
             // With each of the others.
-            "cuCtxGetCurrent" | "cuCtxPopCurrent_v2" | "cuCtxPushCurrent_v2" => u64::MAX,
+            "cuCtxGetCurrent" | "cuCtxGetId" | "cuCtxPopCurrent_v2" | "cuCtxPushCurrent_v2" => u64::MAX,
             _ => 0,
         };
         if calls > most {

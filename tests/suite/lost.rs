@@ -163,3 +163,42 @@ fn a_reset_by_somebody_else_is_an_error_not_a_crash() {
     assert!(view.iter().all(|&byte| byte == 0));
     drop((mailbox, token, pinned, stream, context));
 }
+
+/// The context that others make after a reset has the same handle, and nothing of ours in it.
+#[test]
+fn a_context_made_again_after_a_reset_is_not_taken_for_the_old_one() {
+    if !in_child("a_context_made_again_after_a_reset_is_not_taken_for_the_old_one") {
+        return;
+    }
+    let context = open();
+    let stream = context.stream().unwrap();
+    let mailbox = mailbox(&context, 16, 16);
+    let (event, token) = (context.event(EventKind::Untimed).unwrap(), Token::new(&context).unwrap());
+    let (memory, pinned) = (context.device_buffer(4096).unwrap(), context.pinned_buffer(4096).unwrap());
+    if is_made_up() {
+        driver("gmb_driver_renew", [0, 0, 0]);
+    } else {
+        assert_eq!(driver("cuDevicePrimaryCtxReset_v2", [0, 0, 0]), 0);
+        let mut made = 0usize;
+        assert_eq!(driver("cuDevicePrimaryCtxRetain", [&raw mut made as usize, 0, 0]), 0);
+        assert_eq!(driver("cuCtxSetCurrent", [made, 0, 0]), 0);
+        assert_eq!(driver("cuMemAlloc_v2", [&raw mut made as usize, 1 << 20, 0]), 0);
+    }
+    let lost = |result: Result<()>, what: &str| {
+        let error = result.expect_err(what);
+        assert_eq!(error.status(), GMB_ERROR_DEVICE_LOST, "{what}: {error}");
+        assert!(error.message().contains("reset"), "{what}: {error}");
+    };
+    let push = Push { count: 3, ..Default::default() };
+    lost(unsafe { mailbox.push(&push, stream.get(), Some(&token)) }, "push");
+    lost(event.record(stream.get()), "record");
+    lost(context.device_buffer(64).map(|_| ()), "device_buffer");
+    lost(context.stream().map(|_| ()), "stream");
+    drop((event, token, mailbox, memory, pinned, stream, context));
+    // A new context of the library is a good one.
+    let context = open();
+    let mailbox = super::support::mailbox(&context, 16, 16);
+    let (stream, token) = (context.stream().unwrap(), Token::new(&context).unwrap());
+    unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
+    assert_eq!(token.wait(After::Submission, None).unwrap().count, 3);
+}

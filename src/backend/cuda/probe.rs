@@ -16,6 +16,7 @@ const NO_DEVICE: c_int = 100;
 /// Every driver function this library calls.
 const SYMBOLS: &[&CStr] = &[
     c"cuCtxGetCurrent",
+    c"cuCtxGetId",
     c"cuCtxGetStreamPriorityRange",
     c"cuCtxPopCurrent_v2",
     c"cuCtxPushCurrent_v2",
