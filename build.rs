@@ -23,7 +23,7 @@ fn main() {
     println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
 
     // Test builds only: random delays inside the protocol, on both backends.
-    let chaos = env::var_os("GMB_CHAOS").is_some_and(|v| v == "1");
+    let chaos = env::var_os("GMB_CHAOS").is_some_and(|v| v.as_encoded_bytes().starts_with(b"1"));
     // As scripts/rustc.sh does for rustc. GCC would take the folder from PWD, which may be a link to it.
     env::remove_var("PWD");
     let here = env::current_dir().unwrap_or_default();

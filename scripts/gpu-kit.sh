@@ -38,9 +38,20 @@ echo "== package"
 "$cmake" --install target/kit-cmake --strip >/dev/null
 rm -f "$kit"/stage/lib/*.a
 cp -r c_examples "$kit/c_examples"
+cp -r tests/hostile "$kit/hostile"
 mkdir -p "$kit/docs-input"
 cp README.md CHANGELOG.md docs/*.md "$kit/docs-input/" 2>/dev/null || true
 cp scripts/kit/run.py "$kit/run"
+cp scripts/kit/mutants.py "$kit/mutants.py"
+echo "== mutants"
+# A build each, which takes minutes: kept as long as what they are made of is the same.
+made_of=$(cat $(git ls-files src kernels include tests build.rs Cargo.lock) | sha256sum)
+if [ "$(cat target/kit-mutants/made-of 2>/dev/null)" != "$made_of" ]; then
+  rm -rf target/kit-mutants
+  python3 tests/mutants.py --kit target/kit-mutants
+  echo "$made_of" >target/kit-mutants/made-of
+fi
+cp -r target/kit-mutants "$kit/mutants"
 python3 - "$kit" <<'PY'
 import hashlib, json, pathlib, subprocess, sys
 kit = pathlib.Path(sys.argv[1])

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Compares what the staged libraries export with tests/abi/symbols.txt and with the header, then links
-# every function once from C against both libraries. With --write it first writes tests/abi/symbols.txt.
+# every function once from C and C++ against both libraries. With --write it first writes tests/abi/symbols.txt.
 source "$(dirname "$0")/common.sh"
 
 list=tests/abi/symbols.txt
@@ -59,9 +59,14 @@ int main(void) {
 C
 } >"$work/all.c"
 read -ra system < <(sed -n 's/^Libs.private: //p' "$stage/lib/pkgconfig/gpumailbox.pc")
-cc -std=c11 -I"$stage/include" "$work/all.c" -o "$work/all-shared" -L"$stage/lib" -lgpumailbox -Wl,-rpath,"$stage/lib"
-cc -std=c11 -I"$stage/include" "$work/all.c" -o "$work/all-static" "$archive" "${system[@]}"
-for kind in shared static; do
-  "$work/all-$kind"
-  echo ", linked with the $kind library"
+for language in c c++; do
+  compile=(cc -std=c11)
+  [[ $language == c ]] || compile=(c++ -std=c++17)
+  compile+=(-Wall -Wextra -Werror -I"$stage/include" -x "$language" "$work/all.c" -x none)
+  "${compile[@]}" -o "$work/all-shared" -L"$stage/lib" -lgpumailbox -Wl,-rpath,"$stage/lib"
+  "${compile[@]}" -o "$work/all-static" "$archive" "${system[@]}"
+  for kind in shared static; do
+    "$work/all-$kind"
+    echo ", linked with the $kind library from $language"
+  done
 done

@@ -12,6 +12,8 @@ import subprocess
 import sys
 import time
 
+import mutants
+
 KIT = pathlib.Path(__file__).resolve().parent
 OUT = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else KIT).resolve()
 ENVIRONMENT = dict(os.environ, GMB_REQUIRE_CUDA="1", GMB_TEST_BACKEND="cuda", RUST_BACKTRACE="1",
@@ -94,6 +96,18 @@ def sanitizer(tool, binary, arguments, limit, **extra):
     return {"tool": tool, "program": program, "summary": summaries, "clean": clean}
 
 
+def hostile(name):
+    """Hostile calls in C, as scripts/hostile.sh runs them on the host backend."""
+    library = KIT / "stage" / "lib"
+    program = BUILD / f"hostile_{name}"
+    own = [str(library / "libgpumailbox.so.0")] if name == "process" else []
+    linked = ["-ldl"] if own else [f"-L{library}", "-lgpumailbox"]
+    section(f"hostile: build {name}", ["cc", "-std=c11", "-D_GNU_SOURCE", "-O1", "-g", f"-I{KIT / 'stage' / 'include'}",
+                                       str(KIT / "hostile" / f"{name}.c"), "-o", str(program), *linked, "-lpthread"], 60)
+    code, text = section(f"hostile: {name}", [str(program), *own], 150, LD_LIBRARY_PATH=str(library), GMB_BACKEND="cuda")
+    return {"program": name, "result": "ok" if code == 0 else "FAILED", "totals": text.strip().splitlines()[-1:]}
+
+
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "kit.log").write_text("")
@@ -105,6 +119,14 @@ def main():
     report["tests_with_delays"] = suite("suite with delays on the GPU", "suite-chaos", 60, GMB_TEST_RECORDS="300000")
     report["tests_on_host"] = suite("suite on this machine's CPU", "suite", 60, GMB_TEST_BACKEND="host",
                                     GMB_REQUIRE_CUDA="0")
+
+    if (KIT / "mutants").is_dir():
+        print("== mutants", flush=True)
+        report["mutants"] = mutants.run(KIT / "mutants", dict(ENVIRONMENT, GMB_TEST_SEED="1", GMB_TEST_RECORDS="300000"))
+        survivors = [m["name"] for m in report["mutants"] if m["result"] != "caught"]
+        print(f"   {len(report['mutants']) - len(survivors)} of {len(report['mutants'])} caught; {survivors}", flush=True)
+        if survivors or not report["mutants"]:
+            failures.append("mutants")
 
     code, text = section("stress", [str(KIT / "bin" / "suite"), "stress::", "--nocapture"], 150, GMB_STRESS_SECONDS="60")
     report["stress_60_s"] = [line for line in text.splitlines() if "operations" in line or "test result" in line]
@@ -124,6 +146,8 @@ def main():
     code, text = section("three_modules", [str(BUILD / "three_modules"), "--backend", "cuda", "--seconds", "3",
                                            *inputs], 60)
     report["three_modules"] = text.strip().splitlines()
+
+    report["hostile"] = [hostile(name) for name in ("arguments", "threads", "process")]
 
     few = {"GMB_TEST_RECORDS": "5000"}
     report["sanitizers"] = []
