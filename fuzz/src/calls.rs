@@ -1,0 +1,157 @@
+//! Every exported function by name, how often it was called, and which statuses its comment in the header allows.
+
+use std::collections::HashSet;
+use std::ffi::CStr;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::OnceLock;
+
+use gpumailbox::capi::status::{gmb_status_name, gmb_status_string};
+use gpumailbox::*;
+
+const HEADER: &str = include_str!("../../include/gpumailbox.h");
+
+macro_rules! functions {
+    ($($name:ident)*) => {
+        #[allow(non_camel_case_types)]
+        #[derive(Clone, Copy, Debug)]
+        pub enum Function { $($name),* }
+
+        pub const NAMES: &[&str] = &[$(stringify!($name)),*];
+    };
+}
+
+functions! {
+    gmb_context_create gmb_context_destroy gmb_context_get_info
+    gmb_event_create gmb_event_destroy gmb_event_elapsed_ms gmb_event_pool_get_info gmb_event_query
+    gmb_event_record gmb_event_synchronize
+    gmb_last_error_message
+    gmb_mailbox_add_reader gmb_mailbox_attach gmb_mailbox_create gmb_mailbox_create_in gmb_mailbox_destroy
+    gmb_mailbox_get_info gmb_mailbox_get_reader_info gmb_mailbox_pop gmb_mailbox_pop_to_host_blocking
+    gmb_mailbox_push gmb_mailbox_push_from_host_blocking gmb_mailbox_remove_reader gmb_mailbox_required_bytes
+    gmb_memory_allocate gmb_memory_allocate_async gmb_memory_copy gmb_memory_fill gmb_memory_free
+    gmb_memory_free_async gmb_memory_get_info gmb_memory_trim gmb_pinned_allocate gmb_pinned_free
+    gmb_set_log_function gmb_status_name gmb_status_string
+    gmb_stream_create gmb_stream_destroy gmb_stream_get_priority gmb_stream_guard_create
+    gmb_stream_guard_destroy gmb_stream_host_function gmb_stream_query gmb_stream_synchronize
+    gmb_stream_wait_event
+    gmb_token_create gmb_token_destroy gmb_token_device_result gmb_token_poll gmb_token_wait
+    gmb_version gmb_version_string
+}
+
+/// Statuses that a comment should name and does not.
+const UNNAMED: &[(Function, i32)] = &[
+    // The mailbox is a single-stream one, and the call has a stream of its own.
+    (Function::gmb_mailbox_push_from_host_blocking, GMB_ERROR_INVALID_STREAM),
+    (Function::gmb_mailbox_pop_to_host_blocking, GMB_ERROR_INVALID_STREAM),
+    // For the memory that it copies through.
+    (Function::gmb_mailbox_pop_to_host_blocking, GMB_ERROR_MEMORY_LIMIT),
+];
+
+static COUNTS: [AtomicU64; NAMES.len()] = [const { AtomicU64::new(0) }; NAMES.len()];
+pub static RUNS: AtomicU64 = AtomicU64::new(0);
+static LAST: AtomicI32 = AtomicI32::new(0);
+
+/// Calls a function that gives a status: `call!(token::gmb_token_destroy(token))`.
+macro_rules! call {
+    ($module:ident :: $name:ident ( $($argument:expr),* $(,)? )) => {
+        $crate::calls::done(
+            $crate::calls::Function::$name,
+            gpumailbox::capi::$module::$name($($argument),*),
+        )
+    };
+}
+pub(crate) use call;
+
+pub fn count(function: Function) {
+    COUNTS[function as usize].fetch_add(1, Ordering::Relaxed);
+}
+
+pub fn total() -> u64 {
+    COUNTS.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+}
+
+/// Status of the call before.
+pub fn last() -> i32 {
+    LAST.load(Ordering::Relaxed)
+}
+
+/// Counts a call and holds its status against the header.
+pub fn done(function: Function, status: i32) -> i32 {
+    count(function);
+    LAST.store(status, Ordering::Relaxed);
+    let name = NAMES[function as usize];
+    assert!(
+        documented()[function as usize].contains(&status),
+        "{name} gave {status}, {}, which its comment does not name: {}",
+        status_name(status),
+        crate::ops::status::message()
+    );
+    status
+}
+
+pub fn status_name(status: i32) -> &'static str {
+    // SAFETY: both are static and end with NUL.
+    let (name, sentence) =
+        unsafe { (CStr::from_ptr(gmb_status_name(status)), CStr::from_ptr(gmb_status_string(status))) };
+    assert!(!sentence.is_empty());
+    name.to_str().expect("names are ASCII")
+}
+
+/// For each function the statuses that it may give.
+fn documented() -> &'static [HashSet<i32>] {
+    static SETS: OnceLock<Vec<HashSet<i32>>> = OnceLock::new();
+    SETS.get_or_init(|| {
+        let mut sets: Vec<_> = NAMES.iter().map(|name| statuses_of(comment(name))).collect();
+        UNNAMED.iter().for_each(|&(function, status)| _ = sets[function as usize].insert(status));
+        sets
+    })
+}
+
+/// The comment before a function's prototype.
+fn comment(name: &str) -> &'static str {
+    let at = HEADER.rfind(&format!("{name}(")).unwrap_or_else(|| panic!("{name} is not in the header"));
+    let comment = &HEADER[..at];
+    &comment[comment.rfind("/**").expect("every function has a comment")..]
+}
+
+fn statuses_of(comment: &str) -> HashSet<i32> {
+    // What the device finds is in the result, not in the status.
+    let comment = comment.split("In the result:").next().unwrap_or_default();
+    // Crooked pointers are refused everywhere: docs/api.md.
+    let mut all = HashSet::from([GMB_OK, GMB_ERROR_MISALIGNED]);
+    for word in comment.split('`').skip(1).step_by(2) {
+        if word == "GMB_NOT_READY" {
+            all.insert(GMB_NOT_READY);
+        }
+        if word.starts_with("gmb_mailbox_") && comment.contains(&format!("as for `{word}`")) {
+            all.extend(statuses_of(self::comment(word)));
+        }
+        if word.starts_with("gmb_memory_allocate") && comment.contains(&format!("as for `{word}`")) {
+            all.extend(statuses_of(self::comment(word)));
+        }
+        let wanted = match word.strip_prefix("GMB_ERROR") {
+            Some(short) => short,
+            None => word,
+        };
+        if wanted.starts_with('_') {
+            all.extend((-64..0).find(|&status| status_name(status) == format!("GMB_ERROR{wanted}")));
+        }
+    }
+    // Faults of the library or of the machine: none is ever right here.
+    for never in [GMB_ERROR_PANIC, GMB_ERROR_DEVICE_LOST, GMB_ERROR_DRIVER, GMB_ERROR_FORKED] {
+        all.remove(&never);
+    }
+    all
+}
+
+/// What the run was worth, when it ends.
+pub extern "C" fn report() {
+    let called = COUNTS.iter().filter(|count| count.load(Ordering::Relaxed) > 0).count();
+    eprintln!(
+        "runs: {}, calls: {}, functions: {called} of {}, records verified: {}",
+        RUNS.load(Ordering::Relaxed),
+        total(),
+        NAMES.len(),
+        crate::model::VERIFIED.load(Ordering::Relaxed)
+    );
+}

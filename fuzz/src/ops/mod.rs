@@ -1,0 +1,97 @@
+//! An operation code for each function; those beyond the last stand for what programs do most.
+
+pub mod context;
+pub mod event;
+pub mod mailbox;
+pub mod memory;
+pub mod reader;
+pub mod status;
+pub mod stream;
+pub mod teardown;
+pub mod token;
+pub mod transfer;
+
+use crate::input::Input;
+use crate::world::World;
+
+type Operation = fn(&mut World, &mut Input);
+
+/// New ones at the end: the codes are in the corpus.
+const ALL: &[Operation] = &[
+    context::create,
+    context::destroy,
+    context::get_info,
+    event::create,
+    event::destroy,
+    event::elapsed_ms,
+    event::pool_get_info,
+    event::query,
+    event::record,
+    event::synchronize,
+    status::last_error_message,
+    reader::add,
+    mailbox::attach,
+    mailbox::create,
+    mailbox::create_in,
+    mailbox::destroy,
+    mailbox::get_info,
+    reader::get_info,
+    transfer::pop,
+    transfer::pop_to_host,
+    transfer::push,
+    transfer::push_from_host,
+    reader::remove,
+    mailbox::required_bytes,
+    memory::allocate,
+    memory::allocate_async,
+    memory::copy,
+    memory::fill,
+    memory::free,
+    memory::free_async,
+    memory::get_info,
+    memory::trim,
+    memory::pinned_allocate,
+    memory::pinned_free,
+    status::set_log_function,
+    status::texts,
+    stream::create,
+    stream::destroy,
+    stream::get_priority,
+    stream::guard_create,
+    stream::guard_destroy,
+    stream::host_function,
+    stream::query,
+    stream::synchronize,
+    stream::wait_event,
+    token::create,
+    token::destroy,
+    token::device_result,
+    token::poll,
+    token::wait,
+    mailbox::scribble,
+    flush,
+];
+
+const OFTEN: &[Operation] = &[
+    transfer::push,
+    transfer::pop,
+    token::wait,
+    transfer::push,
+    transfer::pop,
+    token::poll,
+    transfer::push_from_host,
+    transfer::pop_to_host,
+    mailbox::create,
+    token::create,
+    stream::create,
+];
+
+fn flush(world: &mut World, _: &mut Input) {
+    world.flush();
+}
+
+pub fn run(world: &mut World, input: &mut Input) {
+    let code = usize::from(input.byte());
+    let operation = ALL.get(code).unwrap_or(&OFTEN[code % OFTEN.len()]);
+    operation(world, input);
+}
