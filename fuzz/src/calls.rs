@@ -43,6 +43,8 @@ const UNNAMED: &[(Function, i32)] = &[
     // The mailbox is a single-stream one, and the call has a stream of its own.
     (Function::gmb_mailbox_push_from_host_blocking, GMB_ERROR_INVALID_STREAM),
     (Function::gmb_mailbox_pop_to_host_blocking, GMB_ERROR_INVALID_STREAM),
+    // Of `memory_bytes`.
+    (Function::gmb_mailbox_attach, GMB_ERROR_OVERFLOW),
     // For the memory that it copies through.
     (Function::gmb_mailbox_pop_to_host_blocking, GMB_ERROR_MEMORY_LIMIT),
 ];

@@ -124,7 +124,7 @@ pub fn push(world: &mut World, input: &mut Input) {
     // Rows that end where their memory ends are as good as any.
     let span = span(u64::from(count), step, longest);
     let slack = span.and_then(|span| SOURCE.checked_sub(span));
-    let offset = slack.map_or(0, |slack| input.choose(&[0, 16, 160, slack / 32 * 16, slack]) & !15);
+    let offset = slack.map_or(0, |slack| input.choose(&[0, 16, 160, slack / 2, slack]).min(slack) & !15);
     let (mut rows, mut bytes) = (world.arenas.source + offset, Some((offset, step)));
     let mut sound = slack.is_some();
     match input.byte() {
