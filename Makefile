@@ -1,5 +1,5 @@
 # Thin targets over scripts/. Everything is built and installed under target/.
-.PHONY: help demo test lint header toolchain stage gpu-kit mutants clean
+.PHONY: help demo test lint header toolchain stage gpu-kit bench mutants clean
 .DEFAULT_GOAL := help
 
 help:
@@ -10,10 +10,11 @@ help:
 	@echo "make stage      install the library into target/stage"
 	@echo "make toolchain  install nvcc, cmake and the cargo tools where the machine lacks them"
 	@echo "make gpu-kit    target/gpu-kit: tests and examples for a machine with a GPU and no Rust"
+	@echo "make bench      measure the library beside the limits of this machine"
 	@echo "make mutants    check that the tests catch committed mutations"
 	@echo "make clean      remove what was built, not what was installed"
 
-demo test stage gpu-kit mutants:
+demo test stage gpu-kit bench mutants:
 	@scripts/$@.sh
 
 toolchain:

@@ -1,131 +1,10 @@
 // What this machine can do: the limits that the library's figures stand beside, measured without library code.
 //   nvcc -arch=native -O3 -std=c++17 -cudart static benches/limits.cu -o limits
 // Nothing waits for ever: whatever polls, on the GPU or the host, gives up after two seconds and its row is an error.
-#include "report.h"
-
-#include <cuda_runtime.h>
-
-#include <memory>
-
+#include "gpu.cuh"
 #include "limits_kernels.cuh"
 
 namespace {
-
-using bench::failure;
-using bench::now_us;
-using bench::report;
-using bench::samples;
-
-void check(cudaError_t status, const char *call, int line) {
-  if (status == cudaSuccess) return;
-  throw failure(std::string(call) + " (line " + std::to_string(line) + "): " + cudaGetErrorName(status) + ", " +
-                cudaGetErrorString(status));
-}
-#define CHECK(call) check((call), #call, __LINE__)
-
-void synchronize(cudaStream_t stream) { CHECK(cudaStreamSynchronize(stream)); }
-
-// cudaLaunchKernel and not <<<>>>, which adds two calls of its own.
-template <class T> struct same {
-  using type = T;
-};
-template <class... P>
-void launch(void (*kernel)(P...), unsigned blocks, unsigned threads, cudaStream_t on,
-            typename same<P>::type... values) {
-  void *list[] = {static_cast<void *>(&values)..., nullptr};
-  CHECK(cudaLaunchKernel(reinterpret_cast<const void *>(kernel), dim3(blocks), dim3(threads), list, 0, on));
-}
-
-// Owners. Memory waits for the device before it goes: a kernel may still use it.
-struct stream {
-  cudaStream_t raw = nullptr;
-  stream() { CHECK(cudaStreamCreateWithFlags(&raw, cudaStreamNonBlocking)); }
-  ~stream() { cudaStreamDestroy(raw); }
-  stream(const stream &) = delete;
-  stream &operator=(const stream &) = delete;
-  operator cudaStream_t() const { return raw; }
-};
-struct event {
-  cudaEvent_t raw = nullptr;
-  explicit event(unsigned flags = cudaEventDisableTiming) { CHECK(cudaEventCreateWithFlags(&raw, flags)); }
-  ~event() { cudaEventDestroy(raw); }
-  event(const event &) = delete;
-  event &operator=(const event &) = delete;
-  operator cudaEvent_t() const { return raw; }
-};
-template <class T> struct device {
-  T *at = nullptr;
-  explicit device(size_t count = 1) {
-    CHECK(cudaMalloc(reinterpret_cast<void **>(&at), count * sizeof(T)));
-    CHECK(cudaMemset(at, 0, count * sizeof(T)));
-    CHECK(cudaDeviceSynchronize());
-  }
-  ~device() {
-    cudaDeviceSynchronize();
-    cudaFree(at);
-  }
-  device(const device &) = delete;
-  device &operator=(const device &) = delete;
-};
-template <class T> struct pinned {
-  T *host = nullptr, *mapped = nullptr;
-  explicit pinned(size_t count = 1) {
-    CHECK(cudaHostAlloc(reinterpret_cast<void **>(&host), count * sizeof(T), cudaHostAllocMapped));
-    for (size_t i = 0; i < count; ++i) host[i] = T{};
-    CHECK(cudaHostGetDevicePointer(reinterpret_cast<void **>(&mapped), host, 0));
-  }
-  ~pinned() {
-    cudaDeviceSynchronize();
-    cudaFreeHost(host);
-  }
-  pinned(const pinned &) = delete;
-  pinned &operator=(const pinned &) = delete;
-};
-
-template <class T> T seen(const T *host) { return __atomic_load_n(host, __ATOMIC_ACQUIRE); }
-template <class T> void tell(T *host, T value) { __atomic_store_n(host, value, __ATOMIC_RELEASE); }
-
-int multiprocessors() {
-  int count = 0;
-  CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, 0));
-  return count;
-}
-
-// GPU time of `work`, which is submitted behind a kernel that keeps the stream busy meanwhile: what the host needs
-// to submit is not in it.
-template <class F> double gpu_us(cudaStream_t on, unsigned busy_us, F &&work) {
-  const event begin(cudaEventDefault), end(cudaEventDefault);
-  launch(keep_busy, 1, 1, on, busy_us * 1000u);
-  CHECK(cudaEventRecord(begin, on));
-  work();
-  CHECK(cudaEventRecord(end, on));
-  CHECK(cudaEventSynchronize(end));
-  float ms = 0;
-  CHECK(cudaEventElapsedTime(&ms, begin, end));
-  return ms * 1e3;
-}
-
-// Host time of one call, from loops of 256; `before` runs ahead of each loop and is not counted.
-constexpr int loop = 256;
-template <class B, class F> samples host_cost(const report &out, B &&before, F &&call) {
-  samples all;
-  for (int run = -20; run < out.runs(400); ++run) {
-    before();
-    const double start = now_us();
-    for (int i = 0; i < loop; ++i) call(i);
-    const double took = now_us() - start;
-    if (run >= 0) all.push_back(took / loop);
-  }
-  CHECK(cudaDeviceSynchronize());
-  return all;
-}
-
-using events = std::vector<std::unique_ptr<event>>;
-events make_events(int count) {
-  events all;
-  for (int i = 0; i < count; ++i) all.push_back(std::make_unique<event>());
-  return all;
-}
 
 samples launches(const report &out) {
   const stream on;
@@ -229,34 +108,23 @@ samples graph_nodes(const report &out) {
   return all;
 }
 
-// [kernel, record | wait] from stream to stream. A gate holds all of it until the host has submitted everything;
-// 256 hops are 384 entries of each stream, far from the 1,024 at which a submission would block.
+// [kernel, record | wait] from stream to stream: 256 hops are 384 entries of each.
 samples hops(const report &out) {
-  constexpr int count = 256;
-  const stream first, second;
-  const events all = make_events(count);
-  const pinned<unsigned> flag;
-  const pinned<stamps> times;
-  samples each;
-  for (int run = -3; run < out.runs(40); ++run) {
-    *times.host = stamps{};
-    tell(flag.host, 0u);
-    launch(gate, 1, 1, first, static_cast<const unsigned *>(flag.mapped), times.mapped);
-    cudaStream_t from = first, to = second;
-    for (int hop = 0; hop < count; ++hop) {
-      launch(nothing, 1, 1, from);
-      CHECK(cudaEventRecord(*all[hop], from));
-      CHECK(cudaStreamWaitEvent(to, *all[hop], 0));
-      std::swap(from, to);
-    }
-    launch(stamp, 1, 1, from, times.mapped);
-    tell(flag.host, 1u);
-    synchronize(first);
-    synchronize(second);
-    if (times.host->gave_up) throw failure("the gate was not opened within 2 s: did a submission block?");
-    if (run >= 0) each.push_back(static_cast<double>(times.host->end - times.host->begin) * 1e-3 / count);
-  }
-  return each;
+  return chained(out, 256, [](cudaStream_t from, cudaStream_t to, cudaEvent_t between) {
+    launch(nothing, 1, 1, from);
+    CHECK(cudaEventRecord(between, from));
+    CHECK(cudaStreamWaitEvent(to, between, 0));
+  });
+}
+
+// [kernel, record | wait, kernel] from stream to stream: a handoff has work at both ends. 200 hops are 400 kernels.
+samples hop_pairs(const report &out) {
+  return chained(out, 200, [](cudaStream_t from, cudaStream_t to, cudaEvent_t between) {
+    launch(nothing, 1, 1, from);
+    CHECK(cudaEventRecord(between, from));
+    CHECK(cudaStreamWaitEvent(to, between, 0));
+    launch(nothing, 1, 1, to);
+  });
 }
 
 // From before a launch to its number in the host's hands. The stream is idle at the start of each.
@@ -465,6 +333,7 @@ void measure(report &out) {
   out.latency("launch_args", [&] { return launches_with_arguments(out); });
   out.latency("graph_node", [&] { return graph_nodes(out); });
   out.latency("hop", [&] { return hops(out); });
+  out.latency("hop_pair", [&] { return hop_pairs(out); });
   out.latency("event_record", [&] { return event_records(out); });
   out.latency("stream_wait", [&] { return stream_waits(out); });
   out.latency("record_wait", [&] { return records_and_waits(out); });
@@ -497,14 +366,8 @@ void measure(report &out) {
 
 int main(int argc, char **argv) {
   report out(bench::parse(argc, argv));
-  // A kernel that is loaded at its first launch may wait for the one that holds the stream.
-  setenv("CUDA_MODULE_LOADING", "EAGER", 1);
   try {
-    CHECK(cudaSetDevice(0));
-    CHECK(cudaFree(nullptr));
-    // The clocks rise first.
-    launch(keep_busy, 1, 1, nullptr, 300000000u);
-    CHECK(cudaDeviceSynchronize());
+    begin_on_gpu();
   } catch (const failure &problem) {
     std::fprintf(stderr, "error: %s\n", problem.what());
     return 1;

@@ -2,36 +2,10 @@
 #ifndef GMB_BENCHES_LIMITS_KERNELS_CUH
 #define GMB_BENCHES_LIMITS_KERNELS_CUH
 
+#include "gpu.cuh"
+
 namespace {
 
-using word64 = unsigned long long;
-
-__device__ inline word64 nanoseconds() {
-  word64 now;
-  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now)::"memory");
-  return now;
-}
-
-// Asks for the time at every 256th poll only: the clock would be part of what is measured.
-struct patience {
-  const word64 end = nanoseconds() + 2000000000ull;
-  unsigned polls = 0;
-  __device__ bool over() { return (++polls & 255) == 0 && nanoseconds() > end; }
-  // The same answer in all lanes; all of them must ask.
-  __device__ bool over_in_warp() { return (++polls & 255) == 0 && __any_sync(~0u, nanoseconds() > end); }
-};
-
-// Accesses as the memory model has them. All addresses are of global memory (mapped memory is).
-using place = size_t;
-__device__ inline place global(const void *at) { return __cvta_generic_to_global(at); }
-__device__ inline unsigned load_system(place at) {
-  unsigned v;
-  asm volatile("ld.relaxed.sys.global.u32 %0, [%1];" : "=r"(v) : "l"(at) : "memory");
-  return v;
-}
-__device__ inline void store_system(place at, unsigned v) {
-  asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"(at), "r"(v) : "memory");
-}
 __device__ inline unsigned load_acquire(place at) {
   unsigned v;
   asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(at) : "memory");
@@ -40,8 +14,6 @@ __device__ inline unsigned load_acquire(place at) {
 __device__ inline void store_release(place at, unsigned v) {
   asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(at), "r"(v) : "memory");
 }
-
-__global__ void nothing() {}
 
 struct arguments {
   word64 *sink;
@@ -52,26 +24,7 @@ __global__ void take_arguments(const __grid_constant__ arguments values) {
   if (values.rest[14] != 0) *values.sink = values.rest[0];
 }
 
-__global__ void keep_busy(unsigned ns) {
-  const word64 end = nanoseconds() + ns;
-  while (nanoseconds() < end) {
-  }
-}
-
 __global__ void increment(unsigned *counter) { *counter += 1; }
-
-struct stamps {
-  word64 begin, end;
-  unsigned gave_up;
-};
-__global__ void gate(const unsigned *flag, stamps *times) {
-  patience limit;
-  bool open = true;
-  while (open && load_system(global(flag)) == 0) open = !limit.over();
-  if (!open) times->gave_up = 1;
-  times->begin = nanoseconds();
-}
-__global__ void stamp(stamps *times) { times->end = nanoseconds(); }
 
 // An epoch and a count in one word, as a mailbox's report has them.
 __host__ __device__ inline word64 count_word(unsigned number) {
@@ -84,15 +37,6 @@ template <bool to_host> __global__ void write_count(word64 *at, unsigned number)
     asm volatile("st.release.sys.global.u64 [%0], %1;" ::"l"(global(at)), "l"(count_word(number)) : "memory");
   else
     *at = count_word(number);
-}
-
-// Words without a pattern, so that nothing on the way can make less of them.
-__global__ void scramble(unsigned *words, size_t count) {
-  for (size_t i = blockIdx.x * size_t{256} + threadIdx.x; i < count; i += gridDim.x * size_t{256}) {
-    unsigned x = static_cast<unsigned>(i) * 0x9e3779b1u;
-    x = (x ^ x >> 15) * 0x85ebca6bu;
-    words[i] = x ^ x >> 13;
-  }
 }
 
 /* Ways to send 240 bytes, or a flag alone, from a warp to another. Each lane sends `word`, again in other forms beside

@@ -98,7 +98,9 @@ public:
   int runs(int full) const { return chosen_.quick ? std::max(full / 10, 5) : full; }
 
   // Times in microseconds: least and 99th percentile are printed, too.
-  template <class F> void latency(const std::string &id, F &&measure) { row(id, "µs", true, 0, measure); }
+  template <class F> void latency(const std::string &id, F &&measure, size_t bytes = 0) {
+    row(id, "µs", true, bytes, measure);
+  }
   // More is better.
   template <class F> void rate(const std::string &id, const char *unit, F &&measure) {
     row(id, unit, false, 0, measure);
@@ -118,12 +120,6 @@ public:
     return failed_ ? 1 : 0;
   }
 
-private:
-  options chosen_;
-  std::vector<bool> used_;
-  std::vector<std::string> rows_;
-  bool failed_ = false;
-
   void complain(const std::string &id, const char *why) {
     std::fprintf(stderr, "error: %s: %s\n", id.c_str(), why);
     failed_ = true;
@@ -136,6 +132,12 @@ private:
       if (id == chosen_.only[i] || id.rfind(chosen_.only[i] + "_", 0) == 0) found = used_[i] = true;
     return found;
   }
+
+private:
+  options chosen_;
+  std::vector<bool> used_;
+  std::vector<std::string> rows_;
+  bool failed_ = false;
 
   static std::string number(const char *name, double value) {
     char text[64];

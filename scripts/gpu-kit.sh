@@ -42,6 +42,13 @@ cp -r tests/hostile "$kit/hostile"
 mkdir -p "$kit/docs-input"
 cp README.md CHANGELOG.md docs/*.md "$kit/docs-input/" 2>/dev/null || true
 cp scripts/kit/run.py "$kit/run"
+echo "== benches"
+mkdir -p "$kit/bench"
+for program in limits mailbox; do
+  "$(any_nvcc)" -arch=sm_90 -O3 -std=c++17 -cudart static -I"$kit/stage/include" "benches/$program.cu" -o "$kit/bench/$program" \
+    -L"$kit/stage/lib" -lgpumailbox -Xlinker -rpath,'$ORIGIN/../stage/lib' 2>&1 | { grep -v 'never referenced' || true; }
+done
+cp scripts/kit/bench.py "$kit/bench.py"
 cp scripts/kit/mutants.py "$kit/mutants.py"
 echo "== mutants"
 # A build each, which takes minutes: kept as long as what they are made of is the same.

@@ -1,0 +1,265 @@
+// What mailboxes take on this GPU, for the same rows as limits.cu measures their limits.
+//   nvcc -arch=native -O3 -std=c++17 -cudart static -Iinclude benches/mailbox.cu -lgpumailbox -o mailbox
+#include "gpu.cuh"
+#include "mailbox.h"
+
+namespace {
+
+using bench::library;
+using bench::library_stream;
+using bench::mailbox;
+using bench::power_of_two;
+using bench::small_box;
+using bench::token;
+
+gmb_stream ours(cudaStream_t from) { return reinterpret_cast<gmb_stream>(from); }
+
+__global__ void count_differences(const unsigned *a, const unsigned *b, size_t count, unsigned *found) {
+  unsigned mine = 0;
+  for (size_t i = blockIdx.x * size_t{256} + threadIdx.x; i < count; i += gridDim.x * size_t{256}) mine += a[i] != b[i];
+  if (mine != 0) atomicAdd(found, mine);
+}
+
+// Records with lengths and types of their own, and where they come out again.
+struct traffic {
+  const uint32_t count, payload;
+  const uint64_t row = (payload + 15u) / 16 * 16;
+  const device<unsigned> records{row * count / 4}, out{row * count / 4};
+  const device<uint32_t> lengths{count}, types{count};
+  const device<gmb_record_header> headers{count};
+
+  traffic(uint32_t how_many, uint32_t bytes) : count(how_many), payload(bytes) {
+    launch(scramble, 1024, 256, nullptr, records.at, row * count / 4);
+    launch(scramble, 64, 256, nullptr, types.at, static_cast<size_t>(count));
+    const std::vector<uint32_t> all(count, payload);
+    CHECK(cudaMemcpy(lengths.at, all.data(), count * sizeof all[0], cudaMemcpyHostToDevice));
+  }
+  gmb_push push() const {
+    gmb_push it = GMB_PUSH_INIT;
+    it.count = count;
+    it.records = records.at;
+    it.lengths = lengths.at;
+    it.types = types.at;
+    return it;
+  }
+  gmb_pop pop() const {
+    gmb_pop it = GMB_POP_INIT;
+    it.max = count;
+    it.records = out.at;
+    it.headers = headers.at;
+    return it;
+  }
+  // What came out is what went in.
+  void verify() const {
+    const device<unsigned> differences;
+    launch(count_differences, 1024, 256, nullptr, records.at, out.at, row * count / 4, differences.at);
+    unsigned found = 0;
+    CHECK(cudaMemcpy(&found, differences.at, sizeof found, cudaMemcpyDeviceToHost));
+    if (found != 0) throw failure("what was popped is not what was pushed");
+  }
+};
+
+// One operation on a mailbox with two readers in use, lengths and types from arrays, and a token: its GPU time, as
+// limits.cu measures a copy's. Every push finds an empty ring, every pop as many records as it asks for.
+struct bulk_times {
+  samples push, pop;
+};
+bulk_times bulk(const report &out, const library &lib, uint32_t payload, size_t bytes) {
+  const stream on;
+  const traffic t(static_cast<uint32_t>(bytes / payload), payload);
+  gmb_mailbox_options options = GMB_MAILBOX_OPTIONS_INIT;
+  options.payload_bytes = payload;
+  options.capacity = power_of_two(t.count);
+  options.readers = 2;
+  const mailbox box(lib, options);
+  const token told(lib);
+  const gmb_push push = t.push();
+  gmb_pop pop = t.pop();
+  bulk_times times;
+  const auto complete = [&](const char *what) {
+    if (told.wait().count != t.count) throw failure(std::string(what) + " did not move all records");
+  };
+  for (int run = -3; run < out.runs(60); ++run) {
+    const double pushed = gpu_us(on, 50, [&] { OK(gmb_mailbox_push(box.id, &push, ours(on), told.id)); });
+    complete("a push");
+    double popped = 0;
+    for (uint32_t reader = 0; reader < 2; ++reader) {
+      pop.reader = reader;
+      const double took = gpu_us(on, 50, [&] { OK(gmb_mailbox_pop(box.id, &pop, ours(on), told.id)); });
+      complete("a pop");
+      if (reader == 0) popped = took;
+    }
+    if (run < 0) continue;
+    times.push.push_back(pushed);
+    times.pop.push_back(popped);
+  }
+  t.verify();
+  return times;
+}
+
+// From before a pop of 16 records to their count in the host's hands. The records lie in the ring, and the stream is idle.
+samples counts_to_host(const report &out, const library &lib) {
+  const stream on;
+  const traffic t(16, 240);
+  const mailbox box(lib, small_box());
+  const token told(lib);
+  const gmb_push push = t.push();
+  const gmb_pop pop = t.pop();
+  samples all;
+  const int warm = 200, runs = out.runs(5000);
+  for (int run = 0; run < warm + runs; ++run) {
+    OK(gmb_mailbox_push(box.id, &push, ours(on), gmb_token{0}));
+    synchronize(on);
+    const double start = now_us();
+    OK(gmb_mailbox_pop(box.id, &pop, ours(on), told.id));
+    gmb_result result{};
+    bench::poll("the count", [&] { return gmb_token_poll(told.id, &result) == GMB_OK; });
+    const double took = now_us() - start;
+    if (result.count != t.count) throw failure("the count is wrong");
+    if (run >= warm) all.push_back(took);
+  }
+  t.verify();
+  return all;
+}
+
+// Two modules, a stream each, and a mailbox each way: a push in one stream and its pop in the other, and back.
+samples hops(const report &out, const library &lib, uint32_t records) {
+  const traffic t(records, 240);
+  const mailbox there(lib, small_box()), back(lib, small_box());
+  const gmb_push push = t.push();
+  const gmb_pop pop = t.pop();
+  bool forth = false;
+  samples all = chained(out, 200, [&](cudaStream_t from, cudaStream_t to, cudaEvent_t) {
+    forth = !forth;
+    const gmb_mailbox box = forth ? there.id : back.id;
+    OK(gmb_mailbox_push(box, &push, ours(from), gmb_token{0}));
+    OK(gmb_mailbox_pop(box, &pop, ours(to), gmb_token{0}));
+  });
+  t.verify();
+  return all;
+}
+
+// Host time of a push in one stream and of a pop in another, which waits for the push: 256 calls at a time.
+struct host_times {
+  samples push, pop;
+};
+host_times host_costs(const report &out, const library &lib) {
+  const stream from, to;
+  const traffic t(1, 240);
+  const mailbox box(lib, small_box());
+  const token told(lib);
+  const gmb_push push = t.push();
+  const gmb_pop pop = t.pop();
+  const gmb_token none{0};
+  const auto idle = [&] {
+    synchronize(from);
+    synchronize(to);
+  };
+  host_times times;
+  times.push = host_cost(out, [&] {
+    idle();
+    for (int i = 0; i < loop; ++i) OK(gmb_mailbox_pop(box.id, &pop, ours(to), none));
+    idle();
+  }, [&](int) { OK(gmb_mailbox_push(box.id, &push, ours(from), none)); });
+  times.pop = host_cost(out, [&] {
+    idle();
+    for (int i = 0; i < loop; ++i) OK(gmb_mailbox_push(box.id, &push, ours(from), none));
+  }, [&](int) { OK(gmb_mailbox_pop(box.id, &pop, ours(to), none)); });
+  return times;
+}
+
+// A push of one record on a focus stream and its pop, from the host's call to the count, while other streams keep the
+// whole GPU busy with bulk traffic.
+samples focus(const report &out, const library &lib, int streams, gmb_priority focused, gmb_priority others) {
+  constexpr uint32_t bulk_records = 1u << 16;
+  const traffic t(1, 240), bulk(bulk_records, 240);
+  const mailbox box(lib, small_box());
+  const token told(lib);
+  gmb_mailbox_options options = GMB_MAILBOX_OPTIONS_INIT;
+  options.payload_bytes = 240;
+  options.capacity = bulk_records;
+  std::vector<std::unique_ptr<mailbox>> boxes;
+  std::vector<std::unique_ptr<library_stream>> on;
+  std::vector<std::unique_ptr<token>> ends;
+  for (int i = 0; i < streams; ++i) {
+    boxes.push_back(std::make_unique<mailbox>(lib, options));
+    on.push_back(std::make_unique<library_stream>(lib, others));
+    ends.push_back(std::make_unique<token>(lib));
+  }
+  const library_stream mine(lib, focused);
+  const gmb_push push = t.push(), push_bulk = bulk.push();
+  const gmb_pop pop = t.pop(), pop_bulk = bulk.pop();
+  std::vector<int> ahead(streams, 0);
+  samples all;
+  for (int run = -50; run < out.runs(2000); ++run) {
+    // Each stream has always eight bulk operations before it.
+    for (int i = 0; i < streams; ++i) {
+      gmb_result result{};
+      if (ahead[i] > 0 && gmb_token_poll(ends[i]->id, &result) == GMB_OK) ahead[i] = 0;
+      if (ahead[i] > 0) continue;
+      for (int k = 0; k < 8; ++k) {
+        OK(gmb_mailbox_push(boxes[i]->id, &push_bulk, on[i]->raw, gmb_token{0}));
+        OK(gmb_mailbox_pop(boxes[i]->id, &pop_bulk, on[i]->raw, k == 4 ? ends[i]->id : gmb_token{0}));
+      }
+      ahead[i] = 1;
+    }
+    const double start = now_us();
+    OK(gmb_mailbox_push(box.id, &push, mine.raw, gmb_token{0}));
+    OK(gmb_mailbox_pop(box.id, &pop, mine.raw, told.id));
+    if (told.wait().count != 1) throw failure("a record is missing");
+    if (run >= 0) all.push_back(now_us() - start);
+  }
+  CHECK(cudaDeviceSynchronize());
+  return all;
+}
+
+void measure(report &out, const library &lib) {
+  const struct {
+    const char *name;
+    size_t bytes;
+  } sizes[] = {{"1MB", 983040}, {"16MB", 15728640}, {"63MB", 62914560}, {"503MB", 503316480}};
+  for (uint32_t payload : {48u, 112u, 240u, 1008u, 4080u}) {
+    for (const auto &size : sizes) {
+      const std::string tail = std::to_string(payload) + "B_" + size.name;
+      bulk_times times;
+      if (!out.wanted("bulk_push_" + tail) && !out.wanted("bulk_pop_" + tail)) continue;
+      try {
+        times = bulk(out, lib, payload, size.bytes);
+      } catch (const std::exception &problem) {
+        out.complain("bulk_" + tail, problem.what());
+        continue;
+      }
+      const size_t bytes = size.bytes / payload * payload;
+      out.latency("bulk_push_" + tail, [&] { return times.push; }, bytes);
+      out.latency("bulk_pop_" + tail, [&] { return times.pop; }, bytes);
+    }
+  }
+  out.latency("count_to_host", [&] { return counts_to_host(out, lib); });
+  out.latency("hop_gpu", [&] { return hops(out, lib, 1); });
+  out.latency("hop_gpu_64_records", [&] { return hops(out, lib, 64); });
+  if (out.wanted("push_host_cost") || out.wanted("pop_host_cost")) {
+    const host_times times = host_costs(out, lib);
+    out.latency("push_host_cost", [&] { return times.push; });
+    out.latency("pop_host_cost", [&] { return times.pop; });
+  }
+  out.latency("focus_idle", [&] { return focus(out, lib, 0, GMB_PRIORITY_FOCUS, GMB_PRIORITY_PERIPHERAL); });
+  out.latency("focus_under_load", [&] { return focus(out, lib, 4, GMB_PRIORITY_FOCUS, GMB_PRIORITY_PERIPHERAL); });
+  out.latency("focus_under_load_same_priority",
+              [&] { return focus(out, lib, 4, GMB_PRIORITY_NORMAL, GMB_PRIORITY_NORMAL); });
+  bench::measure_look_ups(out, lib);
+}
+
+}  // namespace
+
+int main(int argc, char **argv) {
+  report out(bench::parse(argc, argv));
+  try {
+    begin_on_gpu();
+    const library lib(GMB_BACKEND_CUDA);
+    measure(out, lib);
+  } catch (const std::exception &problem) {
+    std::fprintf(stderr, "error: %s\n", problem.what());
+    return 1;
+  }
+  return out.print();
+}

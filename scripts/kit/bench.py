@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+"""Measures the limits of this machine and the library's figures beside them, and writes a result per suite.
+
+Usage: bench.py FOLDER_OF_PROGRAMS FOLDER_FOR_RESULTS COMMIT [--host] [--quick]
+"""
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+SIZES = {"1MB": 983040, "16MB": 15728640, "63MB": 62914560, "503MB": 503316480}
+PAYLOADS = (48, 112, 240, 1008, 4080)
+HOST_SIZES = ("1MB", "16MB", "63MB")
+
+
+def payload_bytes(payload, size):
+    return SIZES[size] // payload * payload
+
+
+def measure(program, *arguments):
+    """A program's rows by id, and whether all of them could be measured."""
+    print(f"== {program.name} {' '.join(arguments)}".rstrip(), flush=True)
+    done = subprocess.run([str(program), *arguments], stdout=subprocess.PIPE, text=True, timeout=480)
+    try:
+        rows = {row["id"]: row for row in json.loads(done.stdout)["rows"]}
+    except ValueError:
+        rows = {}
+    return rows, done.returncode == 0 and rows != {}
+
+
+def better(first, second):
+    """Of two measurements of one limit the one that is harder to reach."""
+    rate = first["unit"].endswith("/s")
+    return max(first, second, key=lambda row: row["value"] if rate else -row["value"])
+
+
+def limit_of(row, limits, rows):
+    """What a row stands beside: a name and a value."""
+    known = {"count_to_host": ("kernel writes mapped memory, host polls", ["count_to_host"]),
+             "hop_gpu": ("kernel + record + wait + kernel behind a gate kernel", ["hop_pair"]),
+             "hop_gpu_64_records": ("kernel + record + wait + kernel behind a gate kernel", ["hop_pair"]),
+             "push_host_cost": ("raw launch + measured record and wait", ["launch_args", "record_wait"]),
+             "pop_host_cost": ("raw launch + measured record and wait", ["launch_args", "record_wait"]),
+             "queue_240B": ("ring of a mutex and two condition variables", ["mutexed_queue_240B"])}
+    bulk = re.fullmatch(r"bulk_(?:push|pop)_(\d+)B_(\w+)", row["id"])
+    if bulk:
+        name, parts = "memcpy of the same payload", [f"memcpy_{payload_bytes(int(bulk[1]), bulk[2])}"]
+    elif row["id"].startswith("focus_under_load"):
+        return "the same on an idle GPU", rows["focus_idle"]["value"]
+    elif row["id"] in known:
+        name, parts = known[row["id"]]
+    else:
+        return None, None
+    return name, sum(limits[part]["value"] for part in parts)
+
+
+def facts(host):
+    """Which machine this is."""
+    if host:
+        model = re.search(r"^model name\s*: (.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.M)
+        return {"gpu": f"none: {model[1] if model else 'CPU'}, {os.cpu_count()} cores", "driver": "none", "cuda": "none"}
+    told = subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
+                          capture_output=True, text=True, check=True).stdout
+    name, driver = [part.strip() for part in told.strip().splitlines()[0].split(",")]
+    release = re.search(r"release ([\d.]+)", subprocess.run(["nvcc", "--version"], capture_output=True, text=True).stdout)
+    return {"gpu": name, "driver": driver, "cuda": release[1] if release else "unknown"}
+
+
+def main():
+    programs, results, commit = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
+    host = "--host" in sys.argv
+    quick = [a for a in sys.argv if a == "--quick"]
+    sizes = [payload_bytes(p, s) for p in PAYLOADS for s in (HOST_SIZES if host else SIZES)]
+    copies = ["--memcpy", ",".join(str(size) for size in sorted(set(sizes)))]
+    tail = "_host" if host else ""
+    limits, good = measure(programs / f"limits{tail}", *copies, *quick)
+    rows, also_good = measure(programs / f"mailbox{tail}", *quick)
+    # Before and after: what the machine does must not depend on when it was asked.
+    again, still_good = measure(programs / f"limits{tail}", *copies, *quick)
+    limits = {name: better(row, again.get(name, row)) for name, row in limits.items()}
+    listed = []
+    for row in rows.values():
+        name, limit = limit_of(row, limits, rows)
+        listed.append(row if name is None else dict(row, limit_name=name, limit=limit))
+    results.mkdir(parents=True, exist_ok=True)
+    about = dict(facts(host), commit=commit)
+    for suite, those in (("limits", list(limits.values())), ("mailbox", listed)):
+        (results / f"{suite}.json").write_text(json.dumps(dict(about, rows=those), indent=1) + "\n")
+    for row in listed:
+        beside = f"  beside {row['limit']:.3f}: {row['limit_name']}" if "limit" in row else ""
+        print(f"{row['id']:<34} {row['value']:>12.3f} {row['unit']}{beside}")
+    return 0 if good and also_good and still_good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
