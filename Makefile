@@ -12,6 +12,7 @@ help:
 	@echo "make gpu-kit    target/gpu-kit: tests and examples for a machine with a GPU and no Rust"
 	@echo "make bench      measure the library beside the limits of this machine"
 	@echo "make mutants    check that the tests catch committed mutations"
+	@echo "make fuzz       half a minute of fuzzing sequences of C calls, under AddressSanitizer"
 	@echo "make clean      remove what was built, not what was installed"
 
 demo test stage gpu-kit bench mutants:

@@ -3,7 +3,7 @@
 #   scripts/fuzz.sh [SECONDS | --calls N]   from fuzz/corpus/calls on; what is new goes to target/fuzz
 #   scripts/fuzz.sh --broken                shows that it can fail
 #   scripts/fuzz.sh --merge                 writes the least corpus that covers as much into fuzz/corpus/calls
-#   scripts/fuzz.sh FILE...                 runs these inputs, such as target/fuzz/crash-*
+#   scripts/fuzz.sh FILE...                 runs these inputs, such as target/fuzz/crash-*; GMB_FUZZ_TRACE=1 tells of each call
 # The first build fetches the crates of fuzz/Cargo.lock; after `cargo fetch --locked --manifest-path fuzz/Cargo.toml`
 # CARGO_NET_OFFLINE=true builds without a network. GMB_FUZZ_SEED chooses the seed.
 source "$(dirname "$0")/common.sh"

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::ffi::CStr;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::OnceLock;
 
 use gpumailbox::capi::status::{gmb_status_name, gmb_status_string};
@@ -51,6 +51,8 @@ const UNNAMED: &[(Function, i32)] = &[
 
 static COUNTS: [AtomicU64; NAMES.len()] = [const { AtomicU64::new(0) }; NAMES.len()];
 pub static RUNS: AtomicU64 = AtomicU64::new(0);
+/// `GMB_FUZZ_TRACE`: tells of every call.
+pub static TRACE: AtomicBool = AtomicBool::new(false);
 static LAST: AtomicI32 = AtomicI32::new(0);
 
 /// Calls a function that gives a status: `call!(token::gmb_token_destroy(token))`.
@@ -82,6 +84,9 @@ pub fn done(function: Function, status: i32) -> i32 {
     count(function);
     LAST.store(status, Ordering::Relaxed);
     let name = NAMES[function as usize];
+    if TRACE.load(Ordering::Relaxed) {
+        eprintln!("{name}: {status}");
+    }
     assert!(
         documented()[function as usize].contains(&status),
         "{name} gave {status}, {}, which its comment does not name: {}",

@@ -72,6 +72,7 @@ pub fn start() {
     BROKEN.store(broken as u32, Ordering::Relaxed);
     let enough = std::env::var("GMB_FUZZ_CALLS").ok().and_then(|calls| calls.parse().ok());
     ENOUGH.store(enough.unwrap_or(0), Ordering::Relaxed);
+    calls::TRACE.store(std::env::var_os("GMB_FUZZ_TRACE").is_some(), Ordering::Relaxed);
     std::env::set_var("GMB_BACKEND", "host");
     // Without this the library believes every address, and only AddressSanitizer can tell.
     let check = if broken == Broken::Memory { "0" } else { "1" };

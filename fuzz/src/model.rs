@@ -44,6 +44,8 @@ pub struct Push {
     pub bytes: Option<(u64, u64)>,
     pub first: Option<u64>,
     pub accepted: Option<u32>,
+    /// What it was promised: pops that overtake it may make more room.
+    least: u32,
 }
 
 #[derive(Debug)]
@@ -176,9 +178,10 @@ impl Model {
     /// Enters a push that was submitted.
     pub fn push(&mut self, count: u32, lengths: Lengths, bytes: Option<(u64, u64)>) -> usize {
         let fit = fit(count, &lengths);
-        let accepted = self.must_accept(count, fit);
-        let first = self.end();
-        self.pushes.push(Push { count, fit, lengths, bytes, first, accepted });
+        let promised = self.must_accept(count, fit);
+        let accepted = promised.filter(|_| self.policy != Policy::Reject);
+        let (first, least) = (self.end(), promised.unwrap_or(0));
+        self.pushes.push(Push { count, fit, lengths, bytes, first, accepted, least });
         self.pushes.len() - 1
     }
 
@@ -187,9 +190,14 @@ impl Model {
         if self.tainted {
             return;
         }
-        let Push { count, fit, accepted, .. } = self.pushes[push];
+        let Push { count, fit, accepted, least, .. } = self.pushes[push];
         assert!(result.count <= count.min(fit), "{result:?} for {count} records of which {fit} fit");
-        assert!(accepted.is_none_or(|n| n == result.count), "{result:?}, the model says {accepted:?}");
+        assert!(
+            accepted.is_none_or(|n| n == result.count),
+            "{result:?}, the model says {accepted:?}: {}",
+            self.words(push)
+        );
+        assert!(result.count >= least, "{result:?}, {least} were promised: {}", self.words(push));
         assert_eq!(result.lost, 0);
         assert_eq!(result.flags & 1 == 1, result.count < count, "{result:?} of {count}");
         match result.status {
@@ -199,6 +207,18 @@ impl Model {
         }
         self.pushes[push].accepted = Some(result.count);
         self.propagate(push);
+    }
+
+    /// What a report must say of the mailbox.
+    fn words(&self, push: usize) -> String {
+        let Self { policy, capacity, quiet, .. } = self;
+        let stand: Vec<_> = self.readers.iter().map(|r| r.as_ref().map(|r| (r.next, r.pops.len()))).collect();
+        let Push { count, fit, lengths, first, .. } = &self.pushes[push];
+        format!(
+            "push {push} of {count} records of which {fit} fit, {lengths:?}, first {first:?}; {policy:?}, \
+             capacity {capacity}, mask {:#x}, quiet {quiet}, readers {stand:?}",
+            self.mask()
+        )
     }
 
     fn set_first(&mut self, push: usize, first: u64) {

@@ -102,6 +102,13 @@ fn launched(world: &mut World, at: usize, stream: u64, token: Option<usize>, wha
     world.enqueued(context, stream, uses);
 }
 
+/// Known: a call refused for its token has made the stream wait for the side's other streams.
+fn left_behind(world: &mut World, status: i32, context: Option<usize>, stream: Option<u64>) {
+    if let (GMB_ERROR_BUSY, Some(context), Some(stream)) = (status, context, stream) {
+        world.enqueued(context, stream, &[]);
+    }
+}
+
 /// Bytes from the first row to the end of the last, if there are so many.
 fn span(count: u64, stride: u64, last: u64) -> Option<u64> {
     (count.checked_sub(1)?).checked_mul(stride)?.checked_add(last.checked_next_multiple_of(16)?)
@@ -210,6 +217,7 @@ pub fn push(world: &mut World, input: &mut Input) {
             panic!("{count} records were pushed where there is room for {room:?}");
         }
     }
+    left_behind(world, status, shape.context, resolved);
     let (GMB_OK, Some(at), Some(stream)) = (status, at, resolved) else { return };
     let model = &mut world.mailboxes.0[at].it.model;
     let pushed = model.push(count, lengths, bytes.filter(|_| longest > 0));
@@ -285,7 +293,10 @@ pub fn push_from_host(world: &mut World, input: &mut Input) {
     let (Some(result), Some(at)) = (out.take(status), at) else { return };
     let mailbox = &mut world.mailboxes.0[at].it;
     mailbox.single = mailbox.single.map(|_| Some(STAGING));
+    let exact = mailbox.model.room().filter(|_| shape.policy == Policy::Reject);
     let pushed = mailbox.model.push(count, Lengths::Each(each, most), Some((offset, stride)));
+    // Nothing else is under way that could make room.
+    assert!(exact.is_none_or(|room| u64::from(result.count) == room.min(u64::from(count))), "{result:?}");
     mailbox.model.pushed(pushed, &result);
 }
 
@@ -333,6 +344,10 @@ pub fn pop(world: &mut World, input: &mut Input) {
         244..=249 => rows = at.map_or(0, |at| world.mailboxes.0[at].it.ring),
         _ => {}
     }
+    if !ours && world.arenas.holds(rows) {
+        // There was room for the rows and none for the headers.
+        return;
+    }
     if !ours || !wants_headers {
         headers = 0;
     } else if input.chance(6) {
@@ -372,6 +387,7 @@ pub fn pop(world: &mut World, input: &mut Input) {
         "status {status}: {}",
         super::status::message()
     );
+    left_behind(world, status, shape.context, resolved);
     let (GMB_OK, Some(at), Some(stream)) = (status, at, resolved) else { return };
     let model = &mut world.mailboxes.0[at].it.model;
     let number = model.pops;
