@@ -1,5 +1,5 @@
 # Thin targets over scripts/. Everything is built and installed under target/.
-.PHONY: help demo test lint header toolchain stage gpu-kit bench mutants clean
+.PHONY: help demo test lint header toolchain stage gpu-kit bench mutants fuzz clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,7 +15,7 @@ help:
 	@echo "make fuzz       half a minute of fuzzing sequences of C calls, under AddressSanitizer"
 	@echo "make clean      remove what was built, not what was installed"
 
-demo test stage gpu-kit bench mutants:
+demo test stage gpu-kit bench mutants fuzz:
 	@scripts/$@.sh
 
 toolchain:

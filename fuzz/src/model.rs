@@ -154,7 +154,7 @@ impl Model {
 
     /// Room that there certainly is, and no more, while nothing is under way.
     pub fn room(&self) -> Option<u64> {
-        if !self.quiet || self.tainted || self.mask() == 0 {
+        if !self.quiet || self.tainted || self.overwrites() || self.mask() == 0 {
             return None;
         }
         let end = self.end()?;
