@@ -154,7 +154,6 @@ impl Context {
         if stream.is_default() {
             return Err(Error::new(GMB_ERROR_INVALID_STREAM, "the default streams and the current stream cannot be destroyed: pass the stream that was created"));
         }
-        self.backend().stream_id(stream.0)?;
         self.backend().stream_destroy(stream.0)
     }
 

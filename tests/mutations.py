@@ -130,12 +130,12 @@ MUTANTS = [
 # protocol test catches on the host. Without one: what a GPU does with too weak an order cannot be forced.
 ON_A_GPU = {
     "a host stream runs ahead of an event": None,
-    "grants are not combined": "chaos throughput::ten_million_records_device_arbitrated",
-    "the first block to arrive ends the operation": "chaos throughput::ten_million_records_device_arbitrated",
-    "the count is told before the records move": "plain tokens::epochs_grow_by_one_and_can_be_waited_for",
+    "grants are not combined": "chaos throughput::blocks_beside_blocks",
+    "the first block to arrive ends the operation": "chaos throughput::blocks_beside_blocks",
+    "the count is told before the records move": "plain policies::rejecting_equals_the_model",
     "what is torn is given out": "chaos policies::an_overwritten_record_is_never_seen_torn",
     "a push writes before it reserves": "chaos policies::an_overwritten_record_is_never_seen_torn",
-    "a pop writes more rows than the ring holds": "chaos policies::an_overwritten_record_is_never_seen_torn",
+    "a pop writes more rows than the ring holds": "plain policies::a_push_of_more_than_the_ring_keeps_the_last",
     "what an ended push wrote over is given out": "chaos policies::a_bad_length_under_overwriting_policies",
     "blocks skip differently": "chaos policies::an_overwritten_record_is_never_seen_torn",
     "a record being replaced is given out": "chaos policies::the_latest_record_is_never_seen_torn",

@@ -98,6 +98,7 @@ GMB_HD inline bool read_record(const geometry &at, uint64_t index, const sink &i
   if (header.lo != index + 1 || header_length(header) > at.payload_bytes) return false;
   const uint32_t units = 1 + (header_length(header) + 15) / 16;
   if (lane == 0 && into.headers) *reinterpret_cast<unit *>(into.headers + i) = header;
+  GMB_CHAOS_POINT(7);
   for (uint32_t u = lane; u < units; u += lanes) {
     if (u > 0) *reinterpret_cast<unit *>(into.records + i * into.stride + (u - 1) * 16) = load_shared(slot + u);
   }

@@ -170,6 +170,7 @@ GMB_HD inline turn take_turn(const Block &block, gmb_ring_header *ring, gmb_ring
   if (t.status != GMB_OK) return t;
   t.first = load_relaxed(&side->committed);
   if (block.thread() == 0) {
+    GMB_CHAOS_POINT(6);
     int32_t fault = load_relaxed(&ring->fault);
     if (block.blocks() == 1 && load_relaxed(&side->arrivals) != 0) fault = GMB_ERROR_ORDER_VIOLATION;
     *block.word = fault != GMB_OK ? grant_word(0, fault) : grant_word(room(t.first), GMB_OK);

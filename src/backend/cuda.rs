@@ -7,9 +7,11 @@ mod pinned;
 mod pool;
 mod probe;
 
+use std::collections::HashSet;
 use std::ffi::{c_void, CStr};
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
 
 use cudarc::driver::sys;
 use current::id_of;
@@ -22,6 +24,7 @@ use crate::events::EventKind;
 use crate::log::{log, LogLevel};
 use crate::status::*;
 use crate::stream::Priority;
+use crate::sync::lock;
 
 #[cfg(gmb_kernels)]
 const FATBIN: Option<&[u8]> = Some(include_bytes!(env!("GMB_FATBIN")));
@@ -47,6 +50,8 @@ pub(crate) struct Cuda {
     pool: sys::CUmemoryPool,
     registered: pinned::Registered,
     known: [AtomicU64; KNOWN_STREAMS],
+    /// Streams made here: the driver must not be asked about one that is gone.
+    streams: Mutex<HashSet<usize>>,
     lost: OnceCell<String>,
 }
 
@@ -125,6 +130,7 @@ impl Cuda {
             pool: null_mut(),
             registered: pinned::Registered::default(),
             known: [const { AtomicU64::new(0) }; KNOWN_STREAMS],
+            streams: Mutex::default(),
             lost: OnceCell::new(),
         };
         let _current = cuda.enter()?;
@@ -376,6 +382,7 @@ impl Backend for Cuda {
         let priority = priority.within(least, greatest);
         let result = unsafe { sys::cuStreamCreateWithPriority(&mut stream, flags, priority) };
         self.check(result, "cuStreamCreateWithPriority")?;
+        lock(&self.streams).insert(stream as usize);
         Ok(stream.cast())
     }
 
@@ -390,6 +397,12 @@ impl Backend for Cuda {
     }
 
     fn stream_destroy(&self, stream: RawStream) -> Result<()> {
+        if !lock(&self.streams).remove(&(stream as usize)) {
+            return Err(Error::new(
+                GMB_ERROR_INVALID_STREAM,
+                format!("stream {stream:p} was not made by this context, or was destroyed"),
+            ));
+        }
         let _current = self.enter()?;
         self.check(unsafe { sys::cuStreamDestroy_v2(cu_stream(stream)) }, "cuStreamDestroy")
     }

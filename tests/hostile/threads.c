@@ -93,6 +93,7 @@ static void use_mailbox(int thread, int turn) {
   gmb_push push = GMB_PUSH_INIT;
   gmb_pop pop = GMB_POP_INIT;
   uint32_t lengths[2] = {4, 8}, reader;
+  unsigned char rows[2 * PAYLOAD] = {0};
   gmb_result result;
   const gmb_token none = {0};
   push.count = pop.max = 2;
@@ -104,7 +105,7 @@ static void use_mailbox(int thread, int turn) {
     case 0: RACING(gmb_mailbox_pop(mailbox, &pop, streams[turn % 4], none)); break;
     case 1: RACING(gmb_mailbox_get_info(mailbox, &info, sizeof info)); break;
     case 2:
-      RACING(gmb_mailbox_push_from_host_blocking(mailbox, 2, records[thread], PAYLOAD, lengths, NULL, 100000, &result));
+      RACING(gmb_mailbox_push_from_host_blocking(mailbox, 2, rows, PAYLOAD, lengths, NULL, 100000, &result));
       break;
     case 3:
       if (gmb_mailbox_add_reader(mailbox, GMB_READER_OLDEST, streams[turn % 4], &reader) == GMB_OK) {

@@ -1,20 +1,21 @@
 use super::support::*;
 use gpumailbox::*;
 
-/// What record `index` holds: two words that no other record has.
-fn content(index: u64) -> [u64; 2] {
-    [index, index.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d]
+/// What pair `pair` of words in record `index` holds: nothing that another record has.
+fn content(index: u64, pair: u64) -> [u64; 2] {
+    [index, index.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ pair.wrapping_mul(0x5851_f42d_4c95_7f2d)]
 }
 
 const BATCH: u64 = 512;
 
-/// One producer and one consumer thread, each with a stream, pass `total` records.
-fn pass(arbitration: Arbitration, initial_index: u64, total: u64) {
+/// One producer and one consumer thread, each with a stream, pass `total` records of `pairs` pairs of words.
+fn pass(arbitration: Arbitration, initial_index: u64, total: u64, pairs: u64) {
+    let row = 16 * pairs as usize;
     let context = context();
     let mut random = Random::new();
     let options = MailboxOptions {
         capacity: 1024,
-        payload_bytes: 16,
+        payload_bytes: row as u32,
         arbitration,
         initial_index,
         ..Default::default()
@@ -25,21 +26,26 @@ fn pass(arbitration: Arbitration, initial_index: u64, total: u64) {
         scope.spawn(|| {
             let stream = context.stream().unwrap();
             let token = Token::new(&context).unwrap();
-            let staged = context.pinned_buffer(BATCH as usize * 16).unwrap();
-            let rows = context.device_buffer(BATCH as usize * 16).unwrap();
-            let view =
-                unsafe { std::slice::from_raw_parts_mut(staged.address() as *mut [u64; 2], BATCH as usize) };
+            let staged = context.pinned_buffer(BATCH as usize * row).unwrap();
+            let rows = context.device_buffer(BATCH as usize * row).unwrap();
+            let view = unsafe {
+                std::slice::from_raw_parts_mut(staged.address() as *mut [u64; 2], (BATCH * pairs) as usize)
+            };
             let mut sent = 0;
             while sent < total {
                 let count = left.between(1, BATCH).min(total - sent);
-                for (i, row) in view.iter_mut().take(count as usize).enumerate() {
-                    *row = content(sent + i as u64);
+                for (i, place) in view.iter_mut().take((count * pairs) as usize).enumerate() {
+                    *place = content(sent + i as u64 / pairs, i as u64 % pairs);
                 }
-                let push =
-                    Push { count: count as u32, records: rows.address(), length: 16, ..Default::default() };
+                let push = Push {
+                    count: count as u32,
+                    records: rows.address(),
+                    length: row as u32,
+                    ..Default::default()
+                };
                 unsafe {
                     context
-                        .copy(rows.address(), staged.address(), count as usize * 16, stream.get())
+                        .copy(rows.address(), staged.address(), count as usize * row, stream.get())
                         .unwrap();
                     mailbox.push(&push, stream.get(), Some(&token)).unwrap();
                 }
@@ -51,16 +57,17 @@ fn pass(arbitration: Arbitration, initial_index: u64, total: u64) {
         scope.spawn(|| {
             let stream = context.stream().unwrap();
             let token = Token::new(&context).unwrap();
-            let rows = context.device_buffer(BATCH as usize * 16).unwrap();
+            let rows = context.device_buffer(BATCH as usize * row).unwrap();
             let heads = context.device_buffer(BATCH as usize * 16).unwrap();
-            let staged = context.pinned_buffer(2 * BATCH as usize * 16).unwrap();
+            let staged = context.pinned_buffer(BATCH as usize * (row + 16)).unwrap();
             // What no pop has written is copied, too.
             for buffer in [&rows, &heads] {
                 unsafe { context.fill(buffer.address(), POISON, buffer.bytes(), stream.get()).unwrap() };
             }
-            let (bytes, heads_at) = (BATCH as usize * 16, staged.address() + BATCH * 16);
-            let view =
-                unsafe { std::slice::from_raw_parts(staged.address() as *const [u64; 2], BATCH as usize) };
+            let (bytes, heads_at) = (BATCH as usize * row, staged.address() + BATCH * row as u64);
+            let view = unsafe {
+                std::slice::from_raw_parts(staged.address() as *const [u64; 2], (BATCH * pairs) as usize)
+            };
             let info =
                 unsafe { std::slice::from_raw_parts(heads_at as *const gmb_record_header, BATCH as usize) };
             let mut got = 0u64;
@@ -71,7 +78,7 @@ fn pass(arbitration: Arbitration, initial_index: u64, total: u64) {
                 unsafe {
                     mailbox.pop(&pop, stream.get(), Some(&token)).unwrap();
                     context.copy(staged.address(), rows.address(), bytes, stream.get()).unwrap();
-                    context.copy(heads_at, heads.address(), bytes, stream.get()).unwrap();
+                    context.copy(heads_at, heads.address(), BATCH as usize * 16, stream.get()).unwrap();
                 }
                 context.synchronize(stream.get()).unwrap();
                 let result = token.poll().unwrap().expect("ready after a synchronize");
@@ -79,10 +86,13 @@ fn pass(arbitration: Arbitration, initial_index: u64, total: u64) {
                 assert!(result.count <= max);
                 for i in 0..result.count as usize {
                     let index = got + i as u64;
-                    assert_eq!(view[i], content(index), "record {index}");
+                    for pair in 0..pairs {
+                        let found = view[i * pairs as usize + pair as usize];
+                        assert_eq!(found, content(index, pair), "record {index}, pair {pair}");
+                    }
                     let expected = gmb_record_header {
                         sequence: initial_index.wrapping_add(index).wrapping_add(1),
-                        length: 16,
+                        length: row as u32,
                         msg_type: 0,
                     };
                     assert_eq!(info[i], expected);
@@ -98,20 +108,26 @@ fn pass(arbitration: Arbitration, initial_index: u64, total: u64) {
 
 #[test]
 fn ten_million_records_cpu_arbitrated() {
-    pass(Arbitration::Cpu, 0, total_records());
+    pass(Arbitration::Cpu, 0, total_records(), 1);
 }
 
 #[test]
 fn ten_million_records_device_arbitrated() {
-    pass(Arbitration::Device, 0, total_records());
+    pass(Arbitration::Device, 0, total_records(), 1);
 }
 
 #[test]
 fn ten_million_records_across_index_2_to_32() {
-    pass(Arbitration::Device, (1 << 32) - total_records() / 2, total_records());
+    pass(Arbitration::Device, (1 << 32) - total_records() / 2, total_records(), 1);
 }
 
 #[test]
 fn ten_million_records_across_index_2_to_64() {
-    pass(Arbitration::Cpu, (total_records() / 2).wrapping_neg(), total_records());
+    pass(Arbitration::Cpu, (total_records() / 2).wrapping_neg(), total_records(), 1);
+}
+
+/// Records that take several blocks, so that blocks of a push and of a pop beside it see different counts.
+#[test]
+fn blocks_beside_blocks() {
+    pass(Arbitration::Device, 0, total_records() / 10, 15);
 }
