@@ -65,8 +65,10 @@ case ${1:-30} in
   --merge)
     mkdir -p "$work/merged"
     rm -f "$work/merged"/*
-    "$calls" "${common[@]}" -merge=1 "$work/merged" "$corpus" "$work/new" >"$work/merge.txt" 2>&1
-    rm -rf "$corpus" && mkdir -p "$(dirname "$corpus")" && cp -r "$work/merged" "$corpus"
+    # Edges alone, and the least set of files that has them all.
+    "$calls" "${common[@]}" -use_counters=0 -use_cmp=0 -set_cover_merge=1 "$work/merged" "$corpus" "$work/new" \
+      >"$work/merge.txt" 2>&1
+    rm -f "$corpus"/* && cp "$work/merged"/* "$corpus"
     du -sh --apparent-size "$corpus"
     ;;
   --calls)
