@@ -1128,7 +1128,8 @@ gmb_status gmb_stream_guard_destroy(struct gmb_stream_guard guard);
  *
  * Errors, with nothing pushed: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW`,
  * `_BAD_LENGTH`, `_TIMEOUT`, `_INVALID_ARGUMENT`
- * (under `GMB_FULL_WAIT` more than the capacity), `_MEMORY_LIMIT`, `_OUT_OF_MEMORY`, `_DEVICE_LOST`. In the result: as for `gmb_mailbox_push`.
+ * (under `GMB_FULL_WAIT` more than the capacity), `_INVALID_STREAM` (a single-stream mailbox whose
+ * stream is another one), `_MEMORY_LIMIT`, `_OUT_OF_MEMORY`, `_DEVICE_LOST`. In the result: as for `gmb_mailbox_push`.
  */
 gmb_status gmb_mailbox_push_from_host_blocking(struct gmb_mailbox mailbox,
                                                uint32_t count,
@@ -1148,7 +1149,8 @@ gmb_status gmb_mailbox_push_from_host_blocking(struct gmb_mailbox mailbox,
  * most; only the first `result->count` are written. Thread-safe.
  *
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW`, `_INVALID_ARGUMENT`,
- * `_OUT_OF_MEMORY`, `_DEVICE_LOST`. In the result: as for `gmb_mailbox_pop`.
+ * `_INVALID_STREAM` (as for the push), `_MEMORY_LIMIT`, `_OUT_OF_MEMORY`, `_DEVICE_LOST`. In the result: as for
+ * `gmb_mailbox_pop`.
  */
 gmb_status gmb_mailbox_pop_to_host_blocking(struct gmb_mailbox mailbox,
                                             uint32_t reader,
@@ -1359,7 +1361,7 @@ gmb_status gmb_mailbox_create_in(struct gmb_context context,
  * The operations of one side must not come through two mailboxes over the same memory at once.
  * The two sides may, with `GMB_ARBITRATION_DEVICE` on both and any policy but `GMB_FULL_WAIT`.
  *
- * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT`, `_MISALIGNED`,
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT`, `_MISALIGNED`, `_OVERFLOW`,
  * `_TRUNCATED` (less memory than the header says), `_BAD_MAGIC` (no mailbox there), `_BAD_VERSION`
  * (another layout), `_CORRUPT` (a header that contradicts itself), `_BUSY` (an operation is under
  * way), `_ORDER_VIOLATION` (it was stopped for good), `_DEVICE_LOST`.

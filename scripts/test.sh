@@ -53,6 +53,8 @@ run "models" scripts/loom.sh
 run "headers alone" scripts/headers.sh
 run "examples" scripts/examples.sh --test
 run "protocol" scripts/protocol.sh
+run "fuzzing" scripts/fuzz.sh
+run "fuzzing can fail" scripts/fuzz.sh --broken
 run "stress" scripts/stress.sh
 run "report of the GPU" scripts/report.sh
 run "without CUDA" env GMB_CUDA=OFF CARGO_TARGET_DIR=target/cuda-off RUSTFLAGS="-D warnings" \

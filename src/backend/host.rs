@@ -37,6 +37,8 @@ pub(crate) struct Host {
     info: DeviceInfo,
     pool: Arc<BlockPool>,
     streams: Mutex<HashMap<usize, Arc<Stream>>>,
+    /// Destroyed, with work that may not be done.
+    closed: Mutex<Vec<Arc<Stream>>>,
     default_stream: Arc<Stream>,
     per_thread: Mutex<HashMap<u64, Arc<Stream>>>,
     events: Mutex<Events>,
@@ -100,6 +102,7 @@ impl Host {
             },
             pool,
             streams: Mutex::default(),
+            closed: Mutex::default(),
             default_stream,
             per_thread: Mutex::default(),
             events: Mutex::default(),
@@ -127,6 +130,7 @@ impl Host {
         let mut all = vec![Arc::clone(&self.default_stream)];
         all.extend(lock(&self.streams).values().cloned());
         all.extend(lock(&self.per_thread).values().cloned());
+        all.extend(lock(&self.closed).iter().cloned());
         all
     }
 
@@ -254,6 +258,10 @@ impl Backend for Host {
 
     fn stream_destroy(&self, stream: RawStream) -> Result<()> {
         let stream = lock(&self.streams).remove(&(stream as usize)).ok_or_else(|| unknown_stream(stream))?;
+        let mut closed = lock(&self.closed);
+        closed.retain(|stream| !stream.is_idle());
+        closed.push(Arc::clone(&stream));
+        drop(closed);
         stream.close();
         Ok(())
     }

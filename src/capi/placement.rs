@@ -78,7 +78,7 @@ pub extern "C" fn gmb_mailbox_create_in(
 /// The operations of one side must not come through two mailboxes over the same memory at once.
 /// The two sides may, with `GMB_ARBITRATION_DEVICE` on both and any policy but `GMB_FULL_WAIT`.
 ///
-/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT`, `_MISALIGNED`,
+/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT`, `_MISALIGNED`, `_OVERFLOW`,
 /// `_TRUNCATED` (less memory than the header says), `_BAD_MAGIC` (no mailbox there), `_BAD_VERSION`
 /// (another layout), `_CORRUPT` (a header that contradicts itself), `_BUSY` (an operation is under
 /// way), `_ORDER_VIOLATION` (it was stopped for good), `_DEVICE_LOST`.

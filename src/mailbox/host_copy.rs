@@ -163,7 +163,7 @@ impl Mailbox {
         }
         let record_bytes = max * row;
         let mut staged = zeroed(max, row)?;
-        let result = self.with_staging(1, None, record_bytes + max * 16, |staging| {
+        let mut result = self.with_staging(1, None, record_bytes + max * 16, |staging| {
             let (base, stream) = (staging.buffer.address(), staging.stream.get());
             let headers_at = base + record_bytes as u64;
             let pop = Pop { max: max as u32, records: base, headers: headers_at, stride: 0, reader };
@@ -184,6 +184,10 @@ impl Mailbox {
         for (i, header) in headers.iter().take(result.count as usize).enumerate() {
             let length = header.length as usize;
             rows[i * stride..i * stride + length].copy_from_slice(&staged[i * row..i * row + length]);
+        }
+        // Not of one newest record: more than that there never is.
+        if (result.count as usize) < headers.len() && self.full_policy != FullPolicy::Latest {
+            result.flags |= GMB_RESULT_PARTIAL;
         }
         Ok(result)
     }

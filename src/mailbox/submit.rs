@@ -10,7 +10,7 @@ use crate::backend::Kernel;
 use crate::error::{Error, Result};
 use crate::extent::{check_disjoint, Extent};
 use crate::layout::*;
-use crate::results::Token;
+use crate::results::{Submission, Token};
 use crate::status::*;
 use crate::stream::{Resolved, Stream};
 use crate::sync::lock;
@@ -54,6 +54,8 @@ impl Mailbox {
     ) -> Result<()> {
         self.check_token(token)?;
         let only = self.check_stream(stream)?;
+        // Before the waits: a call that is refused leaves nothing in the stream.
+        let submission = token.map(Token::submit).transpose()?;
         self.push.make_wait(stream)?;
         let count = u64::from(args.count);
         let end = self.push.can_reach(&mut submitted).wrapping_add(count);
@@ -73,7 +75,7 @@ impl Mailbox {
             }
         };
         let after = self.push.sure().wrapping_add(count);
-        self.submit(&self.push, submitted, stream, blocks, most, token, |report| {
+        self.submit(&self.push, submitted, stream, blocks, most, submission, |report| {
             let args = gmb_push_args { report, ..args };
             match self.full_policy {
                 FullPolicy::Reject | FullPolicy::Wait => Kernel::Push(args),
@@ -113,6 +115,7 @@ impl Mailbox {
             return Err(not_in_use(pop.reader));
         }
         let only = self.check_stream(stream)?;
+        let submission = token.map(Token::submit).transpose()?;
         // Before the wait: what is certain now is what the stream will wait for.
         let published = self.push.sure();
         side.make_wait(stream)?;
@@ -126,7 +129,7 @@ impl Mailbox {
         let blocks = if self.full_policy == FullPolicy::Latest { 1 } else { self.blocks_for(most) };
         // Before the launch: afterwards the pop may have reported, and would count twice.
         let released = side.sure();
-        self.submit(side, submitted, stream, blocks, most, token, |report| {
+        self.submit(side, submitted, stream, blocks, most, submission, |report| {
             let args = gmb_pop_args { report, ..args };
             match self.full_policy {
                 FullPolicy::Reject | FullPolicy::Wait => Kernel::Pop(args),
@@ -183,10 +186,9 @@ impl Mailbox {
         stream: Resolved,
         blocks: u32,
         most: u64,
-        token: Option<&Token>,
+        submission: Option<Submission<'_>>,
         kernel: impl FnOnce(gmb_report_args) -> Kernel,
     ) -> Result<()> {
-        let submission = token.map(Token::submit).transpose()?;
         let mut report = submission.as_ref().map(|s| s.report()).unwrap_or_default();
         report.host_progress = side.progress();
         report.operation = side.next_operation() as u32;

@@ -146,15 +146,19 @@ static void event_arg(const char *name, gmb_event good, gmb_status of_untimed, g
       VALUES({untimed.id, of_untimed, 0}, {captured.id, of_captured, 0}, {foreign_event.id, of_foreign, 0}));
 }
 
+static int on_the_host(void) {
+  gmb_context_info info = {0};
+  CHECK(gmb_context_get_info(context, &info, sizeof info));
+  return info.backend == GMB_BACKEND_HOST;
+}
+
 static void stream_arg(gmb_status sentinel) {
   const gmb_status bad = E(INVALID_STREAM);
   const uint64_t own = bits_of(stream);
   struct slot *slot = arg("stream", own);
   add(slot, VALUES({0, sentinel, 0}, {1, sentinel, ALONE}, {2, sentinel, ALONE}, {UINTPTR_MAX, sentinel, 0}));
-  gmb_context_info info;
-  CHECK(gmb_context_get_info(context, &info, sizeof info));
   /* On CUDA another stream is the driver's to judge, and garbage its death. */
-  if (info.backend != GMB_BACKEND_HOST) return;
+  if (!on_the_host()) return;
   add(slot, VALUES({3, bad, 0}, {own + 1, bad, 0}, {own + 8, bad, ALONE}, {GARBAGE, bad, 0}, {HIGH_BIT, bad, ALONE},
                    {UINTPTR_MAX - 1, bad, 0}, {bits_of(stale_stream), bad, 0}, {bits_of(foreign_stream), bad, 0},
                    {at(memory, 0), bad, ALONE}));

@@ -194,8 +194,10 @@ static void describe_memory(void) {
   FUNCTION(memory_fill, memory_fill, GMB_OK, NULL, undo_nothing);
   context_arg();
   WORD("memory", at(memory, 0), {0, E(NULL_POINTER), 0}, {at(memory, 1), GMB_OK, 0}, {at(memory, BYTES - 1), BAD, 0},
-       {at(memory, BYTES), BAD, 0}, {GARBAGE, BAD, 0}, {bits_of(host_rows), BAD, 0},
+       {GARBAGE, BAD, 0}, {bits_of(host_rows), BAD, 0},
        {UINT64_MAX - 7, E(OVERFLOW), 0}, {HIGH_BIT, E(OVERFLOW), 0});
+  /* On a GPU other memory may begin there. */
+  if (on_the_host()) add(&f->slot[1], VALUES({at(memory, BYTES), BAD, 0}));
   WORD("value", 7, {UINT64_MAX, GMB_OK, 0});
   WORD("bytes", 16, {0, E(ZERO_COUNT), 0}, {1, GMB_OK, 0}, {BYTES, GMB_OK, 0}, {BYTES + 1, BAD, 0}, {UINT32_MAX, BAD, 0},
        {GMB_MAX_RECORDS, BAD, 0}, TOO_MANY_BYTES);

@@ -2,6 +2,8 @@
 //! compute-sanitizer runs launches one by one and cannot run these. The driver
 //! runs one host function at a time: with two gates, the first one opens first.
 
+mod memory;
+
 use super::support::*;
 use gpumailbox::*;
 use std::time::Duration;
@@ -549,4 +551,29 @@ fn a_push_waits_for_a_pop_of_a_reader_that_was_let_in_again() {
     for token in &tokens[1..] {
         assert_eq!(token.wait(After::Submission, None).unwrap().count, 8);
     }
+}
+
+/// A call that is refused for its token has made its stream wait for nothing.
+#[test]
+fn a_refused_call_leaves_nothing_in_its_stream() {
+    let context = context();
+    let mailbox = mailbox(&context, 64, 16);
+    let (left, right) = (context.stream().unwrap(), context.stream().unwrap());
+    let rows = context.device_buffer(64 * 16).unwrap();
+    let push = Push { count: 4, length: 16, records: rows.address(), ..Default::default() };
+    let pop = Pop { max: 4, records: rows.address(), ..Default::default() };
+    let (pushing, popping) = (Token::new(&context).unwrap(), Token::new(&context).unwrap());
+    let gate = Gate::close(&context, left.get());
+    unsafe { mailbox.push(&push, left.get(), Some(&pushing)) }.unwrap();
+    unsafe { mailbox.pop(&pop, left.get(), Some(&popping)) }.unwrap();
+    let refused = [unsafe { mailbox.push(&push, right.get(), Some(&pushing)) }, unsafe {
+        mailbox.pop(&pop, right.get(), Some(&popping))
+    }];
+    for result in refused {
+        assert_eq!(result.unwrap_err().status(), GMB_ERROR_BUSY);
+        assert!(context.is_idle(right.get()).unwrap());
+    }
+    gate.open();
+    assert_eq!(popping.wait(After::Submission, None).unwrap().count, 4);
+    context.synchronize(left.get()).unwrap();
 }

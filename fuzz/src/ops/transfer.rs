@@ -102,13 +102,6 @@ fn launched(world: &mut World, at: usize, stream: u64, token: Option<usize>, wha
     world.enqueued(context, stream, uses);
 }
 
-/// Known: a call refused for its token has made the stream wait for the side's other streams.
-fn left_behind(world: &mut World, status: i32, context: Option<usize>, stream: Option<u64>) {
-    if let (GMB_ERROR_BUSY, Some(context), Some(stream)) = (status, context, stream) {
-        world.enqueued(context, stream, &[]);
-    }
-}
-
 /// Bytes from the first row to the end of the last, if there are so many.
 fn span(count: u64, stride: u64, last: u64) -> Option<u64> {
     (count.checked_sub(1)?).checked_mul(stride)?.checked_add(last.checked_next_multiple_of(16)?)
@@ -217,7 +210,6 @@ pub fn push(world: &mut World, input: &mut Input) {
             panic!("{count} records were pushed where there is room for {room:?}");
         }
     }
-    left_behind(world, status, shape.context, resolved);
     let (GMB_OK, Some(at), Some(stream)) = (status, at, resolved) else { return };
     let model = &mut world.mailboxes.0[at].it.model;
     let pushed = model.push(count, lengths, bytes.filter(|_| longest > 0));
@@ -387,7 +379,6 @@ pub fn pop(world: &mut World, input: &mut Input) {
         "status {status}: {}",
         super::status::message()
     );
-    left_behind(world, status, shape.context, resolved);
     let (GMB_OK, Some(at), Some(stream)) = (status, at, resolved) else { return };
     let model = &mut world.mailboxes.0[at].it.model;
     let number = model.pops;
@@ -494,8 +485,6 @@ pub fn pop_to_host(world: &mut World, input: &mut Input) {
     model.pops += 1;
     if let Some(Some(reader)) = model.readers.get_mut(reader as usize) {
         let outcome = Outcome::Pending;
-        // Known: of more than the capacity, GMB_RESULT_PARTIAL is not told.
-        let max = max.min(shape.capacity as u32);
         reader.pops.push_back(Pop { number, max, rows: 0, stride, headers: 0, outcome });
     }
     model.outcome(reader, number, Outcome::Known(result, headers.to_vec(), found));
