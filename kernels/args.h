@@ -26,6 +26,32 @@
 #define GMB_READER_REMOVE 2
 
 /**
+ * Words of the ring's header that never change: a kernel need not read them.
+ */
+typedef struct gmb_geometry_args {
+  /**
+   * Slots in the ring.
+   */
+  uint64_t capacity;
+  /**
+   * Bytes from the header to slot 0.
+   */
+  uint32_t header_bytes;
+  /**
+   * Bytes from one slot to the next.
+   */
+  uint32_t stride;
+  /**
+   * Largest payload in bytes.
+   */
+  uint32_t payload_bytes;
+  /**
+   * Zero.
+   */
+  uint32_t reserved;
+} gmb_geometry_args;
+
+/**
  * Where an operation reports: any address may be zero.
  */
 typedef struct gmb_report_args {
@@ -100,6 +126,18 @@ typedef struct gmb_push_args {
    */
   uint32_t flags;
   /**
+   * A bit for each reader that is probably in use.
+   */
+  uint32_t readers;
+  /**
+   * Zero.
+   */
+  uint32_t reserved;
+  /**
+   * Where the slots lie.
+   */
+  struct gmb_geometry_args geometry;
+  /**
    * Where the outcome goes.
    */
   struct gmb_report_args report;
@@ -141,6 +179,10 @@ typedef struct gmb_pop_args {
    * Zero.
    */
   uint32_t reserved;
+  /**
+   * Where the slots lie.
+   */
+  struct gmb_geometry_args geometry;
   /**
    * Where the outcome goes.
    */

@@ -24,19 +24,25 @@ GMB_HD inline gmb::ring::source source_of(const gmb_push_args &a) {
           a.length,
           a.msg_type,
           a.max_length,
-          (a.flags & GMB_PUSH_WHOLE) != 0};
+          (a.flags & GMB_PUSH_WHOLE) != 0,
+          a.readers};
 }
 
 GMB_HD inline gmb::ring::sink sink_of(const gmb_pop_args &a) {
   return {at<unsigned char>(a.records), a.stride, at<gmb_record_header>(a.headers), a.max};
 }
 
+GMB_HD inline gmb::ring::geometry geometry_of(uint64_t ring, const gmb_geometry_args &a) {
+  return {ring_of(ring), a.header_bytes, a.capacity, a.stride, a.payload_bytes};
+}
+
 template <class Block> GMB_HD inline void run_push(const Block &block, const gmb_push_args &a) {
-  gmb::ring::push(block, ring_of(a.ring), source_of(a), 1u << a.lanes_log2, report_of(a.report));
+  gmb::ring::push(block, ring_of(a.ring), geometry_of(a.ring, a.geometry), source_of(a), 1u << a.lanes_log2, report_of(a.report));
 }
 
 template <class Block> GMB_HD inline void run_pop(const Block &block, const gmb_pop_args &a) {
-  gmb::ring::pop(block, ring_of(a.ring), a.reader, sink_of(a), 1u << a.lanes_log2, report_of(a.report));
+  gmb::ring::pop(block, ring_of(a.ring), geometry_of(a.ring, a.geometry), a.reader, sink_of(a), 1u << a.lanes_log2,
+                 report_of(a.report));
 }
 
 template <class Block> GMB_HD inline void run_push_over(const Block &block, const gmb_push_args &a) {

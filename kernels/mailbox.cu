@@ -2,12 +2,14 @@
 #include "entry.h"
 
 #define GMB_BLOCK_THREADS 256
+/* Blocks on a multiprocessor at once, at least: what is under way hides the latency of memory, so it takes few registers. */
+#define GMB_BLOCKS_PER_UNIT 6
 
-#define GMB_ENTRY(name, type)                                       \
-  extern "C" __global__ void __launch_bounds__(GMB_BLOCK_THREADS)   \
-      gmb_kernel_##name(const __grid_constant__ type args) {        \
-    __shared__ uint64_t word;                                       \
-    run_##name(gmb::ring::thread_block{&word}, args);               \
+#define GMB_ENTRY(name, type)                                                          \
+  extern "C" __global__ void __launch_bounds__(GMB_BLOCK_THREADS, GMB_BLOCKS_PER_UNIT) \
+      gmb_kernel_##name(const __grid_constant__ type args) {                           \
+    __shared__ uint64_t word[gmb::ring::block_words];                                  \
+    run_##name(gmb::ring::thread_block{word}, args);                                   \
   }
 
 GMB_ENTRY(push, gmb_push_args)

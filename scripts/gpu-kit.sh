@@ -51,14 +51,14 @@ done
 cp scripts/kit/bench.py "$kit/bench.py"
 cp scripts/kit/mutants.py "$kit/mutants.py"
 echo "== mutants"
-# A build each, which takes minutes: kept as long as what they are made of is the same.
+# GMB_KIT_MUTANTS=0 leaves them out, for a look at something else. A build each, which takes minutes: kept as long as what they are made of is the same.
 made_of=$(cat $(git ls-files src kernels include tests build.rs Cargo.lock) | sha256sum)
-if [ "$(cat target/kit-mutants/made-of 2>/dev/null)" != "$made_of" ]; then
+if [ "${GMB_KIT_MUTANTS:-1}" = 1 ] && [ "$(cat target/kit-mutants/made-of 2>/dev/null)" != "$made_of" ]; then
   rm -rf target/kit-mutants
   python3 tests/mutants.py --kit target/kit-mutants
   echo "$made_of" >target/kit-mutants/made-of
 fi
-cp -r target/kit-mutants "$kit/mutants"
+[ "${GMB_KIT_MUTANTS:-1}" != 1 ] || cp -r target/kit-mutants "$kit/mutants"
 python3 - "$kit" <<'PY'
 import hashlib, json, pathlib, subprocess, sys
 kit = pathlib.Path(sys.argv[1])

@@ -38,16 +38,16 @@ GMB_HD inline void end_reserved(const Block &block, gmb_ring_header *ring, const
   if (block.thread() != 0) return;
   GMB_CHAOS_POINT(1);
   uint64_t word = *block.word;
-  if (!arrive_last(block.blocks(), side, to.operation, word)) return;
-  const uint64_t end = t.first + grant_count(word);
+  if (!arrive_last(block.blocks(), side, to.operation, asked, word)) return;
+  const books kept = books_at_end(block, side, to);
+  const uint64_t count = grant_count(word);
+  const uint64_t end = t.first + count;
   const uint64_t gone = oldest_intact(ring);
   store_relaxed(&side->floor, behind(end, gone) ? end : gone);
-  if (grant_status(word) == GMB_ERROR_ORDER_VIOLATION || !replace_release(&side->committed, t.first, end)) {
-    return violation(ring, side, t, asked, to);
-  }
-  GMB_CHAOS_POINT(3);
-  store_release(&side->claimed, end);
-  account(ring, side, end - t.first, asked, grant_status(word), end, to);
+  if (grant_status(word) == GMB_ERROR_ORDER_VIOLATION) return violation(ring, side, t.first, asked, kept, to);
+  uint64_t held = count + most_unread(ring, load_relaxed(&ring->reader_mask), t.first);
+  if (held > ring->capacity) held = ring->capacity;
+  close_turn(ring, side, t.first, kept, ended(kept, count, asked, grant_status(word), end, 0), held, to);
 }
 
 /* Writes one record into its slot; all lanes of a group call it. */
@@ -66,8 +66,8 @@ template <class Block>
 GMB_HD inline void push_over(const Block &block, gmb_ring_header *ring, const source &from, uint32_t lanes,
                              const report &to) {
   gmb_ring_side *side = &ring->writer;
-  const turn t = take_turn(block, ring, side, [&](uint64_t first) {
-    if (load_relaxed(&ring->fault) == GMB_OK) reserve(side, first + from.count);
+  const turn t = take_turn(block, ring, side, to, nothing_ahead(), [&](uint64_t first, int) {
+    reserve(side, first + from.count);
     return static_cast<uint64_t>(from.count);
   });
   if (t.status != GMB_OK) return refuse(block, t.status, from.count, to);
@@ -76,7 +76,8 @@ GMB_HD inline void push_over(const Block &block, gmb_ring_header *ring, const so
   const geometry at(ring);
   const share mine(block, lanes);
   const uint64_t passed = from.count > ring->capacity ? from.count - ring->capacity : 0;
-  for (uint64_t i = mine.group; i < t.room; i += mine.groups) {
+  /* Of what is passed over only the lengths are looked at. */
+  for (uint64_t i = mine.group + (from.lengths ? 0 : passed); i < t.room; i += mine.groups) {
     const uint32_t length = from.lengths ? from.lengths[i] : from.length;
     if (length > from.max_length) {
       block.lower_word(grant_word(i, GMB_ERROR_BAD_LENGTH));
@@ -139,7 +140,7 @@ GMB_HD inline void end_validated(const Block &block, gmb_ring_header *ring, gmb_
   /* What the last block needs: the count that was copied, and how much of it is torn. */
   if (block.thread() == 0) {
     GMB_CHAOS_POINT(1);
-    const bool last = arrive_last(block.blocks(), side, to.operation, word);
+    const bool last = arrive_last(block.blocks(), side, to.operation, into.max, word);
     *block.word = last ? word : ~static_cast<uint64_t>(0);
   }
   block.sync();
@@ -158,13 +159,12 @@ GMB_HD inline void end_validated(const Block &block, gmb_ring_header *ring, gmb_
   if (torn > 0 && count > 0) move_rows(block, geometry(ring), into, torn, count);
   block.sync();
   if (block.thread() != 0) return;
+  const books kept = books_at_end(block, side, to);
   const uint64_t end = t.first + torn + count;
   store_relaxed(&side->skip, static_cast<uint64_t>(0));
-  if (grant_status(word) == GMB_ERROR_ORDER_VIOLATION || !replace_release(&side->committed, before, end)) {
-    return violation(ring, side, t, into.max, to);
-  }
-  store_relaxed(&side->claimed, end);
-  account(ring, side, count, into.max, grant_status(word), end, to, t.first + torn - before);
+  if (grant_status(word) == GMB_ERROR_ORDER_VIOLATION) return violation(ring, side, before, into.max, kept, to);
+  const ending e = ended(kept, count, into.max, grant_status(word), end, t.first + torn - before);
+  close_turn(ring, side, before, kept, e, 0, to);
 }
 
 /* Pops up to `into.max` records of a ring that is written over. The count's records are
@@ -174,7 +174,7 @@ GMB_HD inline void pop_over(const Block &block, gmb_ring_header *ring, uint32_t 
                             uint32_t lanes, const report &to) {
   gmb_ring_side *side = &ring->reader[reader & (GMB_MAX_READERS - 1)];
   uint64_t skip = 0;
-  turn t = take_turn(block, ring, side, [&](uint64_t before) {
+  turn t = take_turn(block, ring, side, to, nothing_ahead(), [&](uint64_t before, int) {
     const uint64_t published = load_acquire(&ring->writer.committed);
     uint64_t start = oldest_intact(ring);
     if (behind(published, start)) start = published;
@@ -215,7 +215,8 @@ GMB_HD inline void pop_over(const Block &block, gmb_ring_header *ring, uint32_t 
 template <class Block>
 GMB_HD inline void push_latest(const Block &block, gmb_ring_header *ring, const source &from, const report &to) {
   gmb_ring_side *side = &ring->writer;
-  const turn t = take_turn(block, ring, side, [&](uint64_t) { return static_cast<uint64_t>(from.count); });
+  const turn t =
+      take_turn(block, ring, side, to, nothing_ahead(), [&](uint64_t, int) { return static_cast<uint64_t>(from.count); });
   if (t.status != GMB_OK) return refuse(block, t.status, from.count, to);
   for (uint64_t i = block.thread(); from.lengths && i < t.room; i += block.threads()) {
     if (from.lengths[i] > from.max_length) block.lower_word(grant_word(i, GMB_ERROR_BAD_LENGTH));
@@ -242,7 +243,8 @@ template <class Block>
 GMB_HD inline void pop_latest(const Block &block, gmb_ring_header *ring, uint32_t reader, const sink &into,
                               const report &to) {
   gmb_ring_side *side = &ring->reader[reader & (GMB_MAX_READERS - 1)];
-  const turn t = take_turn(block, ring, side, [&](uint64_t) { return static_cast<uint64_t>(1); });
+  const turn t =
+      take_turn(block, ring, side, to, nothing_ahead(), [](uint64_t, int) { return static_cast<uint64_t>(1); });
   if (t.status != GMB_OK) return refuse(block, t.status, into.max, to);
   uint64_t newest = t.first;
   bool found = false;
@@ -272,12 +274,11 @@ GMB_HD inline void pop_latest(const Block &block, gmb_ring_header *ring, uint32_
   block.sync();
   if (block.thread() != 0) return;
   const uint64_t end = found ? newest + 1 : t.first;
-  if (status == GMB_ERROR_ORDER_VIOLATION || !replace_release(&side->committed, t.first, end)) {
-    return violation(ring, side, t, into.max, to);
-  }
-  store_relaxed(&side->claimed, end);
+  const books kept = books_at_end(block, side, to);
+  if (status == GMB_ERROR_ORDER_VIOLATION) return violation(ring, side, t.first, into.max, kept, to);
   /* One is all there can be: more were not refused. */
-  account(ring, side, found ? 1 : 0, 1, status, end, to, found ? newest - t.first : 0);
+  const ending e = ended(kept, found ? 1 : 0, 1, status, end, found ? newest - t.first : 0);
+  close_turn(ring, side, t.first, kept, e, 0, to);
 }
 
 }  // namespace ring

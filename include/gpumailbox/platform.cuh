@@ -18,8 +18,10 @@
 #if defined(__CUDA_ARCH__)
 #define GMB_ON_DEVICE 1
 #define GMB_UNROLL _Pragma("unroll")
+#define GMB_NO_UNROLL _Pragma("unroll 1")
 #else
 #define GMB_ON_DEVICE 0
+#define GMB_NO_UNROLL
 #if defined(__CUDACC__)
 #define GMB_UNROLL
 #else
@@ -67,6 +69,11 @@ template <class T> __device__ inline T load_relaxed(T *p) {
 template <class T> __device__ inline T load_acquire(T *p) {
   return device_ref<T>(*p).load(::cuda::memory_order_acquire);
 }
+/* For several loads that are under way at once: a fence_acquire after them does what each load_acquire would. */
+template <class T> __device__ inline T load_ahead(T *p) { return load_relaxed(p); }
+__device__ inline void fence_acquire() {
+  ::cuda::atomic_thread_fence(::cuda::memory_order_acquire, ::cuda::thread_scope_device);
+}
 template <class T> __device__ inline void store_relaxed(T *p, T v) {
   device_ref<T>(*p).store(v, ::cuda::memory_order_relaxed);
 }
@@ -99,9 +106,18 @@ template <class T> __device__ inline void store_system(T *p, T v) {
   system_ref<T>(*p).store(v, ::cuda::memory_order_relaxed);
 }
 
+/* What a fence before it has made a release. */
+template <class T> __device__ inline void store_fenced(T *p, T v) { store_relaxed(p, v); }
+
 /* Orders accesses on both sides of it as the device's other blocks see them. */
 __device__ inline void fence_device() {
   ::cuda::atomic_thread_fence(::cuda::memory_order_acq_rel, ::cuda::thread_scope_device);
+}
+/* A unit that is read once: it need not stay in a cache. */
+__device__ inline unit load_once(const unit *p) {
+  unit u;
+  asm volatile("ld.global.cs.v2.u64 {%0, %1}, [%2];" : "=l"(u.lo), "=l"(u.hi) : "l"(p));
+  return u;
 }
 /* Units that another block may be writing: each half is one relaxed access. */
 __device__ inline unit load_shared(const unit *p) {
@@ -130,8 +146,12 @@ __device__ inline void chaos_delay(int where) {
 
 template <class T> inline T load_relaxed(T *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
 template <class T> inline T load_acquire(T *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+/* ThreadSanitizer does not follow fences, so here each load acquires by itself. */
+template <class T> inline T load_ahead(T *p) { return load_acquire(p); }
+inline void fence_acquire() {}
 template <class T> inline void store_relaxed(T *p, T v) { __atomic_store_n(p, v, __ATOMIC_RELAXED); }
 template <class T> inline void store_release(T *p, T v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+template <class T> inline void store_fenced(T *p, T v) { store_release(p, v); }
 template <class T> inline T fetch_add_acq_rel(T *p, T v) {
   return __atomic_fetch_add(p, v, __ATOMIC_ACQ_REL);
 }
@@ -158,6 +178,7 @@ inline void fence_device() { __sync_synchronize(); }
 #else
 inline void fence_device() { __atomic_thread_fence(__ATOMIC_ACQ_REL); }
 #endif
+inline unit load_once(const unit *p) { return *p; }
 inline unit load_shared(const unit *p) {
   unit u;
   u.lo = __atomic_load_n(&p->lo, __ATOMIC_RELAXED);
@@ -185,8 +206,11 @@ inline void chaos_delay(int where) {
 
 #endif
 
-/* The threads that run one block of an operation. `word` is a 64-bit variable
- * that all of them see. */
+/* 64-bit variables of a block. What its leader keeps until the end lies there, too: it takes no registers. */
+constexpr int block_words = 10;
+
+/* The threads that run one block of an operation. `word` is `block_words` 64-bit
+ * variables that all of them see. */
 #if defined(__CUDACC__)
 /* A CUDA thread block; `word` lies in shared memory. Blocks and threads are one-dimensional. */
 struct thread_block {

@@ -29,7 +29,7 @@ GMB_HD inline void change_reader(gmb_ring_header *ring, uint32_t reader, reader_
     if (action == reader_action::add_oldest) {
       if (ring->full_policy == GMB_FULL_OVERWRITE_OLDEST) start = oldest_intact(ring);
       else if (ring->full_policy == GMB_FULL_LATEST) start = published == ring->initial_index ? published : published - 1;
-      else start = slowest_reader(ring, published);
+      else start = published - most_unread(ring, load_relaxed(&ring->reader_mask), published);
       if (behind(published, start)) start = published;
     }
     /* Counts are of this reader, not of the one that had the number before. */

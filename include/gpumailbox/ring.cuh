@@ -36,8 +36,9 @@ struct source {
   uint32_t count;
   uint32_t length;
   uint32_t type;
-  uint32_t max_length; /* at most the payload size */
+  uint32_t max_length; /* at most the payload size; so much of every row can be read */
   bool whole;          /* all of them or none */
+  uint32_t readers;    /* those probably in use: they are looked at first */
 };
 
 /* Where popped records go. `headers` may be null. */
@@ -69,36 +70,43 @@ GMB_HD inline uint64_t grant_word(uint64_t count, int32_t status) {
 GMB_HD inline uint64_t grant_count(uint64_t word) { return word >> 8; }
 GMB_HD inline int32_t grant_status(uint64_t word) { return -static_cast<int32_t>(word & 0xff); }
 
-/* The header's constants, read once: stores to slots could alias the header. */
+/* Where the slots lie. A kernel gets it as an argument: reading the header for it would take a trip to memory. */
 struct geometry {
   unsigned char *slots;
-  uint64_t mask;
-  uint64_t stride;
+  uint32_t mask; /* there are at most GMB_MAX_RECORDS slots */
+  uint32_t stride;
   uint32_t payload_bytes;
 
+  GMB_HD geometry(gmb_ring_header *ring, uint64_t header_bytes, uint64_t capacity, uint32_t stride_bytes,
+                  uint32_t payload)
+      : slots(reinterpret_cast<unsigned char *>(ring) + header_bytes),
+        mask(static_cast<uint32_t>(capacity) - 1),
+        stride(stride_bytes),
+        payload_bytes(payload) {}
   GMB_HD explicit geometry(gmb_ring_header *ring)
-      : slots(reinterpret_cast<unsigned char *>(ring) + ring->header_bytes),
-        mask(ring->capacity - 1),
-        stride(ring->stride),
-        payload_bytes(ring->payload_bytes) {}
-  GMB_HD unit *slot(uint64_t index) const { return reinterpret_cast<unit *>(slots + (index & mask) * stride); }
-  /* Units of the largest record, its header among them. */
-  GMB_HD uint32_t most_units() const { return 1 + (payload_bytes + 15) / 16; }
+      : geometry(ring, ring->header_bytes, ring->capacity, ring->stride, ring->payload_bytes) {}
+  GMB_HD unit *slot(uint64_t index) const {
+    return reinterpret_cast<unit *>(slots + static_cast<uint64_t>(static_cast<uint32_t>(index) & mask) * stride);
+  }
+  GMB_HD uint64_t capacity() const { return static_cast<uint64_t>(mask) + 1; }
 };
+
+/* Units that so many bytes take in a slot, the header's among them. */
+GMB_HD inline uint32_t units_of(uint32_t bytes) { return 1 + bytes / 16 + (bytes % 16 != 0); }
 
 /* Which records a thread works on, and which part of each: `lanes` threads, a
  * power of two that divides the block, move one record together. */
 struct share {
   uint32_t lane;
-  uint64_t group;
-  uint64_t groups;
+  uint32_t group;
+  uint32_t groups;
 
   template <class Block>
   GMB_HD share(const Block &block, uint32_t lanes) {
     const uint32_t per_block = block.threads() / lanes;
     lane = block.thread() & (lanes - 1);
-    group = static_cast<uint64_t>(block.block()) * per_block + block.thread() / lanes;
-    groups = static_cast<uint64_t>(block.blocks()) * per_block;
+    group = block.block() * per_block + block.thread() / lanes;
+    groups = block.blocks() * per_block;
   }
 };
 
@@ -108,49 +116,86 @@ GMB_HD inline int32_t check_header(const gmb_ring_header *ring) {
   return GMB_OK;
 }
 
-/* Index before which every reader in use has released its records; without one, all are. */
-GMB_HD inline uint64_t slowest_reader(gmb_ring_header *ring, uint64_t writer) {
-  const uint32_t readers = load_relaxed(&ring->reader_mask);
-  uint64_t most = 0;
-  for (uint32_t r = 0; r < GMB_MAX_READERS; ++r) {
-    if ((readers >> r & 1) == 0) continue;
-    const uint64_t behind = writer - load_acquire(&ring->reader[r].committed);
-    if (behind > most) most = behind;
-  }
-  return writer - most;
+/* What a side has counted, and the epoch of the result it tells next. */
+struct books {
+  uint64_t operations;
+  uint64_t refused;
+  uint64_t empty;
+  uint64_t high_water;
+  uint64_t lost;
+  uint32_t epoch;
+};
+
+/* Only the operations of this side change these, one after the other: they are loaded when there is time. */
+GMB_HD inline books open_books(gmb_ring_side *side, const report &to) {
+  books kept;
+  kept.operations = load_relaxed(&side->operations);
+  kept.refused = load_relaxed(&side->refused);
+  kept.empty = load_relaxed(&side->empty);
+  kept.high_water = load_relaxed(&side->high_water);
+  kept.lost = load_relaxed(&side->lost);
+  kept.epoch = to.device_result ? load_relaxed(&to.device_result->epoch) : 0;
+  return kept;
 }
 
-/* Tells device, then host. The host's words are written last: whoever sees
- * them sees the records. */
-GMB_HD inline void tell(const report &to, uint64_t count, uint64_t asked, int32_t status, uint64_t index,
-                        uint64_t operations, uint64_t lost = 0) {
-  const uint32_t flags = (count < asked ? GMB_RESULT_PARTIAL : 0) | (lost != 0 ? GMB_RESULT_LOST : 0);
-  uint32_t epoch = 1;
-  if (to.device_result) {
-    epoch = to.device_result->epoch + 1;
-    to.device_result->count = static_cast<uint32_t>(count);
-    to.device_result->status = status;
-    to.device_result->flags = flags;
-    to.device_result->lost = lost;
-    store_release(&to.device_result->epoch, epoch);
+/* How an operation ended. */
+struct ending {
+  uint64_t count;
+  uint64_t asked;
+  int32_t status;
+  uint64_t index;      /* of the side afterwards */
+  uint64_t operations; /* of the side, with this one */
+  uint64_t lost;
+  uint32_t epoch;
+
+  GMB_HD uint32_t flags() const {
+    return (count < asked ? GMB_RESULT_PARTIAL : 0) | (lost != 0 ? GMB_RESULT_LOST : 0);
   }
-  if (!to.host_slot && !to.host_progress) return;
-  fence_system();
-  if (to.host_progress) store_system(to.host_progress, (index << 24) | (operations & 0xffffff));
-  if (to.host_slot) {
-    uint64_t word = static_cast<uint64_t>(epoch) | (count << 32);
-    if (flags & GMB_RESULT_PARTIAL) word |= slot_partial;
-    if (status != GMB_OK || lost != 0) {
-      word |= slot_detail;
-      /* Tagged with the epoch, so that nobody takes them for those of another operation. */
-      const uint64_t tag = static_cast<uint64_t>(epoch & 0xffffff) << 40;
-      store_system(to.host_slot + 2, (lost < most_lost ? lost : most_lost) | tag);
-      store_system(to.host_slot + 1, static_cast<uint64_t>(static_cast<uint32_t>(status)) |
-                                         (static_cast<uint64_t>(flags) << 32) | tag);
-      fence_system();
-    }
-    store_system(to.host_slot, word);
+};
+
+GMB_HD inline ending ended(const books &kept, uint64_t count, uint64_t asked, int32_t status, uint64_t index,
+                           uint64_t lost) {
+  return {count, asked, status, index, kept.operations + 1, lost, kept.epoch + 1};
+}
+
+/* Tells of an operation in three steps, so that what it costs to wait for the first two overlaps with other waits:
+ * what the device is told, a fence, and the words that the others wait for. Those of the host come last: whoever
+ * sees them sees the records. */
+GMB_HD inline void tell_ahead(const report &to, const ending &e) {
+  if (!to.device_result) return;
+  to.device_result->count = static_cast<uint32_t>(e.count);
+  to.device_result->status = e.status;
+  to.device_result->flags = e.flags();
+  to.device_result->lost = e.lost;
+}
+
+GMB_HD inline void tell_fence(const report &to) {
+  if (to.host_slot || to.host_progress) fence_system();
+  else fence_device();
+}
+
+GMB_HD inline void tell_fenced(const report &to, const ending &e) {
+  if (to.device_result) store_fenced(&to.device_result->epoch, e.epoch);
+  if (to.host_progress) store_system(to.host_progress, (e.index << 24) | (e.operations & 0xffffff));
+  if (!to.host_slot) return;
+  uint64_t word = static_cast<uint64_t>(e.epoch) | (e.count << 32);
+  if (e.count < e.asked) word |= slot_partial;
+  if (e.status != GMB_OK || e.lost != 0) {
+    word |= slot_detail;
+    /* Tagged with the epoch, so that nobody takes them for those of another operation. */
+    const uint64_t tag = static_cast<uint64_t>(e.epoch & 0xffffff) << 40;
+    store_system(to.host_slot + 2, (e.lost < most_lost ? e.lost : most_lost) | tag);
+    store_system(to.host_slot + 1, static_cast<uint64_t>(static_cast<uint32_t>(e.status)) |
+                                       (static_cast<uint64_t>(e.flags()) << 32) | tag);
+    fence_system();
   }
+  store_system(to.host_slot, word);
+}
+
+GMB_HD inline void tell(const report &to, const ending &e) {
+  tell_ahead(to, e);
+  tell_fence(to);
+  tell_fenced(to, e);
 }
 
 /* One side's part of an operation as a block holds it. */
@@ -160,26 +205,60 @@ struct turn {
   int32_t status; /* why room is zero, if an error is why */
 };
 
-/* The leader's reading of the header, made known to the whole block. */
-template <class Block, class Room>
-GMB_HD inline turn take_turn(const Block &block, gmb_ring_header *ring, gmb_ring_side *side, const Room &room) {
+/* Words of a block: its grant, and what the leader found. */
+constexpr int word_first = 1, word_status = 2, word_unread = 3, word_books = 4;
+static_assert(word_books + 6 == block_words, "the books have six words");
+
+/* The books for a leader at the end: it found them at the beginning where it was sure to be the last to arrive. */
+template <class Block>
+GMB_HD inline books books_at_end(const Block &block, gmb_ring_side *side, const report &to) {
+  if (block.blocks() != 1) return open_books(side, to);
+  const uint64_t *at = block.word + word_books;
+  return {at[0], at[1], at[2], at[3], at[4], static_cast<uint32_t>(at[5])};
+}
+
+constexpr uint64_t no_turn = ~static_cast<uint64_t>(0);
+
+/* The leader's reading of the header, made known to the whole block. `ahead` loads what `room` needs, with the
+ * header: all of it is one trip to memory. */
+template <class Block, class Ahead, class Room>
+GMB_HD inline turn take_turn(const Block &block, gmb_ring_header *ring, gmb_ring_side *side, const report &to,
+                             const Ahead &ahead, const Room &room) {
   turn t;
-  t.status = check_header(ring);
-  t.first = 0;
-  t.room = 0;
-  if (t.status != GMB_OK) return t;
-  t.first = load_relaxed(&side->committed);
   if (block.thread() == 0) {
     GMB_CHAOS_POINT(6);
-    int32_t fault = load_relaxed(&ring->fault);
-    if (block.blocks() == 1 && load_relaxed(&side->arrivals) != 0) fault = GMB_ERROR_ORDER_VIOLATION;
-    *block.word = fault != GMB_OK ? grant_word(0, fault) : grant_word(room(t.first), GMB_OK);
+    const int32_t good = check_header(ring);
+    const int32_t stopped = load_relaxed(&ring->fault);
+    const uint64_t committed = load_relaxed(&side->committed);
+    const uint64_t arrivals = block.blocks() == 1 ? load_relaxed(&side->arrivals) : 0;
+    const auto seen = ahead();
+    if (block.blocks() == 1) {
+      const books found = open_books(side, to);
+      uint64_t *at = block.word + word_books;
+      at[0] = found.operations, at[1] = found.refused, at[2] = found.empty;
+      at[3] = found.high_water, at[4] = found.lost, at[5] = found.epoch;
+    }
+    fence_acquire();
+    const int32_t fault = arrivals != 0 ? static_cast<int32_t>(GMB_ERROR_ORDER_VIOLATION) : stopped;
+    uint64_t word = no_turn;
+    if (good == GMB_OK) word = fault != GMB_OK ? grant_word(0, fault) : grant_word(room(committed, seen), GMB_OK);
+    block.word[0] = word;
+    block.word[word_first] = committed;
+    block.word[word_status] = grant_word(0, good);
   }
   block.sync();
-  t.room = grant_count(*block.word);
-  block.sync();
+  const uint64_t word = block.word[0];
+  t.first = block.word[word_first];
+  t.status = word == no_turn ? grant_status(block.word[word_status]) : static_cast<int32_t>(GMB_OK);
+  /* Where another thread has lowered it already, there is nothing beyond to do. */
+  t.room = word == no_turn ? 0 : grant_count(word);
   return t;
 }
+
+/* For `take_turn`, where `room` looks for itself. */
+struct nothing_ahead {
+  GMB_HD int operator()() const { return 0; }
+};
 
 /* The side's arrivals: blocks in the low half, the sum of their operations'
  * numbers in the high half. Blocks of two operations at once show in the sum. */
@@ -189,19 +268,19 @@ GMB_HD inline uint64_t arrival(uint32_t operation, uint32_t blocks) {
 
 /* Stops the mailbox: two operations of one side ran at once. Nothing of this
  * one is published. */
-GMB_HD inline void violation(gmb_ring_header *ring, gmb_ring_side *side, const turn &t, uint64_t asked,
-                             const report &to) {
+GMB_HD inline void violation(gmb_ring_header *ring, gmb_ring_side *side, uint64_t before, uint64_t asked,
+                             const books &kept, const report &to) {
   store_relaxed(&ring->fault, static_cast<int32_t>(GMB_ERROR_ORDER_VIOLATION));
-  const uint64_t operations = load_relaxed(&side->operations) + 1;
-  store_relaxed(&side->operations, operations);
-  tell(to, 0, asked, GMB_ERROR_ORDER_VIOLATION, t.first, operations);
+  store_relaxed(&side->operations, kept.operations + 1);
+  tell(to, ended(kept, 0, asked, GMB_ERROR_ORDER_VIOLATION, before, 0));
 }
 
-/* Combines a block's grant with those of the others. True for the last block to
- * arrive, with the minimum in `word`; its errors are those of the whole operation. */
-GMB_HD inline bool arrive_last(uint32_t blocks, gmb_ring_side *side, uint32_t operation, uint64_t &word) {
+/* Combines a block's grant with those of the others. True for the last block to arrive, with the minimum in
+ * `word`; its errors are those of the whole operation. A grant of all that was asked for lowers nothing. */
+GMB_HD inline bool arrive_last(uint32_t blocks, gmb_ring_side *side, uint32_t operation, uint64_t asked,
+                               uint64_t &word) {
   if (blocks <= 1) return true;
-  fetch_min_relaxed(&side->grant, word);
+  if (word != grant_word(asked, GMB_OK)) fetch_min_relaxed(&side->grant, word);
   GMB_CHAOS_POINT(2);
   const uint64_t mine = arrival(operation, 1);
   const uint64_t all = arrival(operation, blocks);
@@ -213,26 +292,30 @@ GMB_HD inline bool arrive_last(uint32_t blocks, gmb_ring_side *side, uint32_t op
     word = grant_word(0, GMB_ERROR_ORDER_VIOLATION);
     return true;
   }
-  word = load_relaxed(&side->grant);
+  const uint64_t least = load_relaxed(&side->grant);
+  word = least < grant_word(asked, GMB_OK) ? least : grant_word(asked, GMB_OK);
   store_relaxed(&side->grant, ~static_cast<uint64_t>(0));
   fetch_sub_relaxed(&side->arrivals, all);
   return true;
 }
 
-/* Counts an operation that ended, and tells of it. */
-GMB_HD inline void account(gmb_ring_header *ring, gmb_ring_side *side, uint64_t count, uint64_t asked, int32_t status,
-                           uint64_t end, const report &to, uint64_t lost = 0) {
-  const uint64_t operations = load_relaxed(&side->operations) + 1;
-  store_relaxed(&side->operations, operations);
-  if (count < asked) store_relaxed(&side->refused, load_relaxed(&side->refused) + (asked - count));
-  if (count == 0) store_relaxed(&side->empty, load_relaxed(&side->empty) + 1);
-  if (lost != 0) store_relaxed(&side->lost, load_relaxed(&side->lost) + lost);
-  if (side == &ring->writer) {
-    uint64_t held = end - slowest_reader(ring, end);
-    if (held > ring->capacity) held = ring->capacity;
-    if (held > load_relaxed(&side->high_water)) store_relaxed(&side->high_water, held);
-  }
-  tell(to, count, asked, status, end, operations, lost);
+/* Publishes that the side's index went from `before` to where `e` says, counts the operation and tells of it. `held`
+ * is what lies in the ring then, zero for a pop. What is stored before the fences is waited for together. */
+GMB_HD inline void close_turn(gmb_ring_header *ring, gmb_ring_side *side, uint64_t before, const books &kept,
+                              const ending &e, uint64_t held, const report &to) {
+  store_relaxed(&side->operations, e.operations);
+  if (e.count < e.asked) store_relaxed(&side->refused, kept.refused + (e.asked - e.count));
+  if (e.count == 0) store_relaxed(&side->empty, kept.empty + 1);
+  if (e.lost != 0) store_relaxed(&side->lost, kept.lost + e.lost);
+  if (held > kept.high_water) store_relaxed(&side->high_water, held);
+  tell_ahead(to, e);
+  /* If the side's index moved meanwhile, another operation of it ran. */
+  const bool alone = replace_release(&side->committed, before, e.index);
+  GMB_CHAOS_POINT(3);
+  tell_fence(to);
+  if (!alone) return violation(ring, side, before, e.asked, kept, to);
+  store_fenced(&side->claimed, e.index);
+  tell_fenced(to, e);
 }
 
 /* Ends an operation for this block, and for all if it is the last to arrive. */
@@ -242,18 +325,15 @@ GMB_HD inline void end_turn(const Block &block, gmb_ring_header *ring, gmb_ring_
   block.sync();
   if (block.thread() != 0) return;
   GMB_CHAOS_POINT(1);
-  uint64_t word = *block.word;
-  if (!arrive_last(block.blocks(), side, to.operation, word)) return;
+  uint64_t word = block.word[0];
+  if (!arrive_last(block.blocks(), side, to.operation, asked, word)) return;
+  const books kept = books_at_end(block, side, to);
   const uint64_t count = whole && grant_count(word) < asked ? 0 : grant_count(word);
   const uint64_t end = t.first + count;
+  if (grant_status(word) == GMB_ERROR_ORDER_VIOLATION) return violation(ring, side, t.first, asked, kept, to);
   GMB_CHAOS_POINT(3);
-  /* If the side's index moved meanwhile, another operation of it ran. */
-  if (grant_status(word) == GMB_ERROR_ORDER_VIOLATION || !replace_release(&side->committed, t.first, end)) {
-    return violation(ring, side, t, asked, to);
-  }
-  GMB_CHAOS_POINT(3);
-  store_relaxed(&side->claimed, end);
-  account(ring, side, count, asked, grant_status(word), end, to);
+  const uint64_t held = side == &ring->writer ? block.word[word_unread] + count : 0;
+  close_turn(ring, side, t.first, kept, ended(kept, count, asked, grant_status(word), end, 0), held, to);
 }
 
 /* A header that is not ours names no side to arrive at: one block reports. */
@@ -262,56 +342,103 @@ GMB_HD inline void refuse(const Block &block, int32_t status, uint64_t asked, co
   if (block.block() != 0 || block.thread() != 0) return;
   /* The side's own counts are out of reach: go on from what the host was told last. */
   const uint64_t told = to.host_progress ? *to.host_progress : 0;
-  tell(to, 0, asked, status, told >> 24, told + 1);
+  const uint32_t epoch = to.device_result ? to.device_result->epoch : 0;
+  tell(to, {0, asked, status, told >> 24, told + 1, 0, epoch + 1});
 }
 
-/* Records a thread moves at once, to keep several loads in flight. */
-constexpr int records_in_flight = 4;
+/* Records a thread moves at once: more would keep fewer threads on a multiprocessor, and move less. */
+constexpr int records_in_flight = 2;
+
+/* Indices of the readers' cursors that a push looks at in one trip. */
+constexpr uint32_t cursors_in_flight = 4;
+
+/* How much the slowest reader in use has not released. Without one, all is. */
+GMB_HD inline uint64_t most_unread(gmb_ring_header *ring, uint32_t readers, uint64_t writer) {
+  uint64_t most = 0;
+  for (uint32_t base = 0; readers >> base != 0 && base < GMB_MAX_READERS; base += cursors_in_flight) {
+    uint64_t cursor[cursors_in_flight];
+    GMB_UNROLL
+    for (uint32_t r = 0; r < cursors_in_flight; ++r) {
+      cursor[r] = writer;
+      if (readers >> (base + r) & 1) cursor[r] = load_ahead(&ring->reader[base + r].committed);
+    }
+    GMB_UNROLL
+    for (uint32_t r = 0; r < cursors_in_flight; ++r) {
+      if (writer - cursor[r] > most) most = writer - cursor[r];
+    }
+  }
+  return most;
+}
 
 /* Pushes up to `from.count` records: the first so many that fit, or those
  * before the first bad length; of a whole push all or none. */
 template <class Block>
-GMB_HD inline void push(const Block &block, gmb_ring_header *ring, const source &from, uint32_t lanes,
-                        const report &to) {
+GMB_HD inline void push(const Block &block, gmb_ring_header *ring, const geometry &at, const source &from,
+                        uint32_t lanes, const report &to) {
   gmb_ring_side *side = &ring->writer;
-  const turn t = take_turn(block, ring, side, [&](uint64_t first) {
-    const uint64_t free = ring->capacity - (first - slowest_reader(ring, first));
-    return from.count < free ? static_cast<uint64_t>(from.count) : free;
-  });
+  struct cursors {
+    uint32_t mask;
+    uint64_t first[cursors_in_flight];
+  };
+  const turn t = take_turn(
+      block, ring, side, to,
+      [&] {
+        cursors seen;
+        seen.mask = load_relaxed(&ring->reader_mask);
+        GMB_UNROLL
+        for (uint32_t r = 0; r < cursors_in_flight; ++r) {
+          if (from.readers >> r & 1) seen.first[r] = load_ahead(&ring->reader[r].committed);
+        }
+        return seen;
+      },
+      [&](uint64_t first, const cursors &seen) {
+        uint32_t others = seen.mask;
+        uint64_t unread = 0;
+        GMB_UNROLL
+        for (uint32_t r = 0; r < cursors_in_flight; ++r) {
+          if ((from.readers & seen.mask) >> r & 1) {
+            others &= ~(1u << r);
+            if (first - seen.first[r] > unread) unread = first - seen.first[r];
+          }
+        }
+        if (others != 0) {
+          const uint64_t more = most_unread(ring, others, first);
+          fence_acquire();
+          if (more > unread) unread = more;
+        }
+        block.word[word_unread] = unread;
+        const uint64_t free = at.capacity() - unread;
+        return from.count < free ? static_cast<uint64_t>(from.count) : free;
+      });
   if (t.status != GMB_OK) return refuse(block, t.status, from.count, to);
 
-  const geometry at(ring);
   const share mine(block, lanes);
-
-  for (uint64_t base = mine.group; base < t.room; base += mine.groups * records_in_flight) {
-    uint32_t length[records_in_flight];
-    uint32_t units[records_in_flight]; /* zero: no record to move */
-    GMB_UNROLL
-    for (int k = 0; k < records_in_flight; ++k) {
-      const uint64_t i = base + k * mine.groups;
-      length[k] = units[k] = 0;
-      if (i >= t.room) continue;
-      length[k] = from.lengths ? from.lengths[i] : from.length;
-      if (length[k] > from.max_length) {
-        block.lower_word(grant_word(i, GMB_ERROR_BAD_LENGTH));
-      } else {
-        units[k] = 1 + (length[k] + 15) / 16;
-      }
-    }
-    for (uint32_t u = mine.lane; u < at.most_units(); u += lanes) {
+  const uint32_t units = units_of(from.max_length);
+  const uint32_t room = static_cast<uint32_t>(t.room);
+  GMB_NO_UNROLL
+  for (uint32_t base = mine.group; base < room; base += mine.groups * records_in_flight) {
+    GMB_NO_UNROLL
+    for (uint32_t u = mine.lane; u < units; u += lanes) {
+      uint32_t length[records_in_flight];
       unit moved[records_in_flight];
     GMB_UNROLL
       for (int k = 0; k < records_in_flight; ++k) {
-        const uint64_t i = base + k * mine.groups;
-        if (u >= units[k]) continue;
-        moved[k] = u == 0 ? header_unit(t.first + i + 1, length[k], from.types ? from.types[i] : from.type)
-                          : *reinterpret_cast<const unit *>(from.records + i * from.stride + (u - 1) * 16);
+        const uint32_t i = base + k * mine.groups;
+        if (i >= room) continue;
+        /* Not only as much as the length says: that would be a second trip to memory. */
+        if (u > 0) moved[k] = load_once(reinterpret_cast<const unit *>(from.records + static_cast<uint64_t>(i) * from.stride) + (u - 1));
+        length[k] = from.lengths ? from.lengths[i] : from.length;
+        if (u == 0) moved[k] = header_unit(t.first + i + 1, length[k], from.types ? from.types[i] : from.type);
       }
     GMB_UNROLL
       for (int k = 0; k < records_in_flight; ++k) {
-        const uint64_t i = base + k * mine.groups;
-        if (u >= units[k]) continue;
-        at.slot(t.first + i)[u] = moved[k];
+        const uint32_t i = base + k * mine.groups;
+        if (i >= room) continue;
+        if (length[k] > from.max_length) {
+          block.lower_word(grant_word(i, GMB_ERROR_BAD_LENGTH));
+        } else if (u < units_of(length[k])) {
+          at.slot(t.first + i)[u] = moved[k];
+        }
       }
     }
     GMB_CHAOS_POINT(4);
@@ -319,54 +446,69 @@ GMB_HD inline void push(const Block &block, gmb_ring_header *ring, const source 
   end_turn(block, ring, side, t, from.count, from.whole, to);
 }
 
+template <class Block>
+GMB_HD inline void push(const Block &block, gmb_ring_header *ring, const source &from, uint32_t lanes,
+                        const report &to) {
+  push(block, ring, geometry(ring), from, lanes, to);
+}
+
 /* Pops up to `into.max` records for one reader: those published, or those
  * before the first slot that does not hold the record it should. */
 template <class Block>
-GMB_HD inline void pop(const Block &block, gmb_ring_header *ring, uint32_t reader, const sink &into, uint32_t lanes,
-                       const report &to) {
+GMB_HD inline void pop(const Block &block, gmb_ring_header *ring, const geometry &at, uint32_t reader,
+                       const sink &into, uint32_t lanes, const report &to) {
   gmb_ring_side *side = &ring->reader[reader & (GMB_MAX_READERS - 1)];
-  const turn t = take_turn(block, ring, side, [&](uint64_t first) {
-    const uint64_t ready = load_acquire(&ring->writer.committed) - first;
-    return into.max < ready ? static_cast<uint64_t>(into.max) : ready;
-  });
+  const turn t = take_turn(
+      block, ring, side, to, [&] { return load_ahead(&ring->writer.committed); },
+      [&](uint64_t first, uint64_t published) {
+        const uint64_t ready = published - first;
+        return into.max < ready ? static_cast<uint64_t>(into.max) : ready;
+      });
   if (t.status != GMB_OK) return refuse(block, t.status, into.max, to);
 
-  const geometry at(ring);
   const share mine(block, lanes);
-
-  for (uint64_t base = mine.group; base < t.room; base += mine.groups * records_in_flight) {
-    unit header[records_in_flight];
-    bool good[records_in_flight];
-    GMB_UNROLL
-    for (int k = 0; k < records_in_flight; ++k) {
-      const uint64_t i = base + k * mine.groups;
-      good[k] = i < t.room;
-      if (good[k]) header[k] = *at.slot(t.first + i);
-    }
-    for (uint32_t u = mine.lane; u < at.most_units(); u += lanes) {
+  const uint32_t units = units_of(at.payload_bytes);
+  /* The newest first: of what was pushed just now they are the likeliest to be in a cache still. */
+  const uint32_t room = static_cast<uint32_t>(t.room);
+  const uint32_t step = mine.groups * records_in_flight;
+  const uint32_t rounds = room > mine.group ? (room - mine.group + step - 1) / step : 0;
+  GMB_NO_UNROLL
+  for (uint32_t round = rounds; round-- > 0;) {
+    const uint32_t base = mine.group + round * step;
+    GMB_NO_UNROLL
+    for (uint32_t u = mine.lane; u < units; u += lanes) {
+      unit header[records_in_flight];
       unit moved[records_in_flight];
     GMB_UNROLL
       for (int k = 0; k < records_in_flight; ++k) {
-        const uint64_t i = base + k * mine.groups;
-        if (good[k] && u > 0) moved[k] = at.slot(t.first + i)[u];
+        const uint32_t i = base + k * mine.groups;
+        if (i >= room) continue;
+        const unit *slot = at.slot(t.first + i);
+        header[k] = load_once(slot);
+        if (u > 0) moved[k] = load_once(slot + u);
       }
     GMB_UNROLL
       for (int k = 0; k < records_in_flight; ++k) {
-        const uint64_t i = base + k * mine.groups;
-        if (!good[k]) continue;
+        const uint32_t i = base + k * mine.groups;
+        if (i >= room) continue;
         if (header[k].lo != t.first + i + 1 || header_length(header[k]) > at.payload_bytes) {
           block.lower_word(grant_word(i, GMB_ERROR_CORRUPT));
-          good[k] = false;
         } else if (u == 0) {
           if (into.headers) *reinterpret_cast<unit *>(into.headers + i) = header[k];
-        } else if (u <= (header_length(header[k]) + 15) / 16) {
-          *reinterpret_cast<unit *>(into.records + i * into.stride + (u - 1) * 16) = moved[k];
+        } else if (u < units_of(header_length(header[k]))) {
+          *(reinterpret_cast<unit *>(into.records + static_cast<uint64_t>(i) * into.stride) + (u - 1)) = moved[k];
         }
       }
     }
     GMB_CHAOS_POINT(5);
   }
   end_turn(block, ring, side, t, into.max, false, to);
+}
+
+template <class Block>
+GMB_HD inline void pop(const Block &block, gmb_ring_header *ring, uint32_t reader, const sink &into, uint32_t lanes,
+                       const report &to) {
+  pop(block, ring, geometry(ring), reader, into, lanes, to);
 }
 
 }  // namespace ring

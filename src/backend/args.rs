@@ -30,6 +30,23 @@ pub struct gmb_report_args {
     pub reserved: u32,
 }
 
+/// Words of the ring's header that never change: a kernel need not read them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(non_camel_case_types)]
+pub struct gmb_geometry_args {
+    /// Slots in the ring.
+    pub capacity: u64,
+    /// Bytes from the header to slot 0.
+    pub header_bytes: u32,
+    /// Bytes from one slot to the next.
+    pub stride: u32,
+    /// Largest payload in bytes.
+    pub payload_bytes: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
 /// Arguments of `gmb_kernel_push`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,6 +74,12 @@ pub struct gmb_push_args {
     pub max_length: u32,
     /// `GMB_PUSH_WHOLE` or zero.
     pub flags: u32,
+    /// A bit for each reader that is probably in use.
+    pub readers: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Where the slots lie.
+    pub geometry: gmb_geometry_args,
     /// Where the outcome goes.
     pub report: gmb_report_args,
 }
@@ -82,6 +105,8 @@ pub struct gmb_pop_args {
     pub lanes_log2: u32,
     /// Zero.
     pub reserved: u32,
+    /// Where the slots lie.
+    pub geometry: gmb_geometry_args,
     /// Where the outcome goes.
     pub report: gmb_report_args,
 }

@@ -119,6 +119,7 @@ impl Cuda {
                 name: String::new(),
                 units: 1,
                 block_threads: BLOCK_THREADS,
+                group_records: 1,
                 max_blocks: 1,
                 driver_version: version as u32,
             },

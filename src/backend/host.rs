@@ -97,6 +97,7 @@ impl Host {
                 name: format!("host ({cores} CPU cores)"),
                 units: workers as u32,
                 block_threads: 1,
+                group_records: 4,
                 max_blocks: 2 * workers as u32,
                 driver_version: 0,
             },

@@ -93,6 +93,8 @@ pub(crate) struct DeviceInfo {
     pub units: u32,
     /// Threads in each block of a launch.
     pub block_threads: u32,
+    /// Records worth giving to a thread group before there are more of them.
+    pub group_records: u32,
     /// Most blocks worth launching.
     pub max_blocks: u32,
     /// Driver version as CUDA counts it (13000 is 13.0); zero on the host.

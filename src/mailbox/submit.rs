@@ -5,7 +5,7 @@ use std::sync::MutexGuard;
 use super::readers::not_in_use;
 use super::side::{ahead, Side, Submitted};
 use super::{Arbitration, FullPolicy, Mailbox, Pop, Push};
-use crate::backend::args::{gmb_pop_args, gmb_push_args, gmb_report_args, GMB_PUSH_WHOLE};
+use crate::backend::args::{gmb_geometry_args, gmb_pop_args, gmb_push_args, gmb_report_args, GMB_PUSH_WHOLE};
 use crate::backend::Kernel;
 use crate::error::{Error, Result};
 use crate::extent::{check_disjoint, Extent};
@@ -235,6 +235,9 @@ impl Mailbox {
             lanes_log2: self.lanes_log2(),
             max_length: longest as u32,
             flags: if self.full_policy == FullPolicy::Wait { GMB_PUSH_WHOLE } else { 0 },
+            readers: self.readers.mask(),
+            reserved: 0,
+            geometry: self.geometry(),
             report: gmb_report_args::default(),
         })
     }
@@ -263,6 +266,7 @@ impl Mailbox {
             reader: pop.reader,
             lanes_log2: self.lanes_log2(),
             reserved: 0,
+            geometry: self.geometry(),
             report: gmb_report_args::default(),
         })
     }
@@ -273,19 +277,36 @@ impl Mailbox {
         self.context.check_reachable(range)
     }
 
+    fn geometry(&self) -> gmb_geometry_args {
+        gmb_geometry_args {
+            capacity: self.capacity,
+            header_bytes: size_of::<gmb_ring_header>() as u32,
+            stride: self.stride,
+            payload_bytes: self.payload_bytes,
+            reserved: 0,
+        }
+    }
+
     /// Threads that move one record together: one for each of its units, within a warp.
     fn lanes_log2(&self) -> u32 {
         let threads = self.context.backend().info().block_threads;
         (self.stride / 16).next_power_of_two().min(32).min(threads).ilog2()
     }
 
-    /// Blocks for so many records: each thread group takes four.
+    /// Blocks for so many records: one while it can move them all at once.
     fn blocks_for(&self, records: u64) -> u32 {
         let info = self.context.backend().info();
-        let per_block = u64::from(info.block_threads >> self.lanes_log2()) * 4;
-        records.div_ceil(per_block).clamp(1, u64::from(info.max_blocks)) as u32
+        let groups = u64::from(info.block_threads >> self.lanes_log2());
+        if records <= groups * IN_FLIGHT {
+            return 1;
+        }
+        let each = u64::from(info.group_records);
+        records.div_ceil(groups * each).min(u64::from(info.max_blocks)) as u32
     }
 }
+
+/// Records that a thread group moves at once, as in ring.cuh.
+const IN_FLIGHT: u64 = 2;
 
 /// The stream of an operation that was launched is a single-stream mailbox's.
 pub(super) fn choose(only: Option<MutexGuard<'_, u64>>, stream: Resolved) {

@@ -72,8 +72,8 @@ class team {
       seen = round_;
       const uint32_t blocks = blocks_;
       lock.unlock();
-      uint64_t word = 0;
-      body_(host_block{&word, index, blocks});
+      uint64_t word[gmb::ring::block_words];
+      body_(host_block{word, index, blocks});
       lock.lock();
       if (--left_ == 0) done_.notify_all();
     }
@@ -173,7 +173,7 @@ struct batch {
   }
   source of(uint32_t count) const {
     return {reinterpret_cast<const unsigned char *>(rows.data()), row, lengths.data(), types.data(), count, 0, 0, payload,
-            false};
+            false, 1};
   }
 };
 

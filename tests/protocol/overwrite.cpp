@@ -95,7 +95,7 @@ void corrupt_slot(uint64_t seed) {
     outcome pushed, popped;
     std::vector<gmb::ring::unit> rows(most * row / 16);
     const source from{reinterpret_cast<unsigned char *>(rows.data()), row, nullptr, nullptr, most, payload, 9,
-                      payload, false};
+                      payload, false, 1};
     for (uint32_t pass = 0; pass < 2; ++pass) {
       const report to = pushed.next();
       blocks.start(4, [&](host_block b) { gmb::ring::push_over(b, ring, from, 1, to); });

@@ -74,7 +74,7 @@ void bad_length_and_corrupt_slot(uint64_t seed) {
     const uint32_t bad = static_cast<uint32_t>(random() % most);
     lengths[bad] = round % 3 ? payload + 1 : ~0u;
     const source from{reinterpret_cast<unsigned char *>(rows.data()), row, lengths.data(), nullptr, most, 0, 9,
-                      payload, false};
+                      payload, false, 1};
     const report to = pushed.next();
     blocks.start(4, [&](host_block b) { gmb::ring::push(b, memory.header(), from, 1, to); });
     const gmb_result refused = pushed.wait(0);
@@ -108,7 +108,7 @@ void two_pushes_at_once(uint64_t seed) {
     two.operation = 1;
     std::vector<gmb::ring::unit> rows(most * row / 16);
     const source from{reinterpret_cast<unsigned char *>(rows.data()), row, nullptr, nullptr, 50,
-                      payload, 0, payload, false};
+                      payload, 0, payload, false, 0};
     const report to_one = one.next(), to_two = two.next();
     left.start(1 + random() % 4, [&](host_block b) { gmb::ring::push(b, ring, from, 1, to_one); });
     right.start(1 + random() % 4, [&](host_block b) { gmb::ring::push(b, ring, from, 1, to_two); });
