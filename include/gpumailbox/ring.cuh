@@ -110,11 +110,11 @@ struct share {
   }
 };
 
-GMB_HD inline int32_t check_header(const gmb_ring_header *ring) {
-  if (ring->magic != GMB_MAGIC) return GMB_ERROR_BAD_MAGIC;
-  if (ring->version != GMB_LAYOUT_VERSION) return GMB_ERROR_BAD_VERSION;
-  return GMB_OK;
+GMB_HD inline int32_t check_words(uint64_t magic, uint32_t version) {
+  if (magic != GMB_MAGIC) return GMB_ERROR_BAD_MAGIC;
+  return version == GMB_LAYOUT_VERSION ? GMB_OK : GMB_ERROR_BAD_VERSION;
 }
+GMB_HD inline int32_t check_header(const gmb_ring_header *ring) { return check_words(ring->magic, ring->version); }
 
 /* What a side has counted, and the epoch of the result it tells next. */
 struct books {
@@ -227,7 +227,8 @@ GMB_HD inline turn take_turn(const Block &block, gmb_ring_header *ring, gmb_ring
   turn t;
   if (block.thread() == 0) {
     GMB_CHAOS_POINT(6);
-    const int32_t good = check_header(ring);
+    const uint64_t magic = load_relaxed(&ring->magic);
+    const uint32_t version = load_relaxed(&ring->version);
     const int32_t stopped = load_relaxed(&ring->fault);
     const uint64_t committed = load_relaxed(&side->committed);
     const uint64_t arrivals = block.blocks() == 1 ? load_relaxed(&side->arrivals) : 0;
@@ -239,6 +240,7 @@ GMB_HD inline turn take_turn(const Block &block, gmb_ring_header *ring, gmb_ring
       at[3] = found.high_water, at[4] = found.lost, at[5] = found.epoch;
     }
     fence_acquire();
+    const int32_t good = check_words(magic, version);
     const int32_t fault = arrivals != 0 ? static_cast<int32_t>(GMB_ERROR_ORDER_VIOLATION) : stopped;
     uint64_t word = no_turn;
     if (good == GMB_OK) word = fault != GMB_OK ? grant_word(0, fault) : grant_word(room(committed, seen), GMB_OK);
@@ -300,18 +302,18 @@ GMB_HD inline bool arrive_last(uint32_t blocks, gmb_ring_side *side, uint32_t op
 }
 
 /* Publishes that the side's index went from `before` to where `e` says, counts the operation and tells of it. `held`
- * is what lies in the ring then, zero for a pop. What is stored before the fences is waited for together. */
+ * is what lies in the ring then, zero for a pop. Publishing and the counts are on their way at the same time. */
 GMB_HD inline void close_turn(gmb_ring_header *ring, gmb_ring_side *side, uint64_t before, const books &kept,
                               const ending &e, uint64_t held, const report &to) {
+  /* If the side's index moved meanwhile, another operation of it ran. */
+  const bool alone = replace_release(&side->committed, before, e.index);
+  GMB_CHAOS_POINT(3);
   store_relaxed(&side->operations, e.operations);
   if (e.count < e.asked) store_relaxed(&side->refused, kept.refused + (e.asked - e.count));
   if (e.count == 0) store_relaxed(&side->empty, kept.empty + 1);
   if (e.lost != 0) store_relaxed(&side->lost, kept.lost + e.lost);
   if (held > kept.high_water) store_relaxed(&side->high_water, held);
   tell_ahead(to, e);
-  /* If the side's index moved meanwhile, another operation of it ran. */
-  const bool alone = replace_release(&side->committed, before, e.index);
-  GMB_CHAOS_POINT(3);
   tell_fence(to);
   if (!alone) return violation(ring, side, before, e.asked, kept, to);
   store_fenced(&side->claimed, e.index);
@@ -348,6 +350,13 @@ GMB_HD inline void refuse(const Block &block, int32_t status, uint64_t asked, co
 
 /* Records a thread moves at once: more would keep fewer threads on a multiprocessor, and move less. */
 constexpr int records_in_flight = 2;
+
+GMB_HD inline const unit *row_of(const unsigned char *rows, uint32_t i, uint64_t stride) {
+  return reinterpret_cast<const unit *>(rows + i * stride);
+}
+GMB_HD inline unit *row_of(unsigned char *rows, uint32_t i, uint64_t stride) {
+  return reinterpret_cast<unit *>(rows + i * stride);
+}
 
 /* Indices of the readers' cursors that a push looks at in one trip. */
 constexpr uint32_t cursors_in_flight = 4;
@@ -421,22 +430,24 @@ GMB_HD inline void push(const Block &block, gmb_ring_header *ring, const geometr
     for (uint32_t u = mine.lane; u < units; u += lanes) {
       uint32_t length[records_in_flight];
       unit moved[records_in_flight];
-    GMB_UNROLL
+      GMB_UNROLL
       for (int k = 0; k < records_in_flight; ++k) {
         const uint32_t i = base + k * mine.groups;
         if (i >= room) continue;
-        /* Not only as much as the length says: that would be a second trip to memory. */
-        if (u > 0) moved[k] = load_once(reinterpret_cast<const unit *>(from.records + static_cast<uint64_t>(i) * from.stride) + (u - 1));
+        /* Not only as much as the length says: that would be a second trip to memory. Nothing is looked at here, so
+         * that all loads are under way at once. */
+        if (u > 0) moved[k] = load_once(row_of(from.records, i, from.stride) + (u - 1));
+        else moved[k].hi = from.types ? from.types[i] : from.type;
         length[k] = from.lengths ? from.lengths[i] : from.length;
-        if (u == 0) moved[k] = header_unit(t.first + i + 1, length[k], from.types ? from.types[i] : from.type);
       }
-    GMB_UNROLL
+      GMB_UNROLL
       for (int k = 0; k < records_in_flight; ++k) {
         const uint32_t i = base + k * mine.groups;
         if (i >= room) continue;
         if (length[k] > from.max_length) {
           block.lower_word(grant_word(i, GMB_ERROR_BAD_LENGTH));
         } else if (u < units_of(length[k])) {
+          if (u == 0) moved[k] = header_unit(t.first + i + 1, length[k], static_cast<uint32_t>(moved[k].hi));
           at.slot(t.first + i)[u] = moved[k];
         }
       }
@@ -479,24 +490,24 @@ GMB_HD inline void pop(const Block &block, gmb_ring_header *ring, const geometry
     for (uint32_t u = mine.lane; u < units; u += lanes) {
       unit header[records_in_flight];
       unit moved[records_in_flight];
-    GMB_UNROLL
+      GMB_UNROLL
       for (int k = 0; k < records_in_flight; ++k) {
         const uint32_t i = base + k * mine.groups;
         if (i >= room) continue;
         const unit *slot = at.slot(t.first + i);
         header[k] = load_once(slot);
-        if (u > 0) moved[k] = load_once(slot + u);
+        moved[k] = load_once(slot + u);
       }
-    GMB_UNROLL
+      GMB_UNROLL
       for (int k = 0; k < records_in_flight; ++k) {
         const uint32_t i = base + k * mine.groups;
         if (i >= room) continue;
         if (header[k].lo != t.first + i + 1 || header_length(header[k]) > at.payload_bytes) {
           block.lower_word(grant_word(i, GMB_ERROR_CORRUPT));
         } else if (u == 0) {
-          if (into.headers) *reinterpret_cast<unit *>(into.headers + i) = header[k];
+          if (into.headers) *reinterpret_cast<unit *>(into.headers + i) = moved[k];
         } else if (u < units_of(header_length(header[k]))) {
-          *(reinterpret_cast<unit *>(into.records + static_cast<uint64_t>(i) * into.stride) + (u - 1)) = moved[k];
+          row_of(into.records, i, into.stride)[u - 1] = moved[k];
         }
       }
     }

@@ -120,7 +120,7 @@ impl Cuda {
                 units: 1,
                 block_threads: BLOCK_THREADS,
                 group_records: 1,
-                max_blocks: 1,
+                max_blocks: [1; Kernel::NAMES.len()],
                 driver_version: version as u32,
             },
             device,
@@ -147,7 +147,9 @@ impl Cuda {
         cuda.info.name = device_name(device)?;
         cuda.info.units =
             cuda.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
-        cuda.info.max_blocks = cuda.info.units * cuda.blocks_per_unit()?;
+        for (index, function) in cuda.functions.into_iter().enumerate() {
+            cuda.info.max_blocks[index] = cuda.info.units * cuda.blocks_per_unit(function)?;
+        }
         Ok(cuda)
     }
 
@@ -168,23 +170,13 @@ impl Cuda {
         Ok(value as u32)
     }
 
-    fn blocks_per_unit(&self) -> Result<u32> {
-        let mut least = i32::MAX;
-        for function in self.functions {
-            let mut blocks = 0;
-            // SAFETY: the function is loaded; the pointer is valid.
-            let result = unsafe {
-                sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(
-                    &mut blocks,
-                    function,
-                    BLOCK_THREADS as i32,
-                    0,
-                )
-            };
-            self.check(result, "cuOccupancyMaxActiveBlocksPerMultiprocessor")?;
-            least = least.min(blocks);
-        }
-        Ok(least.max(1) as u32)
+    fn blocks_per_unit(&self, function: sys::CUfunction) -> Result<u32> {
+        let (mut blocks, threads) = (0, BLOCK_THREADS as i32);
+        // SAFETY: the function is loaded; the pointer is valid.
+        let result =
+            unsafe { sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, function, threads, 0) };
+        self.check(result, "cuOccupancyMaxActiveBlocksPerMultiprocessor")?;
+        Ok(blocks.max(1) as u32)
     }
 
     /// As [`check`], and remembers the first error that ended the context.

@@ -57,12 +57,17 @@ impl Kernel {
         c"gmb_kernel_reader",
     ];
 
+    pub(crate) const PUSH: usize = 0;
+    pub(crate) const POP: usize = 1;
+    pub(crate) const PUSH_OVER: usize = 2;
+    pub(crate) const POP_OVER: usize = 3;
+
     pub(crate) fn index(&self) -> usize {
         match self {
-            Self::Push(_) => 0,
-            Self::Pop(_) => 1,
-            Self::PushOver(_) => 2,
-            Self::PopOver(_) => 3,
+            Self::Push(_) => Self::PUSH,
+            Self::Pop(_) => Self::POP,
+            Self::PushOver(_) => Self::PUSH_OVER,
+            Self::PopOver(_) => Self::POP_OVER,
             Self::PushLatest(_) => 4,
             Self::PopLatest(_) => 5,
             Self::Reader(_) => 6,
@@ -95,8 +100,8 @@ pub(crate) struct DeviceInfo {
     pub block_threads: u32,
     /// Records worth giving to a thread group before there are more of them.
     pub group_records: u32,
-    /// Most blocks worth launching.
-    pub max_blocks: u32,
+    /// Blocks that run at once, by [`Kernel::index`].
+    pub max_blocks: [u32; Kernel::NAMES.len()],
     /// Driver version as CUDA counts it (13000 is 13.0); zero on the host.
     pub driver_version: u32,
 }

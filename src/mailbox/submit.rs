@@ -69,9 +69,10 @@ impl Mailbox {
         }
         let (most, blocks) = match self.full_policy {
             FullPolicy::Latest => (count, 1),
-            FullPolicy::OverwriteOldest => (count, self.blocks_for(count)),
+            FullPolicy::OverwriteOldest => (count, self.blocks_for(count, Kernel::PUSH_OVER)),
             FullPolicy::Reject | FullPolicy::Wait => {
-                (count.min(self.capacity), self.blocks_for(count.min(self.capacity)))
+                let most = count.min(self.capacity);
+                (most, self.blocks_for(most, Kernel::PUSH))
             }
         };
         let after = self.push.sure().wrapping_add(count);
@@ -126,7 +127,11 @@ impl Mailbox {
             self.push.make_wait(stream)?;
         }
         let most = u64::from(pop.max).min(self.capacity);
-        let blocks = if self.full_policy == FullPolicy::Latest { 1 } else { self.blocks_for(most) };
+        let blocks = match self.full_policy {
+            FullPolicy::Latest => 1,
+            FullPolicy::OverwriteOldest => self.blocks_for(most, Kernel::POP_OVER),
+            FullPolicy::Reject | FullPolicy::Wait => self.blocks_for(most, Kernel::POP),
+        };
         // Before the launch: afterwards the pop may have reported, and would count twice.
         let released = side.sure();
         self.submit(side, submitted, stream, blocks, most, submission, |report| {
@@ -293,15 +298,22 @@ impl Mailbox {
         (self.stride / 16).next_power_of_two().min(32).min(threads).ilog2()
     }
 
-    /// Blocks for so many records: one while it can move them all at once.
-    fn blocks_for(&self, records: u64) -> u32 {
+    /// Blocks for so many records: one while it can move them all at once, then as many as run at once, each with
+    /// as many rounds as the others.
+    fn blocks_for(&self, records: u64, kernel: usize) -> u32 {
         let info = self.context.backend().info();
+        let most = u64::from(info.max_blocks[kernel]);
         let groups = u64::from(info.block_threads >> self.lanes_log2());
-        if records <= groups * IN_FLIGHT {
+        let round = groups * IN_FLIGHT;
+        if records <= round {
             return 1;
         }
-        let each = u64::from(info.group_records);
-        records.div_ceil(groups * each).min(u64::from(info.max_blocks)) as u32
+        let each = groups * u64::from(info.group_records);
+        if records <= each * most {
+            return records.div_ceil(each) as u32;
+        }
+        let rounds = records.div_ceil(round * most);
+        records.div_ceil(round * rounds) as u32
     }
 }
 
