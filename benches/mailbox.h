@@ -110,6 +110,16 @@ inline samples look_ups(const report &out, const library &lib, unsigned threads,
 }
 
 inline void measure_look_ups(report &out, const library &lib) {
+  out.latency("call_alone", [&] {
+    constexpr int calls = 20000;
+    samples all;
+    for (int run = -3; run < out.runs(60); ++run) {
+      const double start = now_us();
+      for (int call = 0; call < calls; ++call) OK(gmb_last_error_message(nullptr, 0, nullptr));
+      if (run >= 0) all.push_back((now_us() - start) / calls);
+    }
+    return all;
+  });
   for (unsigned threads : {1u, 4u, 16u}) {
     // More threads than cores would measure the scheduler.
     if (threads > std::thread::hardware_concurrency()) continue;

@@ -559,7 +559,8 @@ typedef struct gmb_push {
    */
   uint64_t stride;
   /**
-   * Device address of a length per record, or null to use `length` for all.
+   * Device address of a length per record, or null to use `length` for all. With lengths, every row is read
+   * as far as the longest record could reach (the payload size, or `stride` if that is less), whatever its own is.
    */
   const uint32_t *lengths;
   /**

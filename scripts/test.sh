@@ -55,6 +55,8 @@ run "examples" scripts/examples.sh --test
 run "protocol" scripts/protocol.sh
 run "fuzzing" scripts/fuzz.sh
 run "fuzzing can fail" scripts/fuzz.sh --broken
+run "benches" scripts/bench.sh --quick
+run "performance pages" scripts/performance.py --verify
 run "stress" scripts/stress.sh
 run "report of the GPU" scripts/report.sh
 run "without CUDA" env GMB_CUDA=OFF CARGO_TARGET_DIR=target/cuda-off RUSTFLAGS="-D warnings" \

@@ -49,6 +49,8 @@ def limit_of(row, limits, rows):
         name, parts = "memcpy of the same payload", [f"memcpy_{payload_bytes(int(bulk[1]), bulk[2])}"]
     elif row["id"].startswith("focus_under_load"):
         return "the same on an idle GPU", rows["focus_idle"]["value"]
+    elif row["id"].startswith("look_up") and "call_alone" in rows:
+        return "a call that looks nothing up", rows["call_alone"]["value"]
     elif row["id"] in known:
         name, parts = known[row["id"]]
     else:

@@ -88,7 +88,8 @@ pub struct gmb_push {
     pub records: *const c_void,
     /// Bytes from record to record, a multiple of 16; 0 for dense: the payload size rounded up to 16.
     pub stride: u64,
-    /// Device address of a length per record, or null to use `length` for all.
+    /// Device address of a length per record, or null to use `length` for all. With lengths, every row is read
+    /// as far as the longest record could reach (the payload size, or `stride` if that is less), whatever its own is.
     pub lengths: *const u32,
     /// Device address of a type per record, or null to use `msg_type` for all.
     pub types: *const u32,

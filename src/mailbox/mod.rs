@@ -110,7 +110,8 @@ pub struct Push {
     pub records: u64,
     /// Bytes from record to record, a multiple of 16; 0 for the payload size rounded up to 16.
     pub stride: u64,
-    /// Address of a `u32` length per record, or 0 to use `length`.
+    /// Address of a `u32` length per record, or 0 to use `length`. With lengths every row is
+    /// read as far as the longest record could reach.
     pub lengths: u64,
     /// Address of a `u32` type per record, or 0 to use `msg_type`.
     pub types: u64,
