@@ -396,7 +396,7 @@ typedef struct gmb_ring_side {
    */
   uint64_t empty;
   /**
-   * Most records that ever lay in the ring when an operation of this side ended.
+   * Most slots in use when an operation of this side ended, less what was released before it began.
    */
   uint64_t high_water;
   /**
@@ -524,7 +524,7 @@ typedef struct gmb_mailbox_info {
    */
   uint64_t empty_pops;
   /**
-   * Most records that lay in the ring at once.
+   * Most slots that a push had in use when it ended; what pops released while it ran is among them.
    */
   uint64_t high_water;
   /**

@@ -72,9 +72,9 @@ typedef struct gmb_report_args {
    */
   uint32_t operation;
   /**
-   * Zero.
+   * Epoch of the result, or zero for one more than what the device's result has.
    */
-  uint32_t reserved;
+  uint32_t epoch;
 } gmb_report_args;
 
 /**

@@ -12,7 +12,7 @@ GMB_HD inline gmb_ring_header *ring_of(uint64_t address) { return at<gmb_ring_he
 
 GMB_HD inline gmb::ring::report report_of(const gmb_report_args &a) {
   return {at<gmb_result>(a.device_result), at<uint64_t>(a.host_slot), at<uint64_t>(a.host_progress),
-          a.operation};
+          a.operation, a.epoch};
 }
 
 GMB_HD inline gmb::ring::source source_of(const gmb_push_args &a) {

@@ -105,7 +105,7 @@ pub struct gmb_ring_side {
     pub refused: u64,
     /// Operations that moved nothing.
     pub empty: u64,
-    /// Most records that ever lay in the ring when an operation of this side ended.
+    /// Most slots in use when an operation of this side ended, less what was released before it began.
     pub high_water: u64,
     /// Records that were overwritten before this reader came to them.
     pub lost: u64,

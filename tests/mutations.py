@@ -132,7 +132,8 @@ MUTANTS = [
 ]
 
 # On a GPU the suite tests are the same, under the delays of GMB_CHAOS where it says chaos; these are for mutants that a
-# protocol test catches on the host. Without one: what a GPU does with too weak an order cannot be forced.
+# protocol test catches on the host. Without one: what a GPU does with too weak an order, or a moment that is too
+# short there, cannot be forced.
 ON_A_GPU = {
     "a host stream runs ahead of an event": None,
     "a stream that is destroyed is not waited for": None,
@@ -141,8 +142,8 @@ ON_A_GPU = {
     "the count is told before the records move": "plain gated::not_ready_then_the_exact_count_with_the_records_in_place",
     "what is torn is given out": "chaos policies::an_overwritten_record_is_never_seen_torn",
     "a push writes before it reserves": "chaos policies::an_overwritten_record_is_never_seen_torn",
-    "a pop writes more rows than the ring holds": "chaos policies::an_overwritten_record_is_never_seen_torn",
+    "a pop writes more rows than the ring holds": None,
     "what an ended push wrote over is given out": "chaos policies::a_bad_length_under_overwriting_policies",
     "blocks skip differently": "chaos policies::an_overwritten_record_is_never_seen_torn",
-    "a record being replaced is given out": "chaos policies::the_latest_record_is_never_seen_torn",
+    "a record being replaced is given out": None,
 }

@@ -77,7 +77,8 @@ GMB_HD inline void push_over(const Block &block, gmb_ring_header *ring, const so
   const share mine(block, lanes);
   const uint64_t passed = from.count > ring->capacity ? from.count - ring->capacity : 0;
   /* Of what is passed over only the lengths are looked at. */
-  for (uint64_t i = mine.group + (from.lengths ? 0 : passed); i < t.room; i += mine.groups) {
+  const bool all_fit = !from.lengths && from.length <= from.max_length;
+  for (uint64_t i = mine.group + (all_fit ? passed : 0); i < t.room; i += mine.groups) {
     const uint32_t length = from.lengths ? from.lengths[i] : from.length;
     if (length > from.max_length) {
       block.lower_word(grant_word(i, GMB_ERROR_BAD_LENGTH));

@@ -83,9 +83,9 @@ template <class T> __device__ inline void store_release(T *p, T v) {
 template <class T> __device__ inline T fetch_add_acq_rel(T *p, T v) {
   return device_ref<T>(*p).fetch_add(v, ::cuda::memory_order_acq_rel);
 }
-template <class T> __device__ inline bool replace_release(T *p, T expected, T v) {
-  return device_ref<T>(*p).compare_exchange_strong(expected, v, ::cuda::memory_order_release,
-                                                 ::cuda::memory_order_relaxed);
+/* Behind a fence_device, which makes it a release. */
+template <class T> __device__ inline bool replace_fenced(T *p, T expected, T v) {
+  return device_ref<T>(*p).compare_exchange_strong(expected, v, ::cuda::memory_order_relaxed);
 }
 /* Stores `v` where zero stood; gives what stands there then. */
 template <class T> __device__ inline T settle_relaxed(T *p, T v) {
@@ -106,7 +106,7 @@ template <class T> __device__ inline void store_system(T *p, T v) {
   system_ref<T>(*p).store(v, ::cuda::memory_order_relaxed);
 }
 
-/* What a fence before it has made a release. */
+/* The same for a store. */
 template <class T> __device__ inline void store_fenced(T *p, T v) { store_relaxed(p, v); }
 
 /* Orders accesses on both sides of it as the device's other blocks see them. */
@@ -155,7 +155,7 @@ template <class T> inline void store_fenced(T *p, T v) { store_release(p, v); }
 template <class T> inline T fetch_add_acq_rel(T *p, T v) {
   return __atomic_fetch_add(p, v, __ATOMIC_ACQ_REL);
 }
-template <class T> inline bool replace_release(T *p, T expected, T v) {
+template <class T> inline bool replace_fenced(T *p, T expected, T v) {
   return __atomic_compare_exchange_n(p, &expected, v, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
 }
 template <class T> inline T settle_relaxed(T *p, T v) {

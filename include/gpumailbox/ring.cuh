@@ -55,6 +55,7 @@ struct report {
   uint64_t *host_slot;     /* {epoch, count | bits}, {status, flags, epoch}, {lost, epoch} */
   uint64_t *host_progress; /* index << 24 | operations & 0xffffff */
   uint32_t operation;      /* tells this operation's blocks from those of another */
+  uint32_t epoch;          /* of the result; zero for one more than what the device's result has */
 };
 
 /* Bits of the count in a host slot's first word. */
@@ -134,7 +135,7 @@ GMB_HD inline books open_books(gmb_ring_side *side, const report &to) {
   kept.empty = load_relaxed(&side->empty);
   kept.high_water = load_relaxed(&side->high_water);
   kept.lost = load_relaxed(&side->lost);
-  kept.epoch = to.device_result ? load_relaxed(&to.device_result->epoch) : 0;
+  kept.epoch = to.epoch != 0 ? to.epoch - 1 : to.device_result ? load_relaxed(&to.device_result->epoch) : 0;
   return kept;
 }
 
@@ -158,10 +159,10 @@ GMB_HD inline ending ended(const books &kept, uint64_t count, uint64_t asked, in
   return {count, asked, status, index, kept.operations + 1, lost, kept.epoch + 1};
 }
 
-/* Tells of an operation in three steps, so that what it costs to wait for the first two overlaps with other waits:
- * what the device is told, a fence, and the words that the others wait for. Those of the host come last: whoever
- * sees them sees the records. */
-GMB_HD inline void tell_ahead(const report &to, const ending &e) {
+/* Tells of an operation in steps, so that the waits for them overlap. First what the device is told; then, behind a
+ * fence_device, its epoch; then, behind a fence at system scope, the words of the host: whoever sees them sees the
+ * records, and all else that the operation has stored. */
+GMB_HD inline void tell_device(const report &to, const ending &e) {
   if (!to.device_result) return;
   to.device_result->count = static_cast<uint32_t>(e.count);
   to.device_result->status = e.status;
@@ -169,13 +170,11 @@ GMB_HD inline void tell_ahead(const report &to, const ending &e) {
   to.device_result->lost = e.lost;
 }
 
-GMB_HD inline void tell_fence(const report &to) {
-  if (to.host_slot || to.host_progress) fence_system();
-  else fence_device();
+GMB_HD inline void tell_epoch(const report &to, const ending &e) {
+  if (to.device_result) store_fenced(&to.device_result->epoch, e.epoch);
 }
 
-GMB_HD inline void tell_fenced(const report &to, const ending &e) {
-  if (to.device_result) store_fenced(&to.device_result->epoch, e.epoch);
+GMB_HD inline void tell_host(const report &to, const ending &e) {
   if (to.host_progress) store_system(to.host_progress, (e.index << 24) | (e.operations & 0xffffff));
   if (!to.host_slot) return;
   uint64_t word = static_cast<uint64_t>(e.epoch) | (e.count << 32);
@@ -193,9 +192,12 @@ GMB_HD inline void tell_fenced(const report &to, const ending &e) {
 }
 
 GMB_HD inline void tell(const report &to, const ending &e) {
-  tell_ahead(to, e);
-  tell_fence(to);
-  tell_fenced(to, e);
+  tell_device(to, e);
+  fence_device();
+  tell_epoch(to, e);
+  if (!to.host_slot && !to.host_progress) return;
+  fence_system();
+  tell_host(to, e);
 }
 
 /* One side's part of an operation as a block holds it. */
@@ -243,6 +245,7 @@ GMB_HD inline turn take_turn(const Block &block, gmb_ring_header *ring, gmb_ring
     const int32_t good = check_words(magic, version);
     const int32_t fault = arrivals != 0 ? static_cast<int32_t>(GMB_ERROR_ORDER_VIOLATION) : stopped;
     uint64_t word = no_turn;
+    block.word[word_unread] = 0;
     if (good == GMB_OK) word = fault != GMB_OK ? grant_word(0, fault) : grant_word(room(committed, seen), GMB_OK);
     block.word[0] = word;
     block.word[word_first] = committed;
@@ -305,19 +308,22 @@ GMB_HD inline bool arrive_last(uint32_t blocks, gmb_ring_side *side, uint32_t op
  * is what lies in the ring then, zero for a pop. Publishing and the counts are on their way at the same time. */
 GMB_HD inline void close_turn(gmb_ring_header *ring, gmb_ring_side *side, uint64_t before, const books &kept,
                               const ending &e, uint64_t held, const report &to) {
+  tell_device(to, e);
+  fence_device();
   /* If the side's index moved meanwhile, another operation of it ran. */
-  const bool alone = replace_release(&side->committed, before, e.index);
+  const bool alone = replace_fenced(&side->committed, before, e.index);
   GMB_CHAOS_POINT(3);
+  store_fenced(&side->claimed, e.index);
   store_relaxed(&side->operations, e.operations);
   if (e.count < e.asked) store_relaxed(&side->refused, kept.refused + (e.asked - e.count));
   if (e.count == 0) store_relaxed(&side->empty, kept.empty + 1);
   if (e.lost != 0) store_relaxed(&side->lost, kept.lost + e.lost);
   if (held > kept.high_water) store_relaxed(&side->high_water, held);
-  tell_ahead(to, e);
-  tell_fence(to);
+  if (alone) tell_epoch(to, e);
+  if (alone && !to.host_slot && !to.host_progress) return;
+  fence_system();
   if (!alone) return violation(ring, side, before, e.asked, kept, to);
-  store_fenced(&side->claimed, e.index);
-  tell_fenced(to, e);
+  tell_host(to, e);
 }
 
 /* Ends an operation for this block, and for all if it is the last to arrive. */
@@ -344,8 +350,8 @@ GMB_HD inline void refuse(const Block &block, int32_t status, uint64_t asked, co
   if (block.block() != 0 || block.thread() != 0) return;
   /* The side's own counts are out of reach: go on from what the host was told last. */
   const uint64_t told = to.host_progress ? *to.host_progress : 0;
-  const uint32_t epoch = to.device_result ? to.device_result->epoch : 0;
-  tell(to, {0, asked, status, told >> 24, told + 1, 0, epoch + 1});
+  const uint32_t epoch = to.epoch != 0 ? to.epoch : to.device_result ? to.device_result->epoch + 1 : 1;
+  tell(to, {0, asked, status, told >> 24, told + 1, 0, epoch});
 }
 
 /* Records a thread moves at once: more would keep fewer threads on a multiprocessor, and move less. */

@@ -26,8 +26,8 @@ pub struct gmb_report_args {
     pub host_progress: u64,
     /// Number of the operation on its side, by which its blocks know each other.
     pub operation: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Epoch of the result, or zero for one more than what the device's result has.
+    pub epoch: u32,
 }
 
 /// Words of the ring's header that never change: a kernel need not read them.

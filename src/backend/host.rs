@@ -129,6 +129,7 @@ impl Host {
 
     fn all_streams(&self) -> Vec<Arc<Stream>> {
         let mut all = vec![Arc::clone(&self.default_stream)];
+        // The closed ones last: one that is destroyed meanwhile is in the one list or the other.
         all.extend(lock(&self.streams).values().cloned());
         all.extend(lock(&self.per_thread).values().cloned());
         all.extend(lock(&self.closed).iter().cloned());
@@ -206,7 +207,7 @@ impl Backend for Host {
     }
 
     unsafe fn release_ordered(&self, address: u64, stream: RawStream) -> Result<()> {
-        self.stream(stream)?.enqueue(Task::Free { address });
+        self.stream(stream)?.enqueue(Task::Free { address })?;
         Ok(())
     }
 
@@ -258,8 +259,9 @@ impl Backend for Host {
     }
 
     fn stream_destroy(&self, stream: RawStream) -> Result<()> {
-        let stream = lock(&self.streams).remove(&(stream as usize)).ok_or_else(|| unknown_stream(stream))?;
+        // Under this lock, so that nobody who waits for all streams finds it in neither place.
         let mut closed = lock(&self.closed);
+        let stream = lock(&self.streams).remove(&(stream as usize)).ok_or_else(|| unknown_stream(stream))?;
         closed.retain(|stream| !stream.is_idle());
         closed.push(Arc::clone(&stream));
         drop(closed);
@@ -285,7 +287,7 @@ impl Backend for Host {
     }
 
     fn host_function(&self, stream: RawStream, function: HostFunction) -> Result<()> {
-        self.stream(stream)?.enqueue(Task::Function(function));
+        self.stream(stream)?.enqueue(Task::Function(function))?;
         Ok(())
     }
 
@@ -317,7 +319,7 @@ impl Backend for Host {
         let completion = Arc::new(Completion::default());
         // Enqueued under the lock, so that the slot's last record is the last enqueued.
         let mut events = lock(&self.events);
-        stream.enqueue(Task::Complete(Arc::clone(&completion)));
+        stream.enqueue(Task::Complete(Arc::clone(&completion)))?;
         if let Some(Some(slot)) = events.slots.get_mut(event.0) {
             *slot = Some(completion);
         }
@@ -345,23 +347,23 @@ impl Backend for Host {
     fn stream_wait(&self, stream: RawStream, event: RawEvent) -> Result<()> {
         let stream = self.stream(stream)?;
         if let Some(completion) = self.completion(event).filter(|c| !c.is_done()) {
-            stream.enqueue(Task::Wait(completion));
+            stream.enqueue(Task::Wait(completion))?;
         }
         Ok(())
     }
 
     unsafe fn copy(&self, to: u64, from: u64, bytes: usize, stream: RawStream) -> Result<()> {
-        self.stream(stream)?.enqueue(Task::Copy { to, from, bytes });
+        self.stream(stream)?.enqueue(Task::Copy { to, from, bytes })?;
         Ok(())
     }
 
     unsafe fn fill(&self, to: u64, value: u8, bytes: usize, stream: RawStream) -> Result<()> {
-        self.stream(stream)?.enqueue(Task::Fill { to, value, bytes });
+        self.stream(stream)?.enqueue(Task::Fill { to, value, bytes })?;
         Ok(())
     }
 
     unsafe fn launch(&self, kernel: &Kernel, blocks: u32, stream: RawStream) -> Result<()> {
-        self.stream(stream)?.enqueue(Task::Launch { kernel: *kernel, blocks });
+        self.stream(stream)?.enqueue(Task::Launch { kernel: *kernel, blocks })?;
         Ok(())
     }
 }

@@ -159,7 +159,7 @@ pub struct gmb_mailbox_info {
     pub rejected: u64,
     /// Pops that found nothing, of all readers.
     pub empty_pops: u64,
-    /// Most records that lay in the ring at once.
+    /// Most slots that a push had in use when it ended; what pops released while it ran is among them.
     pub high_water: u64,
     /// A bit for each reader in use.
     pub reader_mask: u32,

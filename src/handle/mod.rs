@@ -86,7 +86,9 @@ impl<T> Table<T> {
             let chunk = free.chunks;
             let full = || Error::new(GMB_ERROR_OUT_OF_HOST_MEMORY, format!("too many {} handles", self.kind));
             let place = self.chunks.get(chunk).ok_or_else(full)?;
-            let slots: Vec<Slot<T>> = (0..FIRST << chunk).map(|_| Slot::new()).collect();
+            let mut slots: Vec<Slot<T>> = Vec::new();
+            slots.try_reserve_exact(FIRST << chunk).map_err(|_| full())?;
+            slots.extend((0..FIRST << chunk).map(|_| Slot::new()));
             place.store(Box::leak(slots.into_boxed_slice()).as_mut_ptr(), Ordering::Release);
             free.chunks += 1;
             let first = (FIRST << chunk) - FIRST;

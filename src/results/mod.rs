@@ -168,6 +168,7 @@ impl Submission<'_> {
         gmb_report_args {
             device_result: self.token.slot.device,
             host_slot: self.token.slot.host,
+            epoch: self.before.wrapping_add(1),
             ..Default::default()
         }
     }

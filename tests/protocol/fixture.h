@@ -130,7 +130,7 @@ struct outcome {
   alignas(16) uint64_t progress = 0;
   uint32_t operation = 0;
 
-  report next() { return report{&device, slot, &progress, ++operation}; }
+  report next() { return report{&device, slot, &progress, ++operation, 0}; }
   /* Waits for the slot alone, as a host does. */
   gmb_result wait(uint32_t before) {
     uint64_t word;

@@ -1,15 +1,15 @@
 //! A stream of the host backend: a queue and the thread that works it off in order.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::Instant;
 
 use super::blocks::BlockPool;
 use crate::backend::{HostFunction, Kernel, StreamId};
 use crate::error::{Error, Result};
-use crate::status::GMB_ERROR_SYSTEM;
-use crate::sync::{lock, wait};
+use crate::status::{GMB_ERROR_INVALID_STREAM, GMB_ERROR_SYSTEM};
+use crate::sync::{lock, thread_number, wait};
 
 /// One piece of work.
 pub(super) enum Task {
@@ -69,6 +69,8 @@ pub(super) struct Stream {
     queue: Mutex<Queue>,
     arrived: Condvar,
     idle: Condvar,
+    /// Number of the thread that does the work.
+    worker: AtomicU64,
 }
 
 impl Stream {
@@ -79,6 +81,7 @@ impl Stream {
             queue: Mutex::default(),
             arrived: Condvar::new(),
             idle: Condvar::new(),
+            worker: AtomicU64::new(0),
         });
         let worker = Arc::clone(&stream);
         std::thread::Builder::new()
@@ -96,9 +99,16 @@ impl Stream {
         self.priority
     }
 
-    pub(super) fn enqueue(&self, task: Task) {
-        lock(&self.queue).tasks.push_back(task);
+    /// Refused once the stream is closed: nobody would do the work.
+    pub(super) fn enqueue(&self, task: Task) -> Result<()> {
+        let mut queue = lock(&self.queue);
+        if queue.closed {
+            return Err(Error::new(GMB_ERROR_INVALID_STREAM, "the stream was destroyed during the call"));
+        }
+        queue.tasks.push_back(task);
+        drop(queue);
         self.arrived.notify_one();
+        Ok(())
     }
 
     /// No more work will come; the thread ends once it has done what is queued.
@@ -112,7 +122,11 @@ impl Stream {
         queue.tasks.is_empty() && !queue.running
     }
 
+    /// Waits until nothing is left to do; a function of the stream itself does not wait for its own end.
     pub(super) fn drain(&self) {
+        if self.worker.load(Ordering::Relaxed) == thread_number() {
+            return;
+        }
         let mut queue = lock(&self.queue);
         while !queue.tasks.is_empty() || queue.running {
             queue = wait(&self.idle, queue);
@@ -120,6 +134,7 @@ impl Stream {
     }
 
     fn work(&self, pool: &Arc<BlockPool>) {
+        self.worker.store(thread_number(), Ordering::Relaxed);
         let mut queue = lock(&self.queue);
         loop {
             if let Some(task) = queue.tasks.pop_front() {
