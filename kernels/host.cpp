@@ -1,10 +1,10 @@
 // The same entry points for the host backend: one call runs one block on the calling thread.
 #include "entry.h"
 
-#define GMB_ENTRY(name, type)                                                            \
-  extern "C" void gmb_host_##name(const void *args, uint32_t block, uint32_t blocks) {   \
-    uint64_t word[gmb::ring::block_words];                                                                   \
-    run_##name(gmb::ring::host_block{word, block, blocks}, *static_cast<const type *>(args)); \
+#define GMB_ENTRY(name, type)                                                                       \
+  extern "C" void gmb_host_##name(const void *args, uint32_t block, uint32_t blocks) {              \
+    uint64_t word[gmb::ring::block_words] = {};                                                     \
+    run_##name(gmb::ring::host_block{word, block, blocks}, *static_cast<const type *>(args));       \
   }
 
 GMB_ENTRY(push, gmb_push_args)
