@@ -199,7 +199,8 @@ class Plot(pictures.Picture):
   .grid { stroke: #8c959f; stroke-width: 1; stroke-opacity: 0.35; }
   .s { fill: none; stroke-width: 2.5; stroke-linejoin: round; }
   .memcpy { stroke: #8c959f; stroke-dasharray: 7 4; }
-  .push { stroke: #2da44e; } .pop { stroke: #218bff; } .wide { stroke-dasharray: 2 4; stroke-linecap: round; }
+  .push { stroke: #2da44e; } .pop { stroke: #218bff; } .w1 { stroke-dasharray: 12 3; } .w2 { stroke-dasharray: 6 3; } .w3 { stroke-dasharray: 12 3 2 3; }
+  .w4 { stroke-dasharray: 2 4; stroke-linecap: round; }
   .dot { stroke-dasharray: none; stroke-width: 5; stroke-linecap: round; }
 """
 
@@ -239,7 +240,7 @@ def bulk_points(machine):
     widths = sorted({width for width, _ in series})
     named = [("memcpy, device to device", "memcpy", copies)]
     for width, way in sorted(series, key=lambda key: (key[0], key[1] == "pop")):
-        named.append((f"{way}, {width} B records", way + (" wide" if width != widths[0] else ""), series[width, way]))
+        named.append((f"{way}, {width} B records", f"{way} w{widths.index(width)}", series[width, way]))
     return [entry for entry in named if entry[2]] if any(series.values()) else []
 
 
@@ -261,7 +262,7 @@ def bandwidth(machine):
     fastest = max(speed for _, _, points in named for speed in points.values())
     step = next(s * 10**e for e in range(-6, 3) for s in (1, 2, 5) if fastest / (s * 10**e) <= 6)
     lines = math.ceil(fastest / step)
-    p = Plot(740, 460, f"Bandwidth of bulk operations on {machine.facts[0]} by payload bytes of one operation")
+    p = Plot(740, top + height + 64 + 22 * math.ceil(len(named) / 3), f"Bandwidth of bulk operations on {machine.facts[0]} by payload bytes of one operation")
 
     def at(size, speed):
         return (left + width * (math.log10(size) - low) / (high - low), top + height * (1 - speed / (lines * step)))
