@@ -154,15 +154,13 @@ fn a_pop_waits_for_the_push_before_it_and_a_push_for_the_room_it_needs() {
     let (first, second, popped) =
         (Token::new(&context).unwrap(), Token::new(&context).unwrap(), Token::new(&context).unwrap());
     let outlet = Outlet::new(&context, &mailbox, 8);
-    let elsewhere = Elsewhere::new(&context);
     let gate = Gate::close(&context, left.get());
     unsafe {
         mailbox.push(&push, left.get(), Some(&first)).unwrap();
         mailbox.pop(&outlet.pop, right.get(), Some(&popped)).unwrap();
         mailbox.push(&push, left.get(), Some(&second)).unwrap();
     }
-    elsewhere.work();
-    assert_eq!(popped.poll().unwrap(), None, "the pop did not wait for the push");
+    does_not_come(&popped, "the pop did not wait for the push");
     gate.open();
     for token in [first, popped, second] {
         assert_eq!(token.wait(After::Submission, None).unwrap().count, 8);
@@ -178,7 +176,6 @@ fn a_push_waits_for_room_that_pushes_before_it_will_have_taken() {
     let push = Push { count: 6, records: records.address(), length: 16, ..Default::default() };
     let tokens: Vec<Token> = (0..3).map(|_| Token::new(&context).unwrap()).collect();
     let outlet = Outlet::new(&context, &mailbox, 6);
-    let elsewhere = Elsewhere::new(&context);
     // Two gates, but never two closed at once when the second push could run.
     let before_push = Gate::close(&context, left.get());
     unsafe { mailbox.push(&push, left.get(), Some(&tokens[0])) }.unwrap();
@@ -189,8 +186,7 @@ fn a_push_waits_for_room_that_pushes_before_it_will_have_taken() {
     }
     before_push.open();
     assert_eq!(tokens[0].wait(After::Submission, None).unwrap().count, 6);
-    elsewhere.work();
-    assert_eq!(tokens[2].poll().unwrap(), None, "the push did not wait for the room it needs");
+    does_not_come(&tokens[2], "the push did not wait for the room it needs");
     before_pop.open();
     assert_eq!(tokens[1].wait(After::Submission, None).unwrap().count, 6);
     assert_eq!(tokens[2].wait(After::Submission, None).unwrap().count, 6);
@@ -206,14 +202,12 @@ fn operations_of_one_side_keep_their_order_across_streams() {
         |msg_type| Push { count: 4, records: records.address(), length: 16, msg_type, ..Default::default() };
     let tokens: Vec<Token> = (0..4).map(|_| Token::new(&context).unwrap()).collect();
     let outlets = [Outlet::new(&context, &mailbox, 4), Outlet::new(&context, &mailbox, 4)];
-    let elsewhere = Elsewhere::new(&context);
     let gate = Gate::close(&context, left.get());
     unsafe {
         mailbox.push(&push(1), left.get(), Some(&tokens[0])).unwrap();
         mailbox.push(&push(2), right.get(), Some(&tokens[1])).unwrap();
     }
-    elsewhere.work();
-    assert_eq!(tokens[1].poll().unwrap(), None, "the second push went first");
+    does_not_come(&tokens[1], "the second push went first");
     gate.open();
     context.synchronize(right.get()).unwrap();
     let gate = Gate::close(&context, left.get());
@@ -221,8 +215,7 @@ fn operations_of_one_side_keep_their_order_across_streams() {
         mailbox.pop(&outlets[0].pop, left.get(), Some(&tokens[2])).unwrap();
         mailbox.pop(&outlets[1].pop, right.get(), Some(&tokens[3])).unwrap();
     }
-    elsewhere.work();
-    assert_eq!(tokens[3].poll().unwrap(), None, "the second pop went first");
+    does_not_come(&tokens[3], "the second pop went first");
     gate.open();
     for (i, outlet) in outlets.iter().enumerate() {
         assert_eq!(tokens[2 + i].wait(After::Submission, None).unwrap().count, 4);
@@ -357,7 +350,6 @@ fn a_waiting_push_counts_on_pops_that_are_enqueued() {
         };
         let (pushed, popped) = (Token::new(&context).unwrap(), Token::new(&context).unwrap());
         let outlet = Outlet::new(&context, &mailbox, 5);
-        let elsewhere = Elsewhere::new(&context);
         unsafe { mailbox.push(&push(8), left.get(), Some(&pushed)) }.unwrap();
         assert_eq!(pushed.wait(After::Submission, None).unwrap().count, 8);
         let gate = Gate::close(&context, right.get());
@@ -374,8 +366,7 @@ fn a_waiting_push_counts_on_pops_that_are_enqueued() {
             assert_eq!(status(5), Ok(()));
         } else {
             assert_eq!(status(5), Ok(()));
-            elsewhere.work();
-            assert_eq!(pushed.poll().unwrap(), None, "the push did not wait for the pop that makes room");
+            does_not_come(&pushed, "the push did not wait for the pop that makes room");
             gate.open();
             assert_eq!(popped.wait(After::Submission, None).unwrap().count, 5);
         }
@@ -400,7 +391,6 @@ fn a_push_that_overwrites_waits_for_pops_enqueued_before_it() {
         };
         let tokens: Vec<Token> = (0..4).map(|_| Token::new(&context).unwrap()).collect();
         let outlets = [Outlet::new(&context, &mailbox, 8), Outlet::new(&context, &mailbox, 8)];
-        let elsewhere = Elsewhere::new(&context);
         unsafe { mailbox.push(&push(1), left.get(), Some(&tokens[0])) }.unwrap();
         assert_eq!(tokens[0].wait(After::Submission, None).unwrap().count, 8);
         let gate = Gate::close(&context, right.get());
@@ -408,8 +398,7 @@ fn a_push_that_overwrites_waits_for_pops_enqueued_before_it() {
             mailbox.pop(&outlets[0].pop, right.get(), Some(&tokens[1])).unwrap();
             mailbox.push(&push(2), left.get(), Some(&tokens[2])).unwrap();
         }
-        elsewhere.work();
-        assert_eq!(tokens[2].poll().unwrap(), None, "the push overtook a pop that was there first");
+        does_not_come(&tokens[2], "the push overtook a pop that was there first");
         gate.open();
         let first = tokens[1].wait(After::Submission, None).unwrap();
         let latest = policy == FullPolicy::Latest;
@@ -422,8 +411,7 @@ fn a_push_that_overwrites_waits_for_pops_enqueued_before_it() {
             mailbox.push(&push(3), left.get(), Some(&tokens[2])).unwrap();
             mailbox.pop(&outlets[1].pop, right.get(), Some(&tokens[3])).unwrap();
         }
-        elsewhere.work();
-        assert_eq!(tokens[3].poll().unwrap(), None, "the pop did not wait for the push");
+        does_not_come(&tokens[3], "the pop did not wait for the push");
         gate.open();
         let second = tokens[3].wait(After::Submission, None).unwrap();
         assert_eq!((second.count, second.lost), if latest { (1, 15) } else { (8, 8) });
@@ -454,7 +442,6 @@ fn a_reader_let_out_is_gone_after_its_own_pops() {
     let tokens: Vec<Token> = (0..3).map(|_| Token::new(&context).unwrap()).collect();
     let outlet = Outlet::new(&context, &mailbox, 8);
     let slow = Outlet::new(&context, &mailbox, 3);
-    let elsewhere = Elsewhere::new(&context);
     unsafe {
         mailbox.push(&push, left.get(), None).unwrap();
         mailbox.pop(&outlet.pop, left.get(), Some(&tokens[0])).unwrap();
@@ -467,8 +454,7 @@ fn a_reader_let_out_is_gone_after_its_own_pops() {
     assert_eq!(error.status(), GMB_ERROR_TIMEOUT);
     mailbox.remove_reader(1, left.get()).unwrap();
     unsafe { mailbox.push(&push, left.get(), Some(&tokens[2])) }.unwrap();
-    elsewhere.work();
-    assert_eq!(tokens[2].poll().unwrap(), None, "the reader's pop was cut off");
+    does_not_come(&tokens[2], "the reader's pop was cut off");
     gate.open();
     assert_eq!(tokens[1].wait(After::Submission, None).unwrap().count, 3);
     assert_eq!(slow.records(&context, 3).1, [1, 2, 3]);
@@ -532,7 +518,6 @@ fn a_push_waits_for_a_pop_of_a_reader_that_was_let_in_again() {
     let push = Push { count: 8, records: records.address(), length: 16, ..Default::default() };
     let tokens: Vec<Token> = (0..3).map(|_| Token::new(&context).unwrap()).collect();
     let outlet = Outlet::new(&context, &mailbox, 8);
-    let elsewhere = Elsewhere::new(&context);
     unsafe {
         mailbox.push(&push, left.get(), None).unwrap();
         mailbox.pop(&outlet.pop, left.get(), Some(&tokens[0])).unwrap();
@@ -546,8 +531,7 @@ fn a_push_waits_for_a_pop_of_a_reader_that_was_let_in_again() {
         mailbox.pop(&outlet.pop, right.get(), Some(&tokens[1])).unwrap();
         mailbox.push(&push, left.get(), Some(&tokens[2])).unwrap();
     }
-    elsewhere.work();
-    assert_eq!(tokens[2].poll().unwrap(), None);
+    does_not_come(&tokens[2], "the push did not wait for the pop");
     gate.open();
     for token in &tokens[1..] {
         assert_eq!(token.wait(After::Submission, None).unwrap().count, 8);

@@ -21,12 +21,15 @@ fn freeing_memory_waits_for_a_destroyed_stream() {
         .unwrap();
     drop(stream);
     std::thread::scope(|scope| {
-        let freeing = scope.spawn(|| {
+        let (freed, is_freed) = std::sync::mpsc::channel();
+        scope.spawn(move || {
             drop(memory);
-            assert!(done.load(Ordering::Acquire), "freed too early");
+            freed.send(()).unwrap();
         });
-        (0..1000).for_each(|_| std::thread::yield_now());
+        let early = is_freed.recv_timeout(PATIENCE);
+        assert!(early.is_err(), "freed while the stream's work was under way");
         gate.open();
-        freeing.join().unwrap();
+        is_freed.recv().unwrap();
+        assert!(done.load(Ordering::Acquire), "freed too early");
     });
 }
