@@ -15,6 +15,11 @@
 #include <stdint.h>
 
 /**
+ * In `gmb_push_args.flags` and `gmb_pop_args.flags`: blocks draw their tiles.
+ */
+#define GMB_DRAW_TILES 2
+
+/**
  * In `gmb_mailbox_options.flags`: all operations come on one stream, that of the first. No event
  * is recorded then, and another stream is `GMB_ERROR_INVALID_STREAM`.
  */
@@ -372,17 +377,22 @@ typedef struct gmb_ring_side {
    */
   uint64_t arrivals;
   /**
-   * One more than the records that the running pop skips; zero until its first block knows.
+   * One more than what the blocks of the running pop agreed on: the records that it skips, or those that
+   * a large one gives; zero until the first block knows.
    */
-  uint64_t skip;
+  uint64_t agreed;
   /**
    * Of a writer that overwrites: what is older than this index is gone.
    */
   uint64_t floor;
   /**
+   * Tiles of records that blocks of the running operation drew; zero when idle.
+   */
+  uint64_t drawn;
+  /**
    * Keeps the combining words on a line of their own.
    */
-  uint64_t pad2[12];
+  uint64_t pad2[11];
   /**
    * Operations finished on this side.
    */

@@ -11,6 +11,11 @@
 #define GMB_PUSH_WHOLE 1
 
 /**
+ * In `gmb_push_args.flags` and `gmb_pop_args.flags`: blocks draw their tiles.
+ */
+#define GMB_DRAW_TILES 2
+
+/**
  * In `gmb_reader_args.action`: let the reader in at the next record.
  */
 #define GMB_READER_ADD_NEXT 0
@@ -122,7 +127,7 @@ typedef struct gmb_push_args {
    */
   uint32_t max_length;
   /**
-   * `GMB_PUSH_WHOLE` or zero.
+   * `GMB_PUSH_WHOLE` and `GMB_DRAW_TILES`.
    */
   uint32_t flags;
   /**
@@ -130,9 +135,9 @@ typedef struct gmb_push_args {
    */
   uint32_t readers;
   /**
-   * Zero.
+   * Records of a tile, a power of two, or zero for as many as a block moves at once.
    */
-  uint32_t reserved;
+  uint32_t tile;
   /**
    * Where the slots lie.
    */
@@ -175,6 +180,14 @@ typedef struct gmb_pop_args {
    * log2 of the threads that copy one record together.
    */
   uint32_t lanes_log2;
+  /**
+   * `GMB_DRAW_TILES` or zero.
+   */
+  uint32_t flags;
+  /**
+   * Records of a tile, a power of two, or zero for as many as a block moves at once.
+   */
+  uint32_t tile;
   /**
    * Zero.
    */

@@ -25,11 +25,14 @@ GMB_HD inline gmb::ring::source source_of(const gmb_push_args &a) {
           a.msg_type,
           a.max_length,
           (a.flags & GMB_PUSH_WHOLE) != 0,
-          a.readers};
+          a.readers,
+          a.tile,
+          (a.flags & GMB_DRAW_TILES) != 0};
 }
 
 GMB_HD inline gmb::ring::sink sink_of(const gmb_pop_args &a) {
-  return {at<unsigned char>(a.records), a.stride, at<gmb_record_header>(a.headers), a.max};
+  return {at<unsigned char>(a.records), a.stride, at<gmb_record_header>(a.headers), a.max, a.tile,
+          (a.flags & GMB_DRAW_TILES) != 0};
 }
 
 GMB_HD inline gmb::ring::geometry geometry_of(uint64_t ring, const gmb_geometry_args &a) {

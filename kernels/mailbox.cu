@@ -3,19 +3,28 @@
 
 #define GMB_BLOCK_THREADS 256
 
+/* Where six blocks would spill a pop's registers, there are five. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ != 800 && __CUDA_ARCH__ != 900
+#define GMB_POP_BLOCKS 5
+#else
+#define GMB_POP_BLOCKS 6
+#endif
+
 /* `least` blocks run on a multiprocessor at once, so each takes few registers: what many threads have under way hides
  * the latency of memory. In fewer they would spill. Where so many threads do not fit, ptxas takes no notice. */
-#define GMB_ENTRY(name, type, least)                                     \
+#define GMB_ENTRY(name, what, block, type, least)                        \
   extern "C" __global__ void __launch_bounds__(GMB_BLOCK_THREADS, least) \
       gmb_kernel_##name(const __grid_constant__ type args) {             \
     __shared__ uint64_t word[gmb::ring::block_words];                    \
-    run_##name(gmb::ring::thread_block{word}, args);                     \
+    run_##what(gmb::ring::block{word}, args);                            \
   }
 
-GMB_ENTRY(push, gmb_push_args, 6)
-GMB_ENTRY(pop, gmb_pop_args, 6)
-GMB_ENTRY(push_over, gmb_push_args, 6)
-GMB_ENTRY(pop_over, gmb_pop_args, 6)
-GMB_ENTRY(push_latest, gmb_push_args, 1)
-GMB_ENTRY(pop_latest, gmb_pop_args, 1)
-GMB_ENTRY(reader, gmb_reader_args, 1)
+GMB_ENTRY(push, push, thread_block, gmb_push_args, 6)
+GMB_ENTRY(pop, pop, thread_block, gmb_pop_args, GMB_POP_BLOCKS)
+GMB_ENTRY(push_over, push_over, thread_block, gmb_push_args, 6)
+GMB_ENTRY(pop_over, pop_over, thread_block, gmb_pop_args, 6)
+GMB_ENTRY(push_latest, push_latest, thread_block, gmb_push_args, 1)
+GMB_ENTRY(pop_latest, pop_latest, thread_block, gmb_pop_args, 1)
+GMB_ENTRY(reader, reader, thread_block, gmb_reader_args, 1)
+GMB_ENTRY(push_alone, push, lone_block, gmb_push_args, 1)
+GMB_ENTRY(pop_alone, pop, lone_block, gmb_pop_args, 1)

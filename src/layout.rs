@@ -93,12 +93,15 @@ pub struct gmb_ring_side {
     pub grant: u64,
     /// Blocks of the running operation that have arrived; zero when idle.
     pub arrivals: u64,
-    /// One more than the records that the running pop skips; zero until its first block knows.
-    pub skip: u64,
+    /// One more than what the blocks of the running pop agreed on: the records that it skips, or those that
+    /// a large one gives; zero until the first block knows.
+    pub agreed: u64,
     /// Of a writer that overwrites: what is older than this index is gone.
     pub floor: u64,
+    /// Tiles of records that blocks of the running operation drew; zero when idle.
+    pub drawn: u64,
     /// Keeps the combining words on a line of their own.
-    pub pad2: [u64; 12],
+    pub pad2: [u64; 11],
     /// Operations finished on this side.
     pub operations: u64,
     /// Records asked for and not moved, for want of room or of records.
@@ -176,9 +179,10 @@ impl gmb_ring_side {
             pad1: [0; 15],
             grant: u64::MAX,
             arrivals: 0,
-            skip: 0,
+            agreed: 0,
             floor: index,
-            pad2: [0; 12],
+            drawn: 0,
+            pad2: [0; 11],
             operations: 0,
             refused: 0,
             empty: 0,

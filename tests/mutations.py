@@ -1,5 +1,6 @@
 """The mutations: what tests/mutants.py does to the code, and the tests that must notice."""
 RING = "include/gpumailbox/ring.cuh"
+TURN = "include/gpumailbox/turn.cuh"
 OVER = "include/gpumailbox/overwrite.cuh"
 SLOT = "src/handle/slot.rs"
 
@@ -21,10 +22,10 @@ MUTANTS = [
      "model results::slot::models::results_are_read_whole"),
     ("a slot that will be written is used", "src/results/slot.rs", "Some(before) if slot.epoch() == before =>",
      "Some(before) if slot.epoch() > before =>", "model results::slot::models::a_slot_is_used_again_once_written"),
-    ("grants are not combined", RING, "fetch_min_relaxed(&side->grant, word);\n",
+    ("grants are not combined", TURN, "fetch_min_relaxed(&side->grant, word);\n",
      "store_relaxed(&side->grant, word);\n", "protocol none"),
-    ("the first block to arrive ends the operation", RING,
-     "if (static_cast<uint32_t>(arrived) < blocks) return false;", "if (static_cast<uint32_t>(arrived) > 1) return false;",
+    ("the first block to arrive ends the operation", TURN,
+     "if ((arrived & arrived_blocks) < blocks) return false;", "if ((arrived & arrived_blocks) > 1) return false;",
      "protocol none"),
     ("records are read without acquire", RING, "return load_ahead(&ring->writer.committed);",
      "return load_relaxed(&ring->writer.committed);", "protocol thread"),
@@ -44,15 +45,18 @@ MUTANTS = [
     ("one record too many fits", RING, "free = at.capacity() - unread;",
      "free = at.capacity() + 1 - unread;",
      "suite mailbox::a_full_mailbox_accepts_what_fits_and_an_empty_one_gives_nothing"),
-    ("the arrival counter is not reset", RING, "  fetch_sub_relaxed(&side->arrivals, all);\n", "",
+    ("the arrival counter is not reset", TURN, "  fetch_sub_relaxed(&side->arrivals, arrived);\n", "",
      "suite ordering::random_operations_on_one_stream_equal_a_queue"),
-    ("a bad length is passed over", RING, "        block.lower_word(grant_word(i, GMB_ERROR_BAD_LENGTH));\n", "",
+    ("a bad length is passed over", RING, "            block.lower_word(grant_word(i, GMB_ERROR_BAD_LENGTH));\n", "",
      "suite bad_input::a_bad_length_found_on_the_device_ends_the_push_there"),
     ("a foreign slot is popped", RING, "header[k].lo != t.first + i + 1 || ", "",
      "suite bad_input::a_damaged_slot_ends_the_pop_before_it"),
-    ("the count is told before the records move", RING, "  /* The newest first: of what",
+    ("the count is told before the records move", RING, "  /* More than a cache holds:",
      "  tell(to, {0, into.max, GMB_OK, 0, 0, 0, (to.device_result ? to.device_result->epoch : 0) + 1});\n"
-     "  /* The newest first: of what", "protocol none"),
+     "  /* More than a cache holds:", "protocol none"),
+    ("draws are not taken back", TURN, "    store_relaxed(&side->drawn, static_cast<uint64_t>(0));\n", "", "protocol none"),
+    ("blocks that draw see different ends", RING, "settle_acq_rel(&side->agreed, room + 1) - 1 : room;", "room : room;",
+     "protocol none"),
     ("a pop does not wait for the push before it", "src/mailbox/submit.rs",
      "            self.push.make_wait(stream)?;\n        }\n", "        }\n",
      "suite gated::a_pop_waits_for_the_push_before_it_and_a_push_for_the_room_it_needs"),
@@ -87,7 +91,7 @@ MUTANTS = [
      "suite gated::one_stuck_event_does_not_make_the_pool_grow"),
     ("what an ended push wrote over is given out", OVER,
      "  store_relaxed(&side->floor, behind(end, gone) ? end : gone);\n", "", "overwrite none"),
-    ("blocks skip differently", OVER, "skip = settle_relaxed(&side->skip, start - before + 1) - 1;",
+    ("blocks skip differently", OVER, "skip = settle_relaxed(&side->agreed, start - before + 1) - 1;",
      "skip = start - before;", "overwrite none"),
     ("a record being replaced is given out", OVER, "*block.word = behind(newest, oldest_intact(ring)) ? 0 : 1;",
      "*block.word = 1;", "overwrite none"),
@@ -95,7 +99,7 @@ MUTANTS = [
      "if (r == 0 && first - seen.first[r] > unread)", "suite readers::every_record_reaches_every_reader"),
     ("a reader let out still holds space", "include/gpumailbox/readers.cuh", "load_relaxed(&ring->reader_mask) & ~bit",
      "load_relaxed(&ring->reader_mask) | bit", "suite readers::readers_come_and_go"),
-    ("a whole push is taken in part", RING, "whole && grant_count(word) < asked ? 0 : grant_count(word)",
+    ("a whole push is taken in part", TURN, "whole && grant_count(word) < asked ? 0 : grant_count(word)",
      "grant_count(word)", "suite waiting::waiting_is_all_or_nothing_and_times_out_without_a_trace"),
     ("a pop counts twice towards certain room", "src/mailbox/submit.rs",
      "released.wrapping_add(u64::from(pop.max).min(unread))", "released.wrapping_add(u64::from(pop.max))",

@@ -162,7 +162,7 @@ GMB_HD inline void end_validated(const Block &block, gmb_ring_header *ring, gmb_
   if (block.thread() != 0) return;
   const books kept = books_at_end(block, side, to);
   const uint64_t end = t.first + torn + count;
-  store_relaxed(&side->skip, static_cast<uint64_t>(0));
+  store_relaxed(&side->agreed, static_cast<uint64_t>(0));
   if (grant_status(word) == GMB_ERROR_ORDER_VIOLATION) return violation(ring, side, before, into.max, kept, to);
   const ending e = ended(kept, count, into.max, grant_status(word), end, t.first + torn - before);
   close_turn(ring, side, before, kept, e, 0, to);
@@ -181,7 +181,7 @@ GMB_HD inline void pop_over(const Block &block, gmb_ring_header *ring, uint32_t 
     if (behind(published, start)) start = published;
     if (behind(start, before)) start = before;
     /* All blocks skip what the first one does, so that they agree on the rows. */
-    skip = settle_relaxed(&side->skip, start - before + 1) - 1;
+    skip = settle_relaxed(&side->agreed, start - before + 1) - 1;
     /* Of a block that looks later there may be more: no call gives more than the ring holds. */
     uint64_t ready = behind(published, before + skip) ? 0 : published - (before + skip);
     if (ready > ring->capacity) ready = ring->capacity;

@@ -15,6 +15,13 @@
 #define GMB_HD
 #endif
 
+/* A function that is rarely called: what is always run stays close together. */
+#if defined(__CUDACC__)
+#define GMB_RARE __noinline__
+#else
+#define GMB_RARE __attribute__((noinline))
+#endif
+
 #if defined(__CUDA_ARCH__)
 #define GMB_ON_DEVICE 1
 #define GMB_UNROLL _Pragma("unroll")
@@ -56,6 +63,15 @@ GMB_HD inline unit header_unit(uint64_t sequence, uint32_t length, uint32_t type
 }
 GMB_HD inline uint32_t header_length(unit u) { return static_cast<uint32_t>(u.hi); }
 
+/* Of a power of two. To divide by one that only the host knew takes a GPU thread longer than a shift. */
+GMB_HD inline uint32_t log2_of(uint32_t power) {
+#if GMB_ON_DEVICE
+  return 31 - __clz(static_cast<int>(power));
+#else
+  return 31 - static_cast<uint32_t>(__builtin_clz(power));
+#endif
+}
+
 #if GMB_ON_DEVICE
 
 template <class T>
@@ -83,6 +99,9 @@ template <class T> __device__ inline void store_release(T *p, T v) {
 template <class T> __device__ inline T fetch_add_acq_rel(T *p, T v) {
   return device_ref<T>(*p).fetch_add(v, ::cuda::memory_order_acq_rel);
 }
+template <class T> __device__ inline T fetch_add_relaxed(T *p, T v) {
+  return device_ref<T>(*p).fetch_add(v, ::cuda::memory_order_relaxed);
+}
 /* Behind a fence_device, which makes it a release. */
 template <class T> __device__ inline bool replace_fenced(T *p, T expected, T v) {
   return device_ref<T>(*p).compare_exchange_strong(expected, v, ::cuda::memory_order_relaxed);
@@ -91,6 +110,11 @@ template <class T> __device__ inline bool replace_fenced(T *p, T expected, T v) 
 template <class T> __device__ inline T settle_relaxed(T *p, T v) {
   T seen = 0;
   return device_ref<T>(*p).compare_exchange_strong(seen, v, ::cuda::memory_order_relaxed) ? v : seen;
+}
+/* The same; who gets another block's value sees what that block had seen. */
+template <class T> __device__ inline T settle_acq_rel(T *p, T v) {
+  T seen = 0;
+  return device_ref<T>(*p).compare_exchange_strong(seen, v, ::cuda::memory_order_acq_rel) ? v : seen;
 }
 template <class T> __device__ inline void fetch_sub_relaxed(T *p, T v) {
   device_ref<T>(*p).fetch_sub(v, ::cuda::memory_order_relaxed);
@@ -113,10 +137,11 @@ template <class T> __device__ inline void store_fenced(T *p, T v) { store_relaxe
 __device__ inline void fence_device() {
   ::cuda::atomic_thread_fence(::cuda::memory_order_acq_rel, ::cuda::thread_scope_device);
 }
-/* A unit that is read once: it need not stay in a cache. */
-__device__ inline unit load_once(const unit *p) {
+/* For several units that are under way at once: the compiler does not move one of them behind what uses another. No
+ * cache hint: streaming loads made large operations slower (docs/performance.md). */
+__device__ inline unit load_unit(const unit *p) {
   unit u;
-  asm volatile("ld.global.cs.v2.u64 {%0, %1}, [%2];" : "=l"(u.lo), "=l"(u.hi) : "l"(p));
+  asm volatile("ld.global.v2.u64 {%0, %1}, [%2];" : "=l"(u.lo), "=l"(u.hi) : "l"(p));
   return u;
 }
 /* Units that another block may be writing: each half is one relaxed access. */
@@ -155,12 +180,17 @@ template <class T> inline void store_fenced(T *p, T v) { store_release(p, v); }
 template <class T> inline T fetch_add_acq_rel(T *p, T v) {
   return __atomic_fetch_add(p, v, __ATOMIC_ACQ_REL);
 }
+template <class T> inline T fetch_add_relaxed(T *p, T v) { return __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }
 template <class T> inline bool replace_fenced(T *p, T expected, T v) {
   return __atomic_compare_exchange_n(p, &expected, v, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
 }
 template <class T> inline T settle_relaxed(T *p, T v) {
   T seen = 0;
   return __atomic_compare_exchange_n(p, &seen, v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED) ? v : seen;
+}
+template <class T> inline T settle_acq_rel(T *p, T v) {
+  T seen = 0;
+  return __atomic_compare_exchange_n(p, &seen, v, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE) ? v : seen;
 }
 template <class T> inline void fetch_sub_relaxed(T *p, T v) { __atomic_fetch_sub(p, v, __ATOMIC_RELAXED); }
 template <class T> inline void fetch_min_relaxed(T *p, T v) {
@@ -178,7 +208,7 @@ inline void fence_device() { __sync_synchronize(); }
 #else
 inline void fence_device() { __atomic_thread_fence(__ATOMIC_ACQ_REL); }
 #endif
-inline unit load_once(const unit *p) { return *p; }
+inline unit load_unit(const unit *p) { return *p; }
 inline unit load_shared(const unit *p) {
   unit u;
   u.lo = __atomic_load_n(&p->lo, __ATOMIC_RELAXED);
@@ -207,20 +237,23 @@ inline void chaos_delay(int where) {
 #endif
 
 /* 64-bit variables of a block. What its leader keeps until the end lies there, too: it takes no registers. */
-constexpr int block_words = 10;
+constexpr int block_words = 13;
 
 /* The threads that run one block of an operation. `word` is `block_words` 64-bit
  * variables that all of them see. */
 #if defined(__CUDACC__)
-/* A CUDA thread block; `word` lies in shared memory. Blocks and threads are one-dimensional. */
-struct thread_block {
+/* A CUDA thread block; `word` lies in shared memory. Blocks and threads are one-dimensional. One that is known to be
+ * alone in its launch has less to do. */
+template <bool Alone> struct cuda_block {
+  static constexpr bool alone = Alone;
+  static constexpr bool small_tiles = true; /* no larger than what the block moves at once */
   uint64_t *word;
 
 #if GMB_ON_DEVICE
   __device__ uint32_t thread() const { return threadIdx.x; }
   __device__ uint32_t threads() const { return blockDim.x; }
-  __device__ uint32_t block() const { return blockIdx.x; }
-  __device__ uint32_t blocks() const { return gridDim.x; }
+  __device__ uint32_t block() const { return Alone ? 0 : blockIdx.x; }
+  __device__ uint32_t blocks() const { return Alone ? 1 : gridDim.x; }
   __device__ void sync() const { __syncthreads(); }
   __device__ void lower_word(uint64_t v) const {
     atomicMin(reinterpret_cast<unsigned long long *>(word), static_cast<unsigned long long>(v));
@@ -234,10 +267,14 @@ struct thread_block {
   GMB_HD void lower_word(uint64_t) const {}
 #endif
 };
+using thread_block = cuda_block<false>;
+using lone_block = cuda_block<true>;
 #endif
 
 /* A block of one CPU thread; other blocks of the operation run beside it. */
 struct host_block {
+  static constexpr bool alone = false;
+  static constexpr bool small_tiles = false;
   uint64_t *word;
   uint32_t index;
   uint32_t count;

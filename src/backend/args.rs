@@ -5,6 +5,8 @@
 
 /// In `gmb_push_args.flags`: all records or none.
 pub const GMB_PUSH_WHOLE: u32 = 1;
+/// In `gmb_push_args.flags` and `gmb_pop_args.flags`: blocks draw their tiles.
+pub const GMB_DRAW_TILES: u32 = 2;
 
 /// In `gmb_reader_args.action`: let the reader in at the next record.
 pub const GMB_READER_ADD_NEXT: u32 = 0;
@@ -72,12 +74,12 @@ pub struct gmb_push_args {
     pub lanes_log2: u32,
     /// Lengths above this are refused: the payload size, or the stride if that is less.
     pub max_length: u32,
-    /// `GMB_PUSH_WHOLE` or zero.
+    /// `GMB_PUSH_WHOLE` and `GMB_DRAW_TILES`.
     pub flags: u32,
     /// A bit for each reader that is probably in use.
     pub readers: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Records of a tile, a power of two, or zero for as many as a block moves at once.
+    pub tile: u32,
     /// Where the slots lie.
     pub geometry: gmb_geometry_args,
     /// Where the outcome goes.
@@ -103,6 +105,10 @@ pub struct gmb_pop_args {
     pub reader: u32,
     /// log2 of the threads that copy one record together.
     pub lanes_log2: u32,
+    /// `GMB_DRAW_TILES` or zero.
+    pub flags: u32,
+    /// Records of a tile, a power of two, or zero for as many as a block moves at once.
+    pub tile: u32,
     /// Zero.
     pub reserved: u32,
     /// Where the slots lie.

@@ -120,6 +120,7 @@ impl Cuda {
                 units: 1,
                 block_threads: BLOCK_THREADS,
                 group_records: 1,
+                drawn_records: 1,
                 max_blocks: [1; Kernel::NAMES.len()],
                 driver_version: version as u32,
             },
@@ -515,11 +516,11 @@ impl Backend for Cuda {
 
     unsafe fn launch(&self, kernel: &Kernel, blocks: u32, stream: RawStream) -> Result<()> {
         let _current = self.enter()?;
-        let function = self.functions[kernel.index()];
+        let index = if blocks == 1 { kernel.index_alone() } else { kernel.index() };
         let mut parameters = [kernel.args().cast_mut()];
         let result = unsafe {
             sys::cuLaunchKernel(
-                function,
+                self.functions[index],
                 blocks,
                 1,
                 1,

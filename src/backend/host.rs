@@ -98,6 +98,7 @@ impl Host {
                 units: workers as u32,
                 block_threads: 1,
                 group_records: 4,
+                drawn_records: 16,
                 max_blocks: [2 * workers as u32; Kernel::NAMES.len()],
                 driver_version: 0,
             },

@@ -47,7 +47,7 @@ pub(crate) enum Kernel {
 
 impl Kernel {
     /// Entry points, by index.
-    pub(crate) const NAMES: [&'static CStr; 7] = [
+    pub(crate) const NAMES: [&'static CStr; 9] = [
         c"gmb_kernel_push",
         c"gmb_kernel_pop",
         c"gmb_kernel_push_over",
@@ -55,6 +55,8 @@ impl Kernel {
         c"gmb_kernel_push_latest",
         c"gmb_kernel_pop_latest",
         c"gmb_kernel_reader",
+        c"gmb_kernel_push_alone",
+        c"gmb_kernel_pop_alone",
     ];
 
     pub(crate) const PUSH: usize = 0;
@@ -71,6 +73,15 @@ impl Kernel {
             Self::PushLatest(_) => 4,
             Self::PopLatest(_) => 5,
             Self::Reader(_) => 6,
+        }
+    }
+
+    /// The entry point that does the same in one block, with less to do.
+    pub(crate) fn index_alone(&self) -> usize {
+        match self {
+            Self::Push(_) => 7,
+            Self::Pop(_) => 8,
+            _ => self.index(),
         }
     }
 
@@ -100,6 +111,8 @@ pub(crate) struct DeviceInfo {
     pub block_threads: u32,
     /// Records worth giving to a thread group before there are more of them.
     pub group_records: u32,
+    /// Records that are worth a draw.
+    pub drawn_records: u32,
     /// Blocks that run at once, by [`Kernel::index`].
     pub max_blocks: [u32; Kernel::NAMES.len()],
     /// Driver version as CUDA counts it (13000 is 13.0); zero on the host.

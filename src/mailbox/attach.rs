@@ -251,7 +251,9 @@ fn check_header(header: &gmb_ring_header) -> Result<FullPolicy> {
     if header.fault != GMB_OK {
         return Err(corrupt(&format!("fault {}", header.fault)));
     }
-    let busy = |side: &gmb_ring_side| side.arrivals != 0 || side.grant != u64::MAX || side.skip != 0;
+    let busy = |side: &gmb_ring_side| {
+        side.arrivals != 0 || side.grant != u64::MAX || side.agreed != 0 || side.drawn != 0
+    };
     let writing = header.writer.claimed != header.writer.committed;
     if writing || busy(&header.writer) || header.reader.iter().any(busy) {
         return Err(Error::new(GMB_ERROR_BUSY, "an operation on the mailbox is under way, or was cut off"));

@@ -5,7 +5,9 @@ use std::sync::MutexGuard;
 use super::readers::not_in_use;
 use super::side::{ahead, Side, Submitted};
 use super::{Arbitration, FullPolicy, Mailbox, Pop, Push};
-use crate::backend::args::{gmb_geometry_args, gmb_pop_args, gmb_push_args, gmb_report_args, GMB_PUSH_WHOLE};
+use crate::backend::args::{
+    gmb_geometry_args, gmb_pop_args, gmb_push_args, gmb_report_args, GMB_DRAW_TILES, GMB_PUSH_WHOLE,
+};
 use crate::backend::Kernel;
 use crate::error::{Error, Result};
 use crate::extent::{check_disjoint, Extent};
@@ -67,17 +69,17 @@ impl Mailbox {
                 }
             }
         }
-        let (most, blocks) = match self.full_policy {
-            FullPolicy::Latest => (count, 1),
-            FullPolicy::OverwriteOldest => (count, self.blocks_for(count, Kernel::PUSH_OVER)),
+        let (most, shape) = match self.full_policy {
+            FullPolicy::Latest => (count, Shape::default()),
+            FullPolicy::OverwriteOldest => (count, self.shape_of(count, Kernel::PUSH_OVER)),
             FullPolicy::Reject | FullPolicy::Wait => {
                 let most = count.min(self.capacity);
-                (most, self.blocks_for(most, Kernel::PUSH))
+                (most, self.shape_of(most, Kernel::PUSH))
             }
         };
         let after = self.push.sure().wrapping_add(count);
-        self.submit(&self.push, submitted, stream, blocks, most, submission, |report| {
-            let args = gmb_push_args { report, ..args };
+        self.submit(&self.push, submitted, stream, shape.blocks, most, submission, |report| {
+            let args = gmb_push_args { report, tile: shape.tile, flags: args.flags | shape.flags, ..args };
             match self.full_policy {
                 FullPolicy::Reject | FullPolicy::Wait => Kernel::Push(args),
                 FullPolicy::OverwriteOldest => Kernel::PushOver(args),
@@ -127,15 +129,15 @@ impl Mailbox {
             self.push.make_wait(stream)?;
         }
         let most = u64::from(pop.max).min(self.capacity);
-        let blocks = match self.full_policy {
-            FullPolicy::Latest => 1,
-            FullPolicy::OverwriteOldest => self.blocks_for(most, Kernel::POP_OVER),
-            FullPolicy::Reject | FullPolicy::Wait => self.blocks_for(most, Kernel::POP),
+        let shape = match self.full_policy {
+            FullPolicy::Latest => Shape::default(),
+            FullPolicy::OverwriteOldest => self.shape_of(most, Kernel::POP_OVER),
+            FullPolicy::Reject | FullPolicy::Wait => self.shape_of(most, Kernel::POP),
         };
         // Before the launch: afterwards the pop may have reported, and would count twice.
         let released = side.sure();
-        self.submit(side, submitted, stream, blocks, most, submission, |report| {
-            let args = gmb_pop_args { report, ..args };
+        self.submit(side, submitted, stream, shape.blocks, most, submission, |report| {
+            let args = gmb_pop_args { report, tile: shape.tile, flags: shape.flags, ..args };
             match self.full_policy {
                 FullPolicy::Reject | FullPolicy::Wait => Kernel::Pop(args),
                 FullPolicy::OverwriteOldest => Kernel::PopOver(args),
@@ -241,7 +243,7 @@ impl Mailbox {
             max_length: longest as u32,
             flags: if self.full_policy == FullPolicy::Wait { GMB_PUSH_WHOLE } else { 0 },
             readers: self.readers.mask(),
-            reserved: 0,
+            tile: 0,
             geometry: self.geometry(),
             report: gmb_report_args::default(),
         })
@@ -270,6 +272,8 @@ impl Mailbox {
             max: pop.max,
             reader: pop.reader,
             lanes_log2: self.lanes_log2(),
+            flags: 0,
+            tile: 0,
             reserved: 0,
             geometry: self.geometry(),
             report: gmb_report_args::default(),
@@ -298,27 +302,56 @@ impl Mailbox {
         (self.stride / 16).next_power_of_two().min(32).min(threads).ilog2()
     }
 
-    /// Blocks for so many records: one while it can move them all at once, then as many as run at once, each with
-    /// as many rounds as the others.
-    fn blocks_for(&self, records: u64, kernel: usize) -> u32 {
+    /// One block while it can move all records at once; then as many as run at once, each with as many rounds as
+    /// the others; for many rounds, blocks draw.
+    fn shape_of(&self, records: u64, kernel: usize) -> Shape {
         let info = self.context.backend().info();
-        let most = u64::from(info.max_blocks[kernel]);
+        let most = u64::from(info.max_blocks[kernel].min(MOST_BLOCKS));
         let groups = u64::from(info.block_threads >> self.lanes_log2());
         let round = groups * IN_FLIGHT;
         if records <= round {
-            return 1;
+            return Shape::default();
         }
         let each = groups * u64::from(info.group_records);
         if records <= each * most {
-            return records.div_ceil(each) as u32;
+            return Shape { blocks: records.div_ceil(each) as u32, tile: each as u32, flags: 0 };
         }
         let rounds = records.div_ceil(round * most);
-        records.div_ceil(round * rounds) as u32
+        if rounds > EQUAL_ROUNDS && matches!(kernel, Kernel::PUSH | Kernel::POP) {
+            let tile = round.max(u64::from(info.drawn_records));
+            return Shape {
+                blocks: records.div_ceil(tile).min(most) as u32,
+                tile: tile as u32,
+                flags: GMB_DRAW_TILES,
+            };
+        }
+        Shape { blocks: records.div_ceil(round * rounds) as u32, tile: round as u32, flags: 0 }
+    }
+}
+
+/// How an operation is laid out on the device.
+#[derive(Clone, Copy)]
+struct Shape {
+    blocks: u32,
+    /// Records of a tile; zero for as many as a block moves at once.
+    tile: u32,
+    flags: u32,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { blocks: 1, tile: 0, flags: 0 }
     }
 }
 
 /// Records that a thread group moves at once, as in ring.cuh.
 const IN_FLIGHT: u64 = 2;
+
+/// Blocks that turn.cuh can count.
+const MOST_BLOCKS: u32 = (1 << 16) - 1;
+
+/// Rounds of which blocks have an equal share each: the draws of so few cost more than the wait for the slowest.
+const EQUAL_ROUNDS: u64 = 4;
 
 /// The stream of an operation that was launched is a single-stream mailbox's.
 pub(super) fn choose(only: Option<MutexGuard<'_, u64>>, stream: Resolved) {

@@ -1,6 +1,6 @@
 //! A result slot's words as the host reads them, and when a slot may be used again.
 //!
-//! The kernel's side is `tell` in ring.cuh: the detail words first, the first
+//! The kernel's side is `tell` in turn.cuh: the detail words first, the first
 //! word last. The models below run the host's side beside it under loom.
 
 use std::collections::VecDeque;
@@ -9,7 +9,7 @@ use crate::layout::{gmb_result, GMB_RESULT_PARTIAL};
 use crate::status::GMB_OK;
 use crate::sync::spin;
 
-/// Bits of a slot's first word, as in ring.cuh.
+/// Bits of a slot's first word, as in turn.cuh.
 const PARTIAL: u64 = 1 << 62;
 const DETAIL: u64 = 1 << 63;
 /// Where the words of a detail carry their operation's epoch.
@@ -110,7 +110,7 @@ mod models {
             Arc::new(Self { words: std::array::from_fn(|_| AtomicU64::new(0)), records: UnsafeCell::new(0) })
         }
 
-        /// As ring.cuh has it.
+        /// As turn.cuh has it.
         fn tell(&self, epoch: u32, count: u32, status: i32, lost: u64) {
             let mut word = u64::from(epoch) | u64::from(count) << 32;
             if status != GMB_OK || lost != 0 {

@@ -370,6 +370,9 @@ struct kernel {
 #define PUSH_OR_POP(which, type) \
   {"gmb_kernel_" #which, gmb_host_##which, sizeof(type), offsetof(type, report), offsetof(type, lanes_log2)}
 
+#define PUSH_OR_POP_ALONE(which, type) \
+  {"gmb_kernel_" #which "_alone", gmb_host_##which, sizeof(type), offsetof(type, report), offsetof(type, lanes_log2)}
+
 extern "C" {
 void gmb_host_push(const void *, uint32_t, uint32_t);
 void gmb_host_pop(const void *, uint32_t, uint32_t);
@@ -388,6 +391,8 @@ static kernel kernels[] = {
     PUSH_OR_POP(push_latest, gmb_push_args),
     PUSH_OR_POP(pop_latest, gmb_pop_args),
     {"gmb_kernel_reader", gmb_host_reader, sizeof(gmb_reader_args), 0, 0},
+    PUSH_OR_POP_ALONE(push, gmb_push_args),
+    PUSH_OR_POP_ALONE(pop, gmb_pop_args),
 };
 
 EXPORT int cuModuleLoadData(void **module, const void *) {

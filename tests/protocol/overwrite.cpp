@@ -81,7 +81,7 @@ void overtaking(gmb_full_policy policy, uint64_t capacity, uint64_t first, uint6
   for (auto &consumer : consumers) consumer.join();
   EXPECT(ring->writer.committed == first + total && ring->fault == GMB_OK);
   for (uint32_t reader = 0; reader < readers; ++reader) {
-    EXPECT(ring->reader[reader].grant == ~0ull && ring->reader[reader].arrivals == 0 && ring->reader[reader].skip == 0);
+    EXPECT(ring->reader[reader].grant == ~0ull && ring->reader[reader].arrivals == 0 && ring->reader[reader].agreed == 0);
   }
 }
 

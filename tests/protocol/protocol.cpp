@@ -6,6 +6,12 @@
 
 namespace {
 
+/* Tiles of any size, drawn or not. */
+template <class Operation> void deal(Operation &op, std::mt19937_64 &random) {
+  op.tile = random() % 4 == 0 ? 0 : 1u << random() % 5;
+  op.draw = random() % 2 == 0;
+}
+
 void overlap(uint64_t first, uint64_t total, uint64_t seed) {
   ring_memory memory(64, payload, first);
   gmb_ring_header *ring = memory.header();
@@ -17,7 +23,8 @@ void overlap(uint64_t first, uint64_t total, uint64_t seed) {
     for (uint64_t sent = 0; sent < total && failures == 0;) {
       const uint32_t count = static_cast<uint32_t>(std::min<uint64_t>(1 + random() % most, total - sent));
       records.fill(sent, count);
-      const source from = records.of(count);
+      source from = records.of(count);
+      deal(from, random);
       const report to = told.next();
       const uint32_t before = told.device.epoch;
       blocks.start(1 + random() % 4, [&](host_block b) { gmb::ring::push(b, ring, from, 1, to); });
@@ -37,7 +44,8 @@ void overlap(uint64_t first, uint64_t total, uint64_t seed) {
     std::vector<gmb_record_header> headers(most);
     for (uint64_t got = 0; got < total && failures == 0;) {
       const uint32_t wanted = 1 + static_cast<uint32_t>(random() % most);
-      const sink into{reinterpret_cast<unsigned char *>(rows.data()), row, headers.data(), wanted};
+      sink into{reinterpret_cast<unsigned char *>(rows.data()), row, headers.data(), wanted};
+      deal(into, random);
       const report to = told.next();
       const uint32_t before = told.device.epoch;
       blocks.start(1 + random() % 3, [&](host_block b) { gmb::ring::pop(b, ring, 0, into, 1, to); });
@@ -61,6 +69,7 @@ void overlap(uint64_t first, uint64_t total, uint64_t seed) {
   EXPECT(ring->writer.grant == ~0ull && ring->writer.arrivals == 0);
   EXPECT(ring->reader[0].grant == ~0ull && ring->reader[0].arrivals == 0);
   EXPECT(ring->writer.high_water <= 64 && ring->fault == GMB_OK);
+  for (const gmb_ring_side *side : {&ring->writer, &ring->reader[0]}) EXPECT(side->drawn == 0 && side->agreed == 0);
 }
 
 void bad_length_and_corrupt_slot(uint64_t seed) {
@@ -73,8 +82,9 @@ void bad_length_and_corrupt_slot(uint64_t seed) {
     std::vector<uint32_t> lengths(most, payload);
     const uint32_t bad = static_cast<uint32_t>(random() % most);
     lengths[bad] = round % 3 ? payload + 1 : ~0u;
-    const source from{reinterpret_cast<unsigned char *>(rows.data()), row, lengths.data(), nullptr, most, 0, 9,
-                      payload, false, 1};
+    source from{reinterpret_cast<unsigned char *>(rows.data()), row, lengths.data(), nullptr, most, 0, 9,
+                payload, false, 1};
+    deal(from, random);
     const report to = pushed.next();
     blocks.start(4, [&](host_block b) { gmb::ring::push(b, memory.header(), from, 1, to); });
     const gmb_result refused = pushed.wait(0);
@@ -84,7 +94,8 @@ void bad_length_and_corrupt_slot(uint64_t seed) {
     const uint32_t broken = static_cast<uint32_t>(random() % bad);
     const gmb::ring::geometry at(memory.header());
     at.slot(memory.header()->initial_index + broken)->lo ^= 1ull << (random() % 64);
-    const sink into{reinterpret_cast<unsigned char *>(rows.data()), row, nullptr, most};
+    sink into{reinterpret_cast<unsigned char *>(rows.data()), row, nullptr, most};
+    deal(into, random);
     const report back = popped.next();
     blocks.start(3, [&](host_block b) { gmb::ring::pop(b, memory.header(), 0, into, 1, back); });
     const gmb_result result = popped.wait(0);

@@ -35,6 +35,7 @@ const MADE_UP: &[(&str, &str)] = &[
     ("include/gpumailbox/platform.cuh", include_str!("../../include/gpumailbox/platform.cuh")),
     ("include/gpumailbox/readers.cuh", include_str!("../../include/gpumailbox/readers.cuh")),
     ("include/gpumailbox/ring.cuh", include_str!("../../include/gpumailbox/ring.cuh")),
+    ("include/gpumailbox/turn.cuh", include_str!("../../include/gpumailbox/turn.cuh")),
 ];
 
 /// The functions that are counted: also those the test itself calls.

@@ -142,7 +142,7 @@ fn what_is_no_mailbox_is_not_attached_to() {
         (offset_of!(gmb_ring_header, fault), GMB_ERROR_ORDER_VIOLATION as u32, GMB_ERROR_ORDER_VIOLATION),
         (offset_of!(gmb_ring_header, fault), 1, GMB_ERROR_CORRUPT),
         (writer + offset_of!(gmb_ring_side, claimed), 5, GMB_ERROR_BUSY),
-        (writer + size_of::<gmb_ring_side>() + offset_of!(gmb_ring_side, skip), 1, GMB_ERROR_BUSY),
+        (writer + size_of::<gmb_ring_side>() + offset_of!(gmb_ring_side, agreed), 1, GMB_ERROR_BUSY),
         (writer + offset_of!(gmb_ring_side, arrivals), 1, GMB_ERROR_BUSY),
         (writer + offset_of!(gmb_ring_side, grant), 0, GMB_ERROR_BUSY),
         (writer + offset_of!(gmb_ring_side, committed), 100, GMB_ERROR_BUSY),

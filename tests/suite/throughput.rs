@@ -131,3 +131,39 @@ fn ten_million_records_across_index_2_to_64() {
 fn blocks_beside_blocks() {
     pass(Arbitration::Device, 0, total_records() / 10, 15);
 }
+
+/// So many records at once that blocks draw them in tiles, over the ring's end and for each of two readers.
+#[test]
+fn large_operations_draw_their_tiles() {
+    const MOST: u64 = 1_000_000;
+    let context = context();
+    let mut random = Random::new();
+    let options = MailboxOptions { capacity: 1 << 20, payload_bytes: 16, readers: 2, ..Default::default() };
+    let mailbox = Mailbox::new(&context, &options).unwrap();
+    let stream = context.stream().unwrap();
+    let token = Token::new(&context).unwrap();
+    let out = context.device_buffer(MOST as usize * 16).unwrap();
+    let mut sent = 0;
+    for _ in 0..4 {
+        let count = random.between(MOST - 100_000, MOST);
+        let words: Vec<u8> =
+            (sent..sent + count).flat_map(|i| content(i, 0)).flat_map(u64::to_ne_bytes).collect();
+        let rows = upload(&context, &words);
+        let push = Push { count: count as u32, records: rows.address(), length: 16, ..Default::default() };
+        unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
+        let result = token.wait(After::Submission, None).unwrap();
+        assert_eq!((u64::from(result.count), result.status), (count, GMB_OK));
+        for reader in 0..2 {
+            unsafe { context.fill(out.address(), POISON, MOST as usize * 16, stream.get()) }.unwrap();
+            // More than there are: the blocks must agree on where the records end.
+            let pop = Pop { max: MOST as u32, records: out.address(), reader, ..Default::default() };
+            unsafe { mailbox.pop(&pop, stream.get(), Some(&token)) }.unwrap();
+            let result = token.wait(After::Submission, None).unwrap();
+            assert_eq!((u64::from(result.count), result.status), (count, GMB_OK));
+            let got = download(&context, out.address(), words.len());
+            let wrong = got.chunks(16).zip(words.chunks(16)).position(|(a, b)| a != b);
+            assert_eq!(wrong, None, "the first wrong record of {count}, reader {reader}");
+        }
+        sent += count;
+    }
+}
