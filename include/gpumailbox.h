@@ -15,11 +15,6 @@
 #include <stdint.h>
 
 /**
- * In `gmb_push_args.flags` and `gmb_pop_args.flags`: blocks draw their tiles.
- */
-#define GMB_DRAW_TILES 2
-
-/**
  * In `gmb_mailbox_options.flags`: all operations come on one stream, that of the first. No event
  * is recorded then, and another stream is `GMB_ERROR_INVALID_STREAM`.
  */

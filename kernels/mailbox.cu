@@ -3,13 +3,6 @@
 
 #define GMB_BLOCK_THREADS 256
 
-/* Where six blocks would spill a pop's registers, there are five. */
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ != 800 && __CUDA_ARCH__ != 900
-#define GMB_POP_BLOCKS 5
-#else
-#define GMB_POP_BLOCKS 6
-#endif
-
 /* `least` blocks run on a multiprocessor at once, so each takes few registers: what many threads have under way hides
  * the latency of memory. In fewer they would spill. Where so many threads do not fit, ptxas takes no notice. */
 #define GMB_ENTRY(name, what, block, type, least)                        \
@@ -20,7 +13,7 @@
   }
 
 GMB_ENTRY(push, push, thread_block, gmb_push_args, 6)
-GMB_ENTRY(pop, pop, thread_block, gmb_pop_args, GMB_POP_BLOCKS)
+GMB_ENTRY(pop, pop, thread_block, gmb_pop_args, GMB_RESIDENT_BLOCKS)
 GMB_ENTRY(push_over, push_over, thread_block, gmb_push_args, 6)
 GMB_ENTRY(pop_over, pop_over, thread_block, gmb_pop_args, 6)
 GMB_ENTRY(push_latest, push_latest, thread_block, gmb_push_args, 1)

@@ -36,6 +36,13 @@
 #endif
 #endif
 
+/* Blocks of 256 threads that a multiprocessor should hold at once. Where six would spill a pop's registers, five. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ != 800 && __CUDA_ARCH__ != 900
+#define GMB_RESIDENT_BLOCKS 5
+#else
+#define GMB_RESIDENT_BLOCKS 6
+#endif
+
 /* A build with GMB_CHAOS delays at random where another block or side could
  * come between; tests only. */
 #if defined(GMB_CHAOS)
