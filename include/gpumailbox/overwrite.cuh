@@ -44,6 +44,7 @@ GMB_HD inline void end_reserved(const Block &block, gmb_ring_header *ring, const
   const uint64_t end = t.first + count;
   const uint64_t gone = oldest_intact(ring);
   store_relaxed(&side->floor, behind(end, gone) ? end : gone);
+  if (count < asked) fence_device(); /* before the reservation is taken back */
   if (grant_status(word) == GMB_ERROR_ORDER_VIOLATION) return violation(ring, side, t.first, asked, kept, to);
   uint64_t held = count + most_unread(ring, load_relaxed(&ring->reader_mask), t.first);
   if (held > ring->capacity) held = ring->capacity;

@@ -252,7 +252,6 @@ constexpr int block_words = 13;
 /* A CUDA thread block; `word` lies in shared memory. Blocks and threads are one-dimensional. One that is known to be
  * alone in its launch has less to do. */
 template <bool Alone> struct cuda_block {
-  static constexpr bool alone = Alone;
   static constexpr bool small_tiles = true; /* no larger than what the block moves at once */
   uint64_t *word;
 
@@ -280,7 +279,6 @@ using lone_block = cuda_block<true>;
 
 /* A block of one CPU thread; other blocks of the operation run beside it. */
 struct host_block {
-  static constexpr bool alone = false;
   static constexpr bool small_tiles = false;
   uint64_t *word;
   uint32_t index;

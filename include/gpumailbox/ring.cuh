@@ -85,9 +85,10 @@ struct share {
 /* Records a thread moves at once: more would keep fewer threads on a multiprocessor, and move less. */
 constexpr int records_in_flight = 2;
 
-/* Records of a tile: what a block moves without looking up. */
-GMB_HD inline uint32_t tile_of(uint32_t tile, uint32_t groups) {
-  return tile != 0 ? tile : groups * records_in_flight;
+/* Records of a tile: what a block moves without looking up. A power of two, and on a GPU no more than it moves at once. */
+template <class Block> GMB_HD inline uint32_t tile_of(const Block &, uint32_t tile, uint32_t groups) {
+  const uint32_t most = 1u << log2_of(groups * records_in_flight);
+  return tile == 0 || (Block::small_tiles && tile > most) ? most : 1u << log2_of(tile);
 }
 GMB_HD inline uint32_t tiles_of(uint32_t records, uint32_t tile) { return (records + tile - 1) >> log2_of(tile); }
 
@@ -195,7 +196,7 @@ GMB_HD inline void push(const Block &block, gmb_ring_header *ring, const geometr
   const share mine(block, lanes);
   const uint32_t units = units_of(from.max_length);
   const uint32_t room = static_cast<uint32_t>(t.room);
-  const uint32_t tile = tile_of(from.tile, mine.in_block);
+  const uint32_t tile = tile_of(block, from.tile, mine.in_block);
   for_tiles(block, side, tiles_of(room, tile), from.draw, false, [&](uint32_t number) {
     const uint32_t end = room - number * tile < tile ? room : (number + 1) * tile;
     GMB_NO_UNROLL
@@ -250,14 +251,17 @@ GMB_HD inline void pop(const Block &block, gmb_ring_header *ring, const geometry
         const uint64_t ready = published - first;
         const uint64_t room = into.max < ready ? static_cast<uint64_t>(into.max) : ready;
         /* Blocks that draw must see the same. */
-        return into.draw ? settle_acq_rel(&side->agreed, room + 1) - 1 : room;
+        if (!into.draw) return room;
+        const uint64_t agreed = settle_acq_rel(&side->agreed, room + 1) - 1;
+        /* Never beyond the rows, even if another operation runs. */
+        return into.max < agreed ? static_cast<uint64_t>(into.max) : agreed;
       });
   if (t.status != GMB_OK) return refuse(block, t.status, into.max, to);
 
   const share mine(block, lanes);
   const uint32_t units = units_of(at.payload_bytes);
   const uint32_t room = static_cast<uint32_t>(t.room);
-  const uint32_t tile = tile_of(into.tile, mine.in_block);
+  const uint32_t tile = tile_of(block, into.tile, mine.in_block);
   /* More than a cache holds: the newest first, which are the likeliest to be there still. */
   for_tiles(block, side, tiles_of(room, tile), into.draw, true, [&](uint32_t number) {
     const uint32_t end = room - number * tile < tile ? room : (number + 1) * tile;

@@ -232,15 +232,18 @@ GMB_HD inline bool arrive_last(uint32_t blocks, gmb_ring_side *side, uint32_t op
   const uint64_t arrived = fetch_add_acq_rel(&side->arrivals, mine) + mine;
   if ((arrived & arrived_blocks) < blocks) return false;
   /* The arrivals stay then, so that every block that comes later sees it too
-   * and the result of every operation is told. */
+   * and the result of every operation is told; but they must not wrap. */
   if ((arrived & ~lowering_blocks) != arrival(operation, blocks)) {
+    if ((arrived & arrived_blocks) > arrived_blocks / 2) fetch_sub_relaxed(&side->arrivals, mine);
     word = grant_word(0, GMB_ERROR_ORDER_VIOLATION);
     return true;
   }
   word = grant_word(asked, GMB_OK);
   if ((arrived & lowering_blocks) != 0) {
-    word = load_relaxed(&side->grant);
+    const uint64_t least = load_relaxed(&side->grant);
     store_relaxed(&side->grant, ~static_cast<uint64_t>(0));
+    /* What lowers is less than this: another operation has taken the word away. */
+    word = least < word ? least : grant_word(0, GMB_ERROR_ORDER_VIOLATION);
   }
   fetch_sub_relaxed(&side->arrivals, arrived);
   return true;
@@ -248,11 +251,12 @@ GMB_HD inline bool arrive_last(uint32_t blocks, gmb_ring_side *side, uint32_t op
 
 /* Publishes that the side's index went from `before` to where `e` says, counts the operation and tells of it. `held`
  * is what lies in the ring then, zero for a pop. One fence orders all that came before it for the device and the host.
- * The host's words need none of their own after the index: the exchange has answered by then, so whatever the host
- * launches because of them finds it. */
+ * The index has none between it and the host's words: the exchange has answered by then, which on the machines that we
+ * know means that whatever the host launches finds it. PTX itself promises that only to work ordered by a stream or event. */
 GMB_HD inline void close_turn(gmb_ring_header *ring, gmb_ring_side *side, uint64_t before, const books &kept,
                               const ending &e, uint64_t held, const report &to) {
   tell_device(to, e);
+  store_fenced(&side->claimed, e.index);
   store_relaxed(&side->operations, e.operations);
   if (e.count < e.asked) store_relaxed(&side->refused, kept.refused + (e.asked - e.count));
   if (e.count == 0) store_relaxed(&side->empty, kept.empty + 1);
@@ -263,7 +267,6 @@ GMB_HD inline void close_turn(gmb_ring_header *ring, gmb_ring_side *side, uint64
   /* If the side's index moved meanwhile, another operation of it ran. */
   const bool alone = replace_fenced(&side->committed, before, e.index);
   GMB_CHAOS_POINT(3);
-  store_fenced(&side->claimed, e.index);
   if (!alone) return violation(ring, side, before, e.asked, kept, to);
   tell_epoch(to, e);
   tell_host(to, e);

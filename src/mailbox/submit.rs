@@ -322,7 +322,7 @@ impl Mailbox {
             return Shape {
                 blocks: records.div_ceil(tile).min(most) as u32,
                 tile: tile as u32,
-                flags: GMB_DRAW_TILES,
+                flags: if most > 1 { GMB_DRAW_TILES } else { 0 },
             };
         }
         Shape { blocks: records.div_ceil(round * rounds) as u32, tile: round as u32, flags: 0 }
