@@ -3,6 +3,7 @@
 // Nothing waits for ever: whatever polls, on the GPU or the host, gives up after two seconds and its row is an error.
 #include "gpu.cuh"
 #include "limits_kernels.cuh"
+#include "limits_records.cuh"
 
 namespace {
 
@@ -349,6 +350,7 @@ void measure(report &out) {
     return counts_copied(out, there.host);
   });
   for (size_t bytes : out.chosen().copies) out.copy(bytes, [&] { return copies(out, bytes); });
+  measure_records(out);
   out.latency("flag_hop", [&] { return packets<flag_wire>(out); });
   out.latency("packet_hop_240B_flagged", [&] { return packets<flagged_wire>(out); });
   out.latency("packet_hop_240B_12of16", [&] { return packets<twelve_wire>(out); });

@@ -1,0 +1,194 @@
+// Records moved without a mailbox: what is left of a push and a pop when nothing has to be agreed upon. Payloads, lengths
+// and types go to slots that begin with a header, and from there to rows and headers apart, as a mailbox has them.
+#ifndef GMB_BENCHES_LIMITS_RECORDS_CUH
+#define GMB_BENCHES_LIMITS_RECORDS_CUH
+
+#include "gpu.cuh"
+
+namespace {
+
+struct record_arguments {
+  uint4 *rows, *slots, *headers;
+  const unsigned *lengths, *types;
+  unsigned count, units, lanes; // 16-byte units of a slot; threads that move one record together
+  word64 *told;                 // a word of the host's, or null
+  unsigned number;
+};
+
+constexpr unsigned record_threads = 256, records_at_once = 2;
+
+// Two records a thread, both loaded before either is stored. With `told` the host learns that they are there.
+template <bool in>
+__global__ void __launch_bounds__(record_threads, 6) move_records(const __grid_constant__ record_arguments a) {
+  const unsigned lane = threadIdx.x & (a.lanes - 1), groups = record_threads / a.lanes;
+  // Out again the newest first: they are the likeliest to be in the cache.
+  const unsigned block = in ? blockIdx.x : gridDim.x - 1 - blockIdx.x;
+  const unsigned base = block * groups * records_at_once + threadIdx.x / a.lanes;
+#pragma unroll 1
+  for (unsigned u = lane; u < a.units; u += a.lanes) {
+    uint4 moved[records_at_once];
+    unsigned length[records_at_once], sequence[records_at_once];
+#pragma unroll
+    for (unsigned k = 0; k < records_at_once; ++k) {
+      const unsigned i = base + k * groups;
+      if (i >= a.count) continue;
+      if (in) {
+        length[k] = a.lengths[i];
+        if (u == 0) moved[k] = {i + 1, 0, length[k], a.types[i]};
+        else moved[k] = a.rows[static_cast<size_t>(i) * (a.units - 1) + u - 1];
+      } else {
+        const uint4 *slot = a.slots + static_cast<size_t>(i) * a.units;
+        sequence[k] = slot->x;
+        length[k] = slot->z;
+        moved[k] = slot[u];
+      }
+    }
+#pragma unroll
+    for (unsigned k = 0; k < records_at_once; ++k) {
+      const unsigned i = base + k * groups;
+      if (i >= a.count || u > (length[k] + 15) / 16) continue;
+      if (in) a.slots[static_cast<size_t>(i) * a.units + u] = moved[k];
+      else if (sequence[k] != i + 1) continue;
+      else if (u == 0) a.headers[i] = moved[k];
+      else a.rows[static_cast<size_t>(i) * (a.units - 1) + u - 1] = moved[k];
+    }
+  }
+  if (!a.told) return;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  asm volatile("fence.acq_rel.sys;" ::: "memory");
+  asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(global(a.told)), "l"(static_cast<word64>(a.number)) : "memory");
+}
+
+// Records, their slots, and where they come out again.
+class record_bed {
+public:
+  record_bed(unsigned count, unsigned payload)
+      : count_(count), units_(payload / 16 + 1), rows_(units(false)), slots_(units(true)), out_(units(false)),
+        headers_(count), lengths_(count), types_(count) {
+    launch(scramble, 1024, record_threads, nullptr, reinterpret_cast<unsigned *>(rows_.at), units(false) * 4);
+    launch(scramble, 64, record_threads, nullptr, types_.at, size_t{count});
+    const std::vector<unsigned> all(count, payload);
+    CHECK(cudaMemcpy(lengths_.at, all.data(), count * sizeof all[0], cudaMemcpyHostToDevice));
+    while (lanes_ < units_ && lanes_ < 32) lanes_ *= 2;
+  }
+
+  template <bool in> void move(cudaStream_t on, word64 *told = nullptr, unsigned number = 0) const {
+    record_arguments a{in ? rows_.at : out_.at, slots_.at, headers_.at, lengths_.at, types_.at,
+                       count_, units_, lanes_, told, number};
+    const unsigned at_once = record_threads / lanes_ * records_at_once;
+    launch(move_records<in>, (count_ + at_once - 1) / at_once, record_threads, on, a);
+  }
+  // The payload alone, as one copy.
+  void copy(cudaStream_t on, bool in) const {
+    CHECK(cudaMemcpyAsync(in ? slots_.at : out_.at, in ? rows_.at : slots_.at, units(false) * 16,
+                          cudaMemcpyDeviceToDevice, on));
+  }
+  void verify() const {
+    const size_t bytes = std::min<size_t>(units(false) * 16, 1 << 26);
+    std::vector<unsigned char> went(bytes), came(bytes);
+    CHECK(cudaMemcpy(went.data(), rows_.at, bytes, cudaMemcpyDeviceToHost));
+    CHECK(cudaMemcpy(came.data(), out_.at, bytes, cudaMemcpyDeviceToHost));
+    if (went != came) throw failure("what came out is not what went in");
+  }
+
+private:
+  const unsigned count_, units_;
+  unsigned lanes_ = 1;
+  const device<uint4> rows_, slots_, out_, headers_;
+  const device<unsigned> lengths_, types_;
+
+  size_t units(bool headers) const { return static_cast<size_t>(count_) * (headers ? units_ : units_ - 1); }
+};
+
+struct both_ways {
+  samples in, out;
+};
+
+// In once and out twice, in turns, as the bulk rows of a mailbox with two readers go: by bare kernels, or by memcpy.
+both_ways in_turns(const report &out, const record_bed &bed, bool records) {
+  const stream on;
+  both_ways times;
+  const auto move = [&](bool in) {
+    return gpu_us(on, 50, [&] {
+      if (!records) bed.copy(on, in);
+      else if (in) bed.move<true>(on);
+      else bed.move<false>(on);
+    });
+  };
+  for (int run = -3; run < out.runs(60); ++run) {
+    const double in = move(true), back = move(false);
+    move(false);
+    if (run < 0) continue;
+    times.in.push_back(in);
+    times.out.push_back(back);
+  }
+  bed.verify();
+  return times;
+}
+
+// From before a launch that moves 16 records out of their slots to its number in the host's hands.
+samples counts_moving(const report &out) {
+  const stream on;
+  const record_bed bed(16, 240);
+  const pinned<word64> word;
+  bed.move<true>(on);
+  samples all;
+  const int warm = 200, runs = out.runs(5000);
+  for (int run = 0; run < warm + runs; ++run) {
+    synchronize(on);
+    const double start = now_us();
+    bed.move<false>(on, word.mapped, static_cast<unsigned>(run) + 1);
+    bench::poll("the count", [&] { return seen(word.host) == static_cast<word64>(run) + 1; });
+    const double took = now_us() - start;
+    if (run >= warm) all.push_back(took);
+  }
+  bed.verify();
+  return all;
+}
+
+// [one record in, record | wait, one record out] from stream to stream; the host is told of each.
+samples hop_pairs_moving(const report &out) {
+  const record_bed bed(1, 240);
+  const pinned<word64> words(32);
+  const samples all = chained(out, 200, [&](cudaStream_t from, cudaStream_t to, cudaEvent_t between) {
+    bed.move<true>(from, words.mapped);
+    CHECK(cudaEventRecord(between, from));
+    CHECK(cudaStreamWaitEvent(to, between, 0));
+    bed.move<false>(to, words.mapped + 16);
+  });
+  bed.verify();
+  return all;
+}
+
+// The rows of records that are moved bare, and of copies in the same rhythm.
+void measure_records(report &out) {
+  out.latency("count_to_host_moving", [&] { return counts_moving(out); });
+  out.latency("hop_pair_moving", [&] { return hop_pairs_moving(out); });
+  const struct {
+    const char *name;
+    size_t bytes;
+  } sizes[] = {{"1MB", 983040}, {"16MB", 15728640}, {"63MB", 62914560}, {"503MB", 503316480}};
+  for (const unsigned payload : {240u, 1008u}) {
+    for (const auto &size : sizes) {
+      const std::string tail = "_" + std::to_string(payload) + "B_" + size.name;
+      for (const bool records : {true, false}) {
+        const std::string what = records ? "records" : "turns", in = what + "_in" + tail, back = what + "_out" + tail;
+        if (!out.wanted(in) && !out.wanted(back)) continue;
+        both_ways times;
+        try {
+          times = in_turns(out, record_bed(static_cast<unsigned>(size.bytes / payload), payload), records);
+        } catch (const std::exception &problem) {
+          out.complain(in, problem.what());
+          continue;
+        }
+        out.latency(in, [&] { return times.in; }, size.bytes / payload * payload);
+        out.latency(back, [&] { return times.out; }, size.bytes / payload * payload);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+#endif
