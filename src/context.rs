@@ -15,6 +15,7 @@ use crate::results::ResultPool;
 use crate::status::*;
 use crate::stream::Priority;
 use crate::sync::{check_fork, watch_for_fork};
+use crate::watcher::Watcher;
 
 /// Which device family runs the mailboxes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,6 +80,7 @@ struct Shared {
     checks_pointers: bool,
     events: EventPools,
     memory: Ledger,
+    watcher: Watcher,
     /// The library's own stream, for what no caller's stream should wait for.
     service: RawStream,
     backend: Box<dyn Backend>,
@@ -91,6 +93,7 @@ unsafe impl Sync for Shared {}
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        self.watcher.end();
         let backend = self.backend.as_ref();
         let _ = backend.stream_destroy(self.service);
         self.results.release_all(backend);
@@ -143,6 +146,7 @@ impl Context {
                 checks_pointers: std::env::var("GMB_CHECK_POINTERS").is_ok_and(|value| value == "1"),
                 events: EventPools::default(),
                 memory: Ledger::new(options.memory_limit, pooled),
+                watcher: Watcher::default(),
                 service,
                 backend,
             }),
@@ -176,6 +180,10 @@ impl Context {
 
     pub(crate) fn results(&self) -> &ResultPool {
         &self.shared.results
+    }
+
+    pub(crate) fn watcher(&self) -> &Watcher {
+        &self.shared.watcher
     }
 
     pub(crate) fn lines(&self) -> &LinePool {

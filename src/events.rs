@@ -222,6 +222,18 @@ impl Event {
         Ok(())
     }
 
+    /// Each launch of the graph that is captured there marks its end: what is outside of it can wait for that.
+    pub(crate) fn mark_captured(&self, stream: crate::backend::RawStream) -> Result<()> {
+        // Nobody knows when: it may be pending from now on.
+        self.records.fetch_add(1, Ordering::AcqRel);
+        self.context.backend().capture_record(self.raw, stream)
+    }
+
+    /// Each launch of the graph that is captured there waits for what was recorded last then.
+    pub(crate) fn hold_captured(&self, stream: crate::backend::RawStream) -> Result<()> {
+        self.context.backend().capture_wait(stream, self.raw)
+    }
+
     /// Makes later work of the stream wait for what was recorded last; for
     /// nothing if nothing was. Does not block.
     pub fn make_wait(&self, stream: Stream) -> Result<()> {

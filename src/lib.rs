@@ -29,6 +29,7 @@ mod context;
 mod error;
 mod events;
 mod extent;
+mod graph;
 mod guard;
 mod handle;
 mod layout;
@@ -41,16 +42,18 @@ mod status;
 mod stream;
 mod sync;
 mod typed;
+mod watcher;
 
 pub use context::{BackendKind, Context, ContextInfo, ContextOptions};
 pub use error::{Error, Result};
 pub use events::{Event, EventKind, EventPoolInfo};
+pub use graph::{CaptureMode, Graph};
 pub use guard::StreamGuard;
 pub use layout::*;
 pub use log::{set_log, LogLevel};
 pub use mailbox::{
-    Arbitration, Attach, FullPolicy, HostRows, Mailbox, MailboxInfo, MailboxOptions, Pop, Push, ReaderInfo,
-    ReaderStart,
+    Arbitration, Attach, FullPolicy, HostRows, Interest, Mailbox, MailboxInfo, MailboxOptions, Pop, Push,
+    ReaderInfo, ReaderStart, Watch,
 };
 pub use memory::{DeviceBuffer, MemoryInfo, PinnedBuffer};
 pub use results::{After, Token};

@@ -111,6 +111,8 @@ pub const GMB_ERROR_MEMORY_LIMIT: gmb_status = -31;
 pub const GMB_ERROR_WRONG_THREAD: gmb_status = -32;
 /// The memory is smaller than the mailbox in it, or for it.
 pub const GMB_ERROR_TRUNCATED: gmb_status = -33;
+/// The stream is not being captured, or is already, or its capture was spoilt: there is no graph.
+pub const GMB_ERROR_CAPTURE: gmb_status = -34;
 
 statuses! {
     GMB_OK = 0, c"success";
@@ -148,6 +150,7 @@ statuses! {
     GMB_ERROR_MEMORY_LIMIT = -31, c"the context's memory limit is reached: free memory, or raise the limit";
     GMB_ERROR_WRONG_THREAD = -32, c"called on another thread than the object belongs to";
     GMB_ERROR_TRUNCATED = -33, c"the memory is smaller than the mailbox takes";
+    GMB_ERROR_CAPTURE = -34, c"the stream is not being captured, or is already, or its capture was spoilt";
 }
 
 #[cfg(test)]

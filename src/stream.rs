@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 use std::marker::PhantomData;
 
-use crate::backend::{RawStream, StreamId};
+use crate::backend::{CaptureId, RawStream, StreamId, StreamState};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::status::{GMB_ERROR_INVALID_STREAM, GMB_ERROR_NOT_SUPPORTED};
@@ -76,14 +76,29 @@ impl Stream<'_> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Resolved {
     pub(crate) raw: RawStream,
-    /// Zero while the stream is being captured.
-    pub(crate) id: StreamId,
+    pub(crate) state: StreamState,
 }
 
 impl Resolved {
     /// True while the stream's work is being captured into a graph.
     pub(crate) fn is_capturing(&self) -> bool {
-        self.id == 0
+        self.capture().is_some()
+    }
+
+    /// The capture that the stream's work goes into.
+    pub(crate) fn capture(&self) -> Option<CaptureId> {
+        match self.state {
+            StreamState::Running(_) => None,
+            StreamState::Capturing(id) => Some(id),
+        }
+    }
+
+    /// Which stream it is; zero under capture.
+    pub(crate) fn id(&self) -> StreamId {
+        match self.state {
+            StreamState::Running(id) => id,
+            StreamState::Capturing(_) => 0,
+        }
     }
 }
 
@@ -130,13 +145,22 @@ impl Context {
 
     /// The library's own stream, which nobody captures.
     pub(crate) fn resolved_service(&self) -> Resolved {
-        Resolved { raw: self.service(), id: StreamId::MAX }
+        Resolved { raw: self.service(), state: StreamState::Running(StreamId::MAX) }
     }
 
     /// Replaces the current stream by its value, and checks that the stream is of this context.
     pub(crate) fn resolve(&self, stream: Stream) -> Result<Resolved> {
-        let raw = if stream == Stream::CURRENT { self.current_stream() } else { stream.0 };
-        Ok(Resolved { raw, id: self.backend().stream_id(raw)?.unwrap_or(0) })
+        let raw = self.unresolved(stream);
+        Ok(Resolved { raw, state: self.backend().stream_state(raw)? })
+    }
+
+    /// Replaces the current stream by its value, and asks nothing.
+    pub(crate) fn unresolved(&self, stream: Stream) -> RawStream {
+        if stream == Stream::CURRENT {
+            self.current_stream()
+        } else {
+            stream.0
+        }
     }
 
     /// The priority that a stream really has, in the device's numbers: less
@@ -176,11 +200,12 @@ impl Context {
     /// must not call into CUDA, and must not wait for other work of a stream.
     pub fn run_in_order(&self, stream: Stream, function: impl FnOnce() + Send + 'static) -> Result<()> {
         let stream = self.resolve(stream)?;
+        check_askable(stream)?;
         self.backend().host_function(stream.raw, Box::new(function))
     }
 }
 
-/// To ask after the work of a stream under capture would end the capture.
+/// What runs once cannot be captured, and to ask after the work of a stream under capture would end the capture.
 fn check_askable(stream: Resolved) -> Result<()> {
     if stream.is_capturing() {
         return Err(Error::new(

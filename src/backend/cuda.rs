@@ -2,6 +2,7 @@
 //!
 //! The only file with driver calls besides `probe.rs`.
 
+mod capture;
 mod current;
 mod pinned;
 mod pool;
@@ -18,9 +19,13 @@ use current::id_of;
 pub(super) use current::{leave_context, Scope};
 use once_cell::sync::OnceCell;
 
-use super::{Backend, DeviceInfo, Entered, HostFunction, Kernel, RawEvent, RawStream, StreamId};
+use super::{
+    Backend, DeviceInfo, Entered, HostFunction, Kept, Kernel, RawEvent, RawGraph, RawNode, RawStream,
+    StreamState,
+};
 use crate::error::{Error, Result};
 use crate::events::EventKind;
+use crate::graph::CaptureMode;
 use crate::log::{log, LogLevel};
 use crate::status::*;
 use crate::stream::Priority;
@@ -236,6 +241,7 @@ fn check(result: sys::CUresult, call: &str) -> Result<()> {
         200 | 209 | 222 => GMB_ERROR_NO_KERNELS,
         // A stream under capture, or the legacy stream beside one, cannot do this; the capture goes on.
         900 | 906 => GMB_ERROR_NOT_SUPPORTED,
+        901..=905 | 907 | 908 => GMB_ERROR_CAPTURE,
         _ => GMB_ERROR_DRIVER,
     };
     let text = |get: unsafe fn(sys::CUresult, *mut *const std::ffi::c_char) -> sys::CUresult| {
@@ -301,6 +307,7 @@ impl Backend for Cuda {
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64> {
+        let _relaxed = capture::Relaxed::new();
         let _current = self.enter()?;
         let mut address = 0;
         self.check(unsafe { sys::cuMemAlloc_v2(&mut address, bytes.max(1)) }, "cuMemAlloc")?;
@@ -308,6 +315,7 @@ impl Backend for Cuda {
     }
 
     unsafe fn release(&self, address: u64) -> Result<()> {
+        let _relaxed = capture::Relaxed::new();
         let _current = self.enter()?;
         self.check(unsafe { sys::cuMemFree_v2(address) }, "cuMemFree")
     }
@@ -335,6 +343,7 @@ impl Backend for Cuda {
     }
 
     fn pool_trim(&self, keep: u64) -> Result<()> {
+        let _relaxed = capture::Relaxed::new();
         let _current = self.enter()?;
         self.check(unsafe { sys::cuMemPoolTrimTo(self.pool, keep as usize) }, "cuMemPoolTrimTo")
     }
@@ -354,6 +363,7 @@ impl Backend for Cuda {
     }
 
     fn synchronize(&self) -> Result<()> {
+        let _relaxed = capture::Relaxed::new();
         let _current = self.enter()?;
         self.check(unsafe { sys::cuCtxSynchronize() }, "cuCtxSynchronize")
     }
@@ -367,6 +377,7 @@ impl Backend for Cuda {
     }
 
     fn stream_create(&self, priority: Priority) -> Result<RawStream> {
+        let _relaxed = capture::Relaxed::new();
         let _current = self.enter()?;
         let (mut least, mut greatest) = (0, 0);
         let result = unsafe { sys::cuCtxGetStreamPriorityRange(&mut least, &mut greatest) };
@@ -397,14 +408,15 @@ impl Backend for Cuda {
                 format!("stream {stream:p} was not made by this context, or was destroyed"),
             ));
         }
+        let _relaxed = capture::Relaxed::new();
         let _current = self.enter()?;
         self.check(unsafe { sys::cuStreamDestroy_v2(cu_stream(stream)) }, "cuStreamDestroy")
     }
 
-    fn stream_id(&self, stream: RawStream) -> Result<Option<StreamId>> {
+    fn stream_state(&self, stream: RawStream) -> Result<StreamState> {
         let _current = self.enter()?;
         let bad = |e: Error| match e.status() {
-            GMB_ERROR_DEVICE_LOST | GMB_ERROR_NOT_SUPPORTED => e,
+            GMB_ERROR_DEVICE_LOST | GMB_ERROR_NOT_SUPPORTED | GMB_ERROR_CAPTURE => e,
             _ => Error::new(GMB_ERROR_INVALID_STREAM, format!("stream {stream:p}: {}", e.message())),
         };
         // First: to ask a stream under capture for its id is an error that could end the capture.
@@ -412,7 +424,7 @@ impl Backend for Cuda {
         let result = unsafe { sys::cuStreamIsCapturing(cu_stream(stream), &mut status) };
         self.check(result, "cuStreamIsCapturing").map_err(bad)?;
         if status != sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE {
-            return Ok(None);
+            return self.capture_id(stream).map(StreamState::Capturing);
         }
         let mut id = 0;
         self.check(unsafe { sys::cuStreamGetId(cu_stream(stream), &mut id) }, "cuStreamGetId")
@@ -421,7 +433,7 @@ impl Backend for Cuda {
         let id = id.wrapping_add(1).max(1);
         let place = &self.known[id as usize % KNOWN_STREAMS];
         if place.load(Ordering::Relaxed) == id {
-            return Ok(Some(id));
+            return Ok(StreamState::Running(id));
         }
         let mut context = null_mut();
         self.check(unsafe { sys::cuStreamGetCtx(cu_stream(stream), &mut context) }, "cuStreamGetCtx")
@@ -436,15 +448,17 @@ impl Backend for Cuda {
             ));
         }
         place.store(id, Ordering::Relaxed);
-        Ok(Some(id))
+        Ok(StreamState::Running(id))
     }
 
     fn stream_query(&self, stream: RawStream) -> Result<bool> {
+        let _relaxed = capture::Relaxed::new();
         let _current = self.enter()?;
         self.finished(unsafe { sys::cuStreamQuery(cu_stream(stream)) }, "cuStreamQuery")
     }
 
     fn stream_synchronize(&self, stream: RawStream) -> Result<()> {
+        let _relaxed = capture::Relaxed::new();
         let _current = self.enter()?;
         self.check(unsafe { sys::cuStreamSynchronize(cu_stream(stream)) }, "cuStreamSynchronize")
     }
@@ -458,6 +472,7 @@ impl Backend for Cuda {
     }
 
     fn event_create(&self, kind: EventKind) -> Result<RawEvent> {
+        let _relaxed = capture::Relaxed::new();
         let _current = self.enter()?;
         let mut event = null_mut();
         let flags = match kind {
@@ -480,16 +495,19 @@ impl Backend for Cuda {
     }
 
     fn event_query(&self, event: RawEvent) -> Result<bool> {
+        let _relaxed = capture::Relaxed::new();
         let _current = self.enter()?;
         self.finished(unsafe { sys::cuEventQuery(cu_event(event)) }, "cuEventQuery")
     }
 
     fn event_synchronize(&self, event: RawEvent) -> Result<()> {
+        let _relaxed = capture::Relaxed::new();
         let _current = self.enter()?;
         self.check(unsafe { sys::cuEventSynchronize(cu_event(event)) }, "cuEventSynchronize")
     }
 
     fn event_elapsed(&self, start: RawEvent, end: RawEvent) -> Result<Option<f64>> {
+        let _relaxed = capture::Relaxed::new();
         let _current = self.enter()?;
         let mut milliseconds = 0f32;
         let result = unsafe { sys::cuEventElapsedTime(&mut milliseconds, cu_event(start), cu_event(end)) };
@@ -502,6 +520,59 @@ impl Backend for Cuda {
             unsafe { sys::cuStreamWaitEvent(cu_stream(stream), cu_event(event), 0) },
             "cuStreamWaitEvent",
         )
+    }
+
+    fn relax(&self) {
+        // Only to be forgotten: it holds as long as the thread.
+        std::mem::forget(capture::Relaxed::new());
+    }
+
+    fn capture_begin(&self, stream: RawStream, mode: CaptureMode) -> Result<()> {
+        self.begin_capture(stream, mode)
+    }
+
+    fn capture_end(&self, stream: RawStream) -> Result<RawGraph> {
+        self.end_capture(stream)
+    }
+
+    fn capture_keep(&self, stream: RawStream, kept: Kept) -> Result<()> {
+        self.keep(stream, kept)
+    }
+
+    fn capture_last(&self, stream: RawStream) -> Result<RawNode> {
+        self.last_node(stream)
+    }
+
+    fn capture_after(&self, stream: RawStream, node: RawNode) -> Result<()> {
+        self.come_after(stream, node)
+    }
+
+    fn capture_record(&self, event: RawEvent, stream: RawStream) -> Result<()> {
+        let _current = self.enter()?;
+        let external = sys::CUevent_record_flags::CU_EVENT_RECORD_EXTERNAL as u32;
+        let result = unsafe { sys::cuEventRecordWithFlags(cu_event(event), cu_stream(stream), external) };
+        self.check(result, "cuEventRecordWithFlags")
+    }
+
+    fn capture_wait(&self, stream: RawStream, event: RawEvent) -> Result<()> {
+        let _current = self.enter()?;
+        let external = sys::CUevent_wait_flags::CU_EVENT_WAIT_EXTERNAL as u32;
+        self.check(
+            unsafe { sys::cuStreamWaitEvent(cu_stream(stream), cu_event(event), external) },
+            "cuStreamWaitEvent",
+        )
+    }
+
+    fn graph_launch(&self, graph: RawGraph, stream: RawStream) -> Result<()> {
+        let _current = self.enter()?;
+        let graph = graph.0 as sys::CUgraphExec;
+        self.check(unsafe { sys::cuGraphLaunch(graph, cu_stream(stream)) }, "cuGraphLaunch")
+    }
+
+    fn graph_destroy(&self, graph: RawGraph) {
+        if let Ok(_current) = self.enter() {
+            let _ = unsafe { sys::cuGraphExecDestroy(graph.0 as sys::CUgraphExec) };
+        }
     }
 
     unsafe fn copy(&self, to: u64, from: u64, bytes: usize, stream: RawStream) -> Result<()> {

@@ -3,6 +3,7 @@
 //! several threads in varying order. The ring code is the kernels' own source.
 
 mod blocks;
+mod capture;
 mod stream;
 
 use std::alloc::{alloc_zeroed, dealloc, Layout};
@@ -11,13 +12,18 @@ use std::ffi::c_void;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::{Backend, DeviceInfo, Entered, HostFunction, Kernel, RawEvent, RawStream, StreamId};
+use super::{
+    Backend, DeviceInfo, Entered, HostFunction, Kept, Kernel, RawEvent, RawGraph, RawNode, RawStream,
+    StreamState,
+};
 use crate::error::{Error, Result};
 use crate::events::EventKind;
+use crate::graph::CaptureMode;
 use crate::status::*;
 use crate::stream::Priority;
 use crate::sync::lock;
 use blocks::BlockPool;
+use capture::{Capture, Clock, Graph, Step};
 use stream::{Completion, Stream, Task};
 
 /// The legacy and per-thread stream sentinels of the CUDA headers.
@@ -42,6 +48,7 @@ pub(crate) struct Host {
     default_stream: Arc<Stream>,
     per_thread: Mutex<HashMap<u64, Arc<Stream>>>,
     events: Mutex<Events>,
+    graphs: Mutex<HashMap<usize, Arc<Graph>>>,
     heap: Arc<Heap>,
 }
 
@@ -81,8 +88,33 @@ impl Drop for Heap {
 /// Events are slots that are reused; each holds its last record.
 #[derive(Default)]
 struct Events {
-    slots: Vec<Option<Option<Arc<Completion>>>>,
+    slots: Vec<Option<Mark>>,
     free: Vec<usize>,
+}
+
+/// What an event stands for.
+#[derive(Clone, Default)]
+enum Mark {
+    #[default]
+    Nothing,
+    Enqueued(Arc<Completion>),
+    /// A point in a capture.
+    Captured(Arc<Capture>, Clock),
+}
+
+impl Events {
+    fn mark(&mut self, event: usize, mark: Mark) {
+        if let Some(Some(slot)) = self.slots.get_mut(event) {
+            *slot = mark;
+        }
+    }
+
+    fn completion(&self, event: usize) -> Option<Arc<Completion>> {
+        match self.slots.get(event) {
+            Some(Some(Mark::Enqueued(completion))) => Some(Arc::clone(completion)),
+            _ => None,
+        }
+    }
 }
 
 impl Host {
@@ -108,6 +140,7 @@ impl Host {
             default_stream,
             per_thread: Mutex::default(),
             events: Mutex::default(),
+            graphs: Mutex::default(),
             heap,
         })
     }
@@ -163,7 +196,16 @@ impl Host {
     }
 
     fn completion(&self, event: RawEvent) -> Option<Arc<Completion>> {
-        lock(&self.events).slots.get(event.0).cloned().flatten().flatten()
+        lock(&self.events).completion(event.0)
+    }
+
+    /// The capture that a stream's work goes into.
+    fn capture_of(&self, stream: RawStream) -> Result<(Arc<Stream>, Arc<Capture>)> {
+        let stream = self.stream(stream)?;
+        let capture = stream
+            .capture()
+            .ok_or_else(|| Error::new(GMB_ERROR_CAPTURE, "the stream is not being captured"))?;
+        Ok((stream, capture))
     }
 }
 
@@ -208,8 +250,7 @@ impl Backend for Host {
     }
 
     unsafe fn release_ordered(&self, address: u64, stream: RawStream) -> Result<()> {
-        self.stream(stream)?.enqueue(Task::Free { address })?;
-        Ok(())
+        self.stream(stream)?.enqueue([Task::Free { address }])
     }
 
     /// The host's pool is its heap, which keeps nothing for later.
@@ -266,12 +307,19 @@ impl Backend for Host {
         closed.retain(|stream| !stream.is_idle());
         closed.push(Arc::clone(&stream));
         drop(closed);
+        if let Some(capture) = stream.capture() {
+            capture.spoil("a stream of the capture was destroyed");
+        }
         stream.close();
         Ok(())
     }
 
-    fn stream_id(&self, stream: RawStream) -> Result<Option<StreamId>> {
-        Ok(Some(self.stream(stream)?.id()))
+    fn stream_state(&self, stream: RawStream) -> Result<StreamState> {
+        let stream = self.stream(stream)?;
+        Ok(match stream.capture() {
+            Some(capture) => StreamState::Capturing(capture.id),
+            None => StreamState::Running(stream.id()),
+        })
     }
 
     fn stream_priority(&self, stream: RawStream) -> Result<i32> {
@@ -288,8 +336,7 @@ impl Backend for Host {
     }
 
     fn host_function(&self, stream: RawStream, function: HostFunction) -> Result<()> {
-        self.stream(stream)?.enqueue(Task::Function(function))?;
-        Ok(())
+        self.stream(stream)?.enqueue([Task::Function(function)])
     }
 
     fn event_create(&self, _kind: EventKind) -> Result<RawEvent> {
@@ -302,7 +349,7 @@ impl Backend for Host {
             }
         };
         if let Some(slot) = events.slots.get_mut(index) {
-            *slot = Some(None);
+            *slot = Some(Mark::Nothing);
         }
         Ok(RawEvent(index))
     }
@@ -317,13 +364,16 @@ impl Backend for Host {
 
     fn event_record(&self, event: RawEvent, stream: RawStream) -> Result<()> {
         let stream = self.stream(stream)?;
+        if let Some(capture) = stream.capture() {
+            let clock = capture.clock(stream.id())?;
+            lock(&self.events).mark(event.0, Mark::Captured(capture, clock));
+            return Ok(());
+        }
         let completion = Arc::new(Completion::default());
         // Enqueued under the lock, so that the slot's last record is the last enqueued.
         let mut events = lock(&self.events);
-        stream.enqueue(Task::Complete(Arc::clone(&completion)))?;
-        if let Some(Some(slot)) = events.slots.get_mut(event.0) {
-            *slot = Some(completion);
-        }
+        stream.enqueue([Task::Complete(Arc::clone(&completion))])?;
+        events.mark(event.0, Mark::Enqueued(completion));
         Ok(())
     }
 
@@ -347,24 +397,115 @@ impl Backend for Host {
 
     fn stream_wait(&self, stream: RawStream, event: RawEvent) -> Result<()> {
         let stream = self.stream(stream)?;
-        if let Some(completion) = self.completion(event).filter(|c| !c.is_done()) {
-            stream.enqueue(Task::Wait(completion))?;
+        let mark = lock(&self.events).slots.get(event.0).cloned().flatten().unwrap_or_default();
+        let own = stream.capture();
+        match mark {
+            Mark::Nothing => Ok(()),
+            Mark::Captured(capture, clock) if own.as_ref().is_none_or(|own| own.id == capture.id) => {
+                capture.pull_in(&stream, &clock)
+            }
+            Mark::Enqueued(completion) if own.is_none() => {
+                if completion.is_done() {
+                    return Ok(());
+                }
+                stream.enqueue([Task::Wait(completion)])
+            }
+            _ => Err(Error::new(
+                GMB_ERROR_CAPTURE,
+                "the stream is being captured, and the event was not recorded in this capture",
+            )),
         }
+    }
+
+    fn relax(&self) {}
+
+    fn capture_begin(&self, stream: RawStream, _mode: CaptureMode) -> Result<()> {
+        let stream = self.stream(stream)?;
+        if stream.capture().is_some() {
+            return Err(Error::new(GMB_ERROR_CAPTURE, "the stream is being captured already"));
+        }
+        stream.set_capture(Some(Capture::begin(&stream)));
         Ok(())
+    }
+
+    fn capture_end(&self, stream: RawStream) -> Result<RawGraph> {
+        let (stream, capture) = self.capture_of(stream)?;
+        let graph = Arc::new(capture.end(stream.id())?);
+        let key = Arc::as_ptr(&graph) as usize;
+        lock(&self.graphs).insert(key, graph);
+        Ok(RawGraph(key))
+    }
+
+    fn capture_keep(&self, stream: RawStream, kept: Kept) -> Result<()> {
+        self.capture_of(stream)?.1.keep(kept);
+        Ok(())
+    }
+
+    fn capture_last(&self, stream: RawStream) -> Result<RawNode> {
+        let (stream, capture) = self.capture_of(stream)?;
+        capture.node(stream.id()).map(RawNode)
+    }
+
+    fn capture_after(&self, stream: RawStream, node: RawNode) -> Result<()> {
+        let (stream, capture) = self.capture_of(stream)?;
+        capture.after(stream.id(), node.0)
+    }
+
+    fn capture_record(&self, event: RawEvent, stream: RawStream) -> Result<()> {
+        let (stream, capture) = self.capture_of(stream)?;
+        capture.add(stream.id(), Step::Record(event.0))
+    }
+
+    fn capture_wait(&self, stream: RawStream, event: RawEvent) -> Result<()> {
+        let (stream, capture) = self.capture_of(stream)?;
+        capture.add(stream.id(), Step::Wait(event.0))
+    }
+
+    fn graph_launch(&self, graph: RawGraph, stream: RawStream) -> Result<()> {
+        let stream = self.stream(stream)?;
+        let graph = lock(&self.graphs)
+            .get(&graph.0)
+            .cloned()
+            .ok_or_else(|| Error::argument("the graph is none of this context's"))?;
+        // Under the lock, so that an event's last record is the last enqueued.
+        let mut events = lock(&self.events);
+        let mut tasks = Vec::with_capacity(graph.steps.len() + 1);
+        let mut recorded = Vec::new();
+        for &step in &graph.steps {
+            tasks.push(match step {
+                Step::Launch { kernel, blocks } => Task::Launch { kernel, blocks },
+                Step::Copy { to, from, bytes } => Task::Copy { to, from, bytes },
+                Step::Fill { to, value, bytes } => Task::Fill { to, value, bytes },
+                Step::Record(event) => {
+                    let completion = Arc::new(Completion::default());
+                    events.mark(event, Mark::Enqueued(Arc::clone(&completion)));
+                    recorded.push(Arc::clone(&completion));
+                    Task::Complete(completion)
+                }
+                Step::Wait(event) => match events.completion(event) {
+                    Some(completion) => Task::Wait(completion),
+                    None => continue,
+                },
+            });
+        }
+        tasks.push(Task::Release(graph));
+        stream.enqueue(tasks).inspect_err(|_| recorded.iter().for_each(|c| c.complete()))
+    }
+
+    fn graph_destroy(&self, graph: RawGraph) {
+        // What it keeps is dropped without the lock.
+        let _graph = lock(&self.graphs).remove(&graph.0);
     }
 
     unsafe fn copy(&self, to: u64, from: u64, bytes: usize, stream: RawStream) -> Result<()> {
-        self.stream(stream)?.enqueue(Task::Copy { to, from, bytes })?;
-        Ok(())
+        self.stream(stream)?.submit(Step::Copy { to, from, bytes })
     }
 
     unsafe fn fill(&self, to: u64, value: u8, bytes: usize, stream: RawStream) -> Result<()> {
-        self.stream(stream)?.enqueue(Task::Fill { to, value, bytes })?;
-        Ok(())
+        self.stream(stream)?.submit(Step::Fill { to, value, bytes })
     }
 
     unsafe fn launch(&self, kernel: &Kernel, blocks: u32, stream: RawStream) -> Result<()> {
-        self.stream(stream)?.enqueue(Task::Launch { kernel: *kernel, blocks })?;
-        Ok(())
+        self.stream(stream)?.submit(Step::Launch { kernel: *kernel, blocks })
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::error::Result;
 use crate::events::EventKind;
+use crate::graph::CaptureMode;
 use crate::stream::Priority;
 use args::{gmb_pop_args, gmb_push_args, gmb_reader_args};
 
@@ -21,6 +22,29 @@ pub(crate) type RawStream = *mut c_void;
 
 /// Identity of a stream that no later stream takes over. Never zero.
 pub(crate) type StreamId = u64;
+
+/// Identity of a capture that no later capture takes over. Never zero.
+pub(crate) type CaptureId = u64;
+
+/// What is known of a stream that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StreamState {
+    /// Its work runs.
+    Running(StreamId),
+    /// Its work is captured into a graph; nobody may ask for its name.
+    Capturing(CaptureId),
+}
+
+/// A piece of work in a capture, for as long as that lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RawNode(pub(crate) usize);
+
+/// A graph that can be launched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RawGraph(pub(crate) usize);
+
+/// What a graph keeps alive as long as it, or a launch of it, is there.
+pub(crate) type Kept = Box<dyn std::any::Any + Send + Sync>;
 
 /// An event of a backend, opaque to everyone above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,9 +197,8 @@ pub(crate) trait Backend: Send + Sync {
     fn stream_priority(&self, stream: RawStream) -> Result<i32>;
     /// Destroys a stream this backend made; its work still completes.
     fn stream_destroy(&self, stream: RawStream) -> Result<()>;
-    /// Checks that the stream is of this device and context, and names it; `None` while its
-    /// work is being captured into a graph, when nobody may ask for its name.
-    fn stream_id(&self, stream: RawStream) -> Result<Option<StreamId>>;
+    /// Checks that the stream is of this device and context, and names it or its capture.
+    fn stream_state(&self, stream: RawStream) -> Result<StreamState>;
     /// True when everything enqueued is done.
     fn stream_query(&self, stream: RawStream) -> Result<bool>;
     /// Blocks until everything enqueued is done.
@@ -197,6 +220,27 @@ pub(crate) trait Backend: Send + Sync {
     fn event_elapsed(&self, start: RawEvent, end: RawEvent) -> Result<Option<f64>>;
     /// Makes later work of the stream wait for the event's last record.
     fn stream_wait(&self, stream: RawStream, event: RawEvent) -> Result<()>;
+
+    /// From now on this thread's calls spoil nobody's capture.
+    fn relax(&self);
+    /// Begins to capture a stream's work.
+    fn capture_begin(&self, stream: RawStream, mode: CaptureMode) -> Result<()>;
+    /// Ends the capture that began on this stream. On an error it is ended, too, and nothing is left of it.
+    fn capture_end(&self, stream: RawStream) -> Result<RawGraph>;
+    /// The graph under capture keeps something alive.
+    fn capture_keep(&self, stream: RawStream, kept: Kept) -> Result<()>;
+    /// What the stream under capture was given last.
+    fn capture_last(&self, stream: RawStream) -> Result<RawNode>;
+    /// Later work of the stream comes after this node of the same capture.
+    fn capture_after(&self, stream: RawStream, node: RawNode) -> Result<()>;
+    /// Each launch of the graph under capture records the event here for those outside of it.
+    fn capture_record(&self, event: RawEvent, stream: RawStream) -> Result<()>;
+    /// Each launch of the graph under capture waits here for what the event stands for then.
+    fn capture_wait(&self, stream: RawStream, event: RawEvent) -> Result<()>;
+    /// Launches a graph.
+    fn graph_launch(&self, graph: RawGraph, stream: RawStream) -> Result<()>;
+    /// Ends a graph; launches of it still complete.
+    fn graph_destroy(&self, graph: RawGraph);
 
     /// Copies between any two of device, pinned and pageable memory, in stream order.
     ///

@@ -8,6 +8,7 @@
 
 pub mod context;
 pub mod event;
+pub mod graph;
 pub mod guard;
 pub mod host_copy;
 pub mod log;
@@ -15,6 +16,7 @@ pub mod mailbox;
 pub mod memory;
 pub mod placement;
 pub mod readers;
+pub mod readiness;
 pub mod status;
 pub mod stream;
 pub mod token;
@@ -27,13 +29,15 @@ use crate::error::{Error, Result};
 use crate::guard::GuardCore;
 use crate::handle::{Pinned, Table};
 use crate::status::*;
-use crate::{Context, Event, Mailbox, Token};
+use crate::{Context, Event, Graph, Mailbox, Token, Watch};
 
 static CONTEXTS: Table<Context> = Table::new(1, "context");
 static MAILBOXES: Table<Mailbox> = Table::new(2, "mailbox");
 static TOKENS: Table<Token> = Table::new(3, "token");
 static EVENTS: Table<Event> = Table::new(4, "event");
 static GUARDS: Table<GuardCore> = Table::new(5, "stream guard");
+static GRAPHS: Table<Graph> = Table::new(6, "graph");
+static WATCHES: Table<Watch> = Table::new(7, "watch");
 
 /// Largest options struct that will ever be: a bigger `struct_size` is garbage.
 const LARGEST_OPTIONS: usize = 4096;
@@ -54,6 +58,14 @@ fn output<'a, T>(pointer: *mut T, name: &str) -> Result<&'a mut std::mem::MaybeU
     check_pointer(pointer, name)?;
     // SAFETY: not null and aligned; that it is writable is the caller's contract.
     Ok(unsafe { &mut *pointer.cast() })
+}
+
+/// As [`output`]; null for one that is not wanted.
+fn optional_output<'a, T>(pointer: *mut T, name: &str) -> Result<Option<&'a mut std::mem::MaybeUninit<T>>> {
+    if pointer.is_null() {
+        return Ok(None);
+    }
+    output(pointer, name).map(Some)
 }
 
 fn check_pointer<T>(pointer: *const T, name: &str) -> Result<()> {

@@ -1,8 +1,9 @@
 //! Where a ring lies: memory of the library or of the caller, made new or found there.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
 
+use super::core::Core;
 use super::readers::Readers;
 use super::side::Side;
 use super::waiting::Line;
@@ -170,17 +171,21 @@ impl Mailbox {
         Ok(Self {
             context: context.clone(),
             arbitration: options.arbitration,
-            full_policy,
-            single_stream: options.single_stream,
-            capacity: header.capacity,
             payload_bytes: header.payload_bytes,
             stride: header.stride,
-            push,
-            readers,
-            ring,
+            core: Arc::new(Core {
+                context: context.clone(),
+                full_policy,
+                single_stream: options.single_stream,
+                capacity: header.capacity,
+                push,
+                readers,
+                ring,
+                closed: AtomicBool::new(false),
+                captured: AtomicU64::new(0),
+            }),
             line: Line::default(),
             only: Mutex::new(0),
-            closed: AtomicBool::new(false),
             staging: [const { Mutex::new(None) }; 2],
         })
     }

@@ -66,16 +66,17 @@ impl Mailbox {
         let HostRows { rows, stride, lengths, types } = *records;
         let row = self.row_bytes() as usize;
         let capacity = self.capacity() as usize;
-        if self.full_policy == FullPolicy::Wait && lengths.len() > capacity {
+        if self.core.full_policy == FullPolicy::Wait && lengths.len() > capacity {
             return Err(Error::argument(format!(
                 "{} records: under WAIT all or none are pushed, and the capacity is {capacity}",
                 lengths.len()
             )));
         }
         // Under REJECT more than the capacity never fits: the rest stays with the caller.
-        let most = if self.full_policy == FullPolicy::Reject { capacity } else { GMB_MAX_RECORDS as usize };
+        let most =
+            if self.core.full_policy == FullPolicy::Reject { capacity } else { GMB_MAX_RECORDS as usize };
         let count = lengths.len().min(most);
-        if self.full_policy.overwrites() && lengths.len() > count {
+        if self.core.full_policy.overwrites() && lengths.len() > count {
             return Err(Error::new(GMB_ERROR_OVERFLOW, format!("{} records at once", lengths.len())));
         }
         if lengths.is_empty() {
@@ -186,7 +187,7 @@ impl Mailbox {
             rows[i * stride..i * stride + length].copy_from_slice(&staged[i * row..i * row + length]);
         }
         // Not of one newest record: more than that there never is.
-        if (result.count as usize) < headers.len() && self.full_policy != FullPolicy::Latest {
+        if (result.count as usize) < headers.len() && self.core.full_policy != FullPolicy::Latest {
             result.flags |= GMB_RESULT_PARTIAL;
         }
         Ok(result)

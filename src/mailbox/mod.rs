@@ -1,28 +1,31 @@
 //! Mailboxes: records in a device ring, pushed and popped in bulk.
 
 mod attach;
+mod capture;
+mod core;
 mod host_copy;
 mod readers;
+mod readiness;
 mod side;
 mod submit;
 mod waiting;
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub use attach::Attach;
 pub use host_copy::HostRows;
 pub use readers::{ReaderInfo, ReaderStart};
+pub use readiness::{Interest, Watch};
 
+use self::core::Core;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::layout::*;
 use crate::status::*;
 use attach::Ring;
 use host_copy::Staging;
-use readers::Readers;
-use side::Side;
 use waiting::Line;
 
 /// Who orders a push and a pop of different streams.
@@ -174,22 +177,16 @@ pub struct MailboxInfo {
 /// those of one side among each other, and pushes against pops as
 /// [`Arbitration`] says, with events and without blocking a thread. What a push
 /// does when the mailbox is full is its [`FullPolicy`]. Dropping it waits for
-/// its own operations.
+/// its own operations; a graph in which some were captured keeps what they use.
 pub struct Mailbox {
     context: Context,
     arbitration: Arbitration,
-    full_policy: FullPolicy,
-    single_stream: bool,
-    capacity: u64,
     payload_bytes: u32,
     stride: u32,
-    push: Side,
-    readers: Readers,
-    ring: Ring,
+    core: Arc<Core>,
     line: Line,
     /// Of a single-stream mailbox: the stream of its first operation, held while one is submitted.
     only: Mutex<u64>,
-    closed: AtomicBool,
     /// Of the blocking host calls: a push that waits for room must not keep a pop from making it.
     staging: [Mutex<Option<Staging>>; 2],
 }
@@ -219,29 +216,29 @@ impl Mailbox {
     /// Shape and counts. Copies the header to the host and blocks for that;
     /// it does not wait for operations under way.
     pub fn info(&self) -> Result<MailboxInfo> {
-        let header = attach::read_header(&self.context, self.ring.address)?;
+        let header = attach::read_header(&self.context, self.core.ring.address)?;
         let published = header.writer.committed;
-        let in_use = || self.readers.in_use().map(|(r, _)| &header.reader[r as usize]);
+        let in_use = || self.core.readers.in_use().map(|(r, _)| &header.reader[r as usize]);
         let most_behind = in_use().map(|reader| unread(&header, reader)).max().unwrap_or(0);
         Ok(MailboxInfo {
-            capacity: self.capacity,
+            capacity: self.core.capacity,
             payload_bytes: self.payload_bytes,
             slot_stride: self.stride,
-            ring: self.ring.address,
-            ring_bytes: self.ring.bytes,
+            ring: self.core.ring.address,
+            ring_bytes: self.core.ring.bytes,
             published,
             released: published.wrapping_sub(most_behind),
             rejected: header.writer.refused,
             empty_pops: header.reader.iter().map(|reader| reader.empty).sum(),
             high_water: header.writer.high_water,
-            readers: self.readers.mask(),
-            full_policy: self.full_policy,
+            readers: self.core.readers.mask(),
+            full_policy: self.core.full_policy,
         })
     }
 
     /// Wakes every thread that waits for room, now and later, with `INVALID_HANDLE`.
     pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+        self.core.closed.store(true, Ordering::Release);
     }
 
     pub(crate) fn payload_bytes(&self) -> u32 {
@@ -249,22 +246,17 @@ impl Mailbox {
     }
 
     pub(crate) fn capacity(&self) -> u64 {
-        self.capacity
+        self.core.capacity
     }
 }
 
 impl Drop for Mailbox {
     fn drop(&mut self) {
-        // The ring must outlive its kernels; a lost device answers at once.
-        let stopped =
-            || attach::read_header(&self.context, self.ring.address).is_ok_and(|h| h.fault != GMB_OK);
-        let _ = self.push.finish(stopped);
-        for side in self.readers.all() {
-            let _ = side.finish(stopped);
-        }
-        if self.ring.owned {
-            // SAFETY: every operation is done, and no other work may use the ring.
-            let _ = unsafe { self.context.free_ring(self.ring.address) };
+        self.close();
+        // A watching thread may hold the rest for a moment: what this promises must not depend on that. In a graph of
+        // a single stream nobody knows what to wait for; the graph holds the ring.
+        if !(self.core.single_stream && self.core.is_captured()) {
+            self.core.finish();
         }
     }
 }
@@ -272,9 +264,9 @@ impl Drop for Mailbox {
 impl std::fmt::Debug for Mailbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Mailbox")
-            .field("capacity", &self.capacity)
+            .field("capacity", &self.core.capacity)
             .field("payload_bytes", &self.payload_bytes)
-            .field("full_policy", &self.full_policy)
+            .field("full_policy", &self.core.full_policy)
             .finish_non_exhaustive()
     }
 }

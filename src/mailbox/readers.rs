@@ -124,15 +124,15 @@ impl Mailbox {
     /// # Errors
     /// `OVERFLOW` (all 16 are in use), `INVALID_STREAM`, `NOT_SUPPORTED` (capture), `DEVICE_LOST`.
     pub fn add_reader(&self, start: ReaderStart, stream: Stream) -> Result<u32> {
-        let _changes = lock(&self.readers.changes);
-        let reader = self.readers.mask().trailing_ones();
+        let _changes = lock(&self.core.readers.changes);
+        let reader = self.core.readers.mask().trailing_ones();
         if reader >= GMB_MAX_READERS {
             return Err(Error::new(
                 GMB_ERROR_OVERFLOW,
                 format!("all {GMB_MAX_READERS} readers are in use: remove one first"),
             ));
         }
-        let side = self.readers.side_at(&self.context, reader, 0)?;
+        let side = self.core.readers.side_at(&self.context, reader, 0)?;
         let action = match start {
             ReaderStart::Next => GMB_READER_ADD_NEXT,
             ReaderStart::Oldest => GMB_READER_ADD_OLDEST,
@@ -148,28 +148,29 @@ impl Mailbox {
     /// # Errors
     /// `INVALID_ARGUMENT` (not in use), `INVALID_STREAM`, `NOT_SUPPORTED` (capture), `DEVICE_LOST`.
     pub fn remove_reader(&self, reader: u32, stream: Stream) -> Result<()> {
-        let _changes = lock(&self.readers.changes);
-        let side = self.readers.get(reader)?;
+        let _changes = lock(&self.core.readers.changes);
+        let side = self.core.readers.get(reader)?;
         self.change_reader(reader, side, GMB_READER_REMOVE, stream)
     }
 
     /// One operation of both the pushing and the reader's side.
     fn change_reader(&self, reader: u32, side: &Side, action: u32, stream: Stream) -> Result<()> {
         let stream = self.context.resolve(stream)?;
-        let mut pushes = lock(&self.push.submission);
+        let mut pushes = lock(&self.core.push.submission);
         let mut pops = lock(&side.submission);
         let only = self.check_stream(stream)?;
-        self.push.make_wait(stream)?;
-        side.make_wait(stream)?;
+        let captured = self.core.is_captured();
+        self.core.push.make_wait(stream, captured)?;
+        side.make_wait(stream, captured)?;
         if action != GMB_READER_REMOVE {
             // A bound that holds wherever the kernel finds that the reader begins.
-            side.begin_life(self.push.reached().wrapping_sub(self.capacity));
+            side.begin_life(self.core.push.reached().wrapping_sub(self.core.capacity));
         }
         let kernel = Kernel::Reader(gmb_reader_args {
-            ring: self.ring.address,
+            ring: self.core.ring.address,
             reader,
             action,
-            writer_progress: self.push.progress(),
+            writer_progress: self.core.push.progress(),
             reader_progress: side.progress(),
         });
         // SAFETY: the ring and the lines outlive the kernel.
@@ -177,11 +178,11 @@ impl Mailbox {
         choose(only, stream);
         let bit = 1 << reader;
         if action == GMB_READER_REMOVE {
-            self.readers.mask.fetch_and(!bit, Ordering::AcqRel);
+            self.core.readers.mask.fetch_and(!bit, Ordering::AcqRel);
         } else {
-            self.readers.mask.fetch_or(bit, Ordering::AcqRel);
+            self.core.readers.mask.fetch_or(bit, Ordering::AcqRel);
         }
-        let noted = self.push.launched(&mut pushes, stream, 0);
+        let noted = self.core.push.launched(&mut pushes, stream, 0);
         side.launched(&mut pops, stream, UNBOUNDED).and(noted)
     }
 
@@ -191,8 +192,8 @@ impl Mailbox {
     /// # Errors
     /// `INVALID_ARGUMENT` (not in use), `DEVICE_LOST`.
     pub fn reader_info(&self, reader: u32) -> Result<ReaderInfo> {
-        self.readers.get(reader)?;
-        let header = attach::read_header(&self.context, self.ring.address)?;
+        self.core.readers.get(reader)?;
+        let header = attach::read_header(&self.context, self.core.ring.address)?;
         let side = &header.reader[reader as usize];
         Ok(ReaderInfo {
             released: side.committed,

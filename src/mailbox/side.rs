@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use crate::backend::{wait_until, StreamId};
+use crate::backend::{wait_until, CaptureId, RawNode, StreamId};
 use crate::context::Context;
 use crate::error::Result;
 use crate::events::{Event, EventKind};
 use crate::lines::Line;
 use crate::stream::Resolved;
+use crate::sync::lock;
 
 /// One side as the submitting threads see it.
 pub(super) struct Side {
@@ -24,11 +25,15 @@ pub(super) struct Side {
     stream: AtomicU64,
     /// Operations submitted.
     operations: AtomicU64,
+    /// The most this side's index can be by those, modulo 2^40.
+    bound: AtomicU64,
     /// Index that this side reaches at least once all that was submitted is done, modulo 2^40.
     sure: AtomicU64,
     /// While a reader's new life has not begun on the device: its first operation << 40 | the least
     /// index it can begin with. What is reported meanwhile is of the life before.
     life: AtomicU64,
+    /// Of the last capture: the work that its later operations come after.
+    node: Mutex<Option<(CaptureId, RawNode)>>,
     /// The word in which the kernel reports: index << 24 | operations.
     line: Line,
 }
@@ -57,8 +62,10 @@ impl Side {
             records,
             stream: AtomicU64::new(0),
             operations: AtomicU64::new(operations),
+            bound: AtomicU64::new(index & INDEX_MASK),
             sure: AtomicU64::new(index & INDEX_MASK),
             life: AtomicU64::new(BEGUN),
+            node: Mutex::new(None),
             line: Line::new(context)?,
         };
         side.line.word().store((index << 24) | (operations & OPERATION_MASK), Ordering::Release);
@@ -120,12 +127,41 @@ impl Side {
     }
 
     /// Makes the stream wait for this side's last operation, unless it is of
-    /// that stream anyway or known to be done.
-    pub(super) fn make_wait(&self, stream: Resolved) -> Result<()> {
-        if !self.is_of_another(stream.id) || self.is_idle() {
+    /// that stream anyway or known to be done. Of a side with operations in graphs nobody knows that.
+    pub(super) fn make_wait(&self, stream: Resolved, captured: bool) -> Result<()> {
+        if !captured && (!self.is_of_another(stream.id()) || self.is_idle()) {
             return Ok(());
         }
         self.event.hold(stream.raw)
+    }
+
+    /// As `make_wait` under capture: after what this capture has of the side, or after all that is outside of it.
+    pub(super) fn come_after(&self, stream: Resolved, capture: CaptureId) -> Result<()> {
+        let backend = self.event.context().backend();
+        let mut last = lock(&self.node);
+        if let Some((_, node)) = last.filter(|&(id, _)| id == capture) {
+            return backend.capture_after(stream.raw, node);
+        }
+        self.event.hold_captured(stream.raw)?;
+        *last = Some((capture, backend.capture_last(stream.raw)?));
+        Ok(())
+    }
+
+    /// Notes an operation that was captured, and marks its end for those outside.
+    pub(super) fn captured(&self, stream: Resolved, capture: CaptureId) -> Result<()> {
+        self.event.mark_captured(stream.raw)?;
+        *lock(&self.node) = Some((capture, self.event.context().backend().capture_last(stream.raw)?));
+        Ok(())
+    }
+
+    /// The most this side's index can be by what was submitted, modulo 2^40; too much, maybe, until all of that is
+    /// done. Takes no lock.
+    pub(super) fn bound(&self) -> u64 {
+        let bound = self.bound.load(Ordering::Acquire);
+        if self.is_idle() {
+            return self.reached();
+        }
+        later(bound, self.reached())
     }
 
     /// The most this side's index can be, modulo 2^40, once all that was submitted is done.
@@ -148,18 +184,22 @@ impl Side {
     ) -> Result<()> {
         let number = self.next_operation();
         submitted.pending.push_back((number, most));
+        self.bound.store(self.bound().wrapping_add(most) & INDEX_MASK, Ordering::Release);
         // On a single stream nobody ever waits for it.
         let recorded = if self.records { self.event.mark(stream.raw) } else { Ok(()) };
-        self.stream.store(stream.id, Ordering::Release);
+        self.stream.store(stream.id(), Ordering::Release);
         self.operations.store(number, Ordering::Release);
         recorded
     }
 
     /// Blocks until everything submitted is done; a lost device answers at once. `stopped` asks
     /// whether the mailbox was stopped for good.
-    pub(super) fn finish(&self, stopped: impl Fn() -> bool) -> Result<()> {
+    pub(super) fn finish(&self, captured: bool, stopped: impl Fn() -> bool) -> Result<()> {
         if self.records {
             return self.event.synchronize(None);
+        }
+        if captured {
+            return self.event.context().backend().synchronize();
         }
         // A mailbox that was stopped for good may have lost count: then wait for everything.
         let limit = Some(Duration::from_millis(200));

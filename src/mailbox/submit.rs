@@ -38,12 +38,13 @@ impl Mailbox {
     /// The source memory must be valid, and not written, until the operation is done.
     pub unsafe fn push(&self, push: &Push, stream: Stream, token: Option<&Token>) -> Result<()> {
         let args = self.push_args(push)?;
-        if self.full_policy == FullPolicy::Wait {
+        if self.core.full_policy == FullPolicy::Wait {
             return self.push_when_sure(push, args, stream, token);
         }
         let _entered = self.context.backend().enter_for_calls()?;
         let stream = self.context.resolve(stream)?;
-        self.push_now(lock(&self.push.submission), args, stream, token)
+        self.check_token(token)?;
+        self.push_now(lock(&self.core.push.submission), args, stream, token)
     }
 
     /// Submits a push, under the side's submission lock.
@@ -54,42 +55,47 @@ impl Mailbox {
         stream: Resolved,
         token: Option<&Token>,
     ) -> Result<()> {
-        self.check_token(token)?;
-        let only = self.check_stream(stream)?;
-        // Before the waits: a call that is refused leaves nothing in the stream.
-        let submission = token.map(Token::submit).transpose()?;
-        self.push.make_wait(stream)?;
         let count = u64::from(args.count);
-        let end = self.push.can_reach(&mut submitted).wrapping_add(count);
-        if self.arbitration == Arbitration::Cpu {
-            for (_, reader) in self.readers.in_use() {
-                // With room in any case, how far its pops are makes no difference.
-                if ahead(end, reader.reached()) > self.capacity {
-                    reader.make_wait(stream)?;
-                }
-            }
-        }
-        let (most, shape) = match self.full_policy {
+        let (most, shape) = match self.core.full_policy {
             FullPolicy::Latest => (count, Shape::default()),
             FullPolicy::OverwriteOldest => (count, self.shape_of(count, Kernel::PUSH_OVER)),
             FullPolicy::Reject | FullPolicy::Wait => {
-                let most = count.min(self.capacity);
+                let most = count.min(self.core.capacity);
                 (most, self.shape_of(most, Kernel::PUSH))
             }
         };
-        let after = self.push.sure().wrapping_add(count);
-        self.submit(&self.push, submitted, stream, shape.blocks, most, submission, |report| {
+        let kernel = |report| {
             let args = gmb_push_args { report, tile: shape.tile, flags: args.flags | shape.flags, ..args };
-            match self.full_policy {
+            match self.core.full_policy {
                 FullPolicy::Reject | FullPolicy::Wait => Kernel::Push(args),
                 FullPolicy::OverwriteOldest => Kernel::PushOver(args),
                 FullPolicy::Latest => Kernel::PushLatest(args),
             }
-        })?;
+        };
+        if let Some(capture) = stream.capture() {
+            let readers = self.core.readers.in_use().map(|(_, side)| side);
+            return self.capture(&self.core.push, readers, (stream, capture), shape.blocks, token, kernel);
+        }
+        let only = self.check_stream(stream)?;
+        // Before the waits: a call that is refused leaves nothing in the stream.
+        let submission = token.map(Token::submit).transpose()?;
+        let captured = self.core.is_captured();
+        self.core.push.make_wait(stream, captured)?;
+        let end = self.core.push.can_reach(&mut submitted).wrapping_add(count);
+        if self.arbitration == Arbitration::Cpu {
+            for (_, reader) in self.core.readers.in_use() {
+                // With room in any case, how far its pops are makes no difference.
+                if captured || ahead(end, reader.reached()) > self.core.capacity {
+                    reader.make_wait(stream, captured)?;
+                }
+            }
+        }
+        let after = self.core.push.sure().wrapping_add(count);
+        self.submit(&self.core.push, submitted, stream, shape.blocks, most, submission, kernel)?;
         choose(only, stream);
         // A length that the device refuses would end the push.
-        if self.full_policy == FullPolicy::Wait && args.lengths == 0 {
-            self.push.make_sure(after);
+        if self.core.full_policy == FullPolicy::Wait && args.lengths == 0 {
+            self.core.push.make_sure(after);
         }
         Ok(())
     }
@@ -109,53 +115,61 @@ impl Mailbox {
     /// The output memory must be valid, and not otherwise used, until the operation is done.
     pub unsafe fn pop(&self, pop: &Pop, stream: Stream, token: Option<&Token>) -> Result<()> {
         let args = self.pop_args(pop)?;
-        let side = self.readers.get(pop.reader)?;
+        let side = self.core.readers.get(pop.reader)?;
         self.check_token(token)?;
         let _entered = self.context.backend().enter_for_calls()?;
         let stream = self.context.resolve(stream)?;
         let mut submitted = lock(&side.submission);
-        if !self.readers.is_in_use(pop.reader) {
+        if !self.core.readers.is_in_use(pop.reader) {
             return Err(not_in_use(pop.reader));
         }
-        let only = self.check_stream(stream)?;
-        let submission = token.map(Token::submit).transpose()?;
-        // Before the wait: what is certain now is what the stream will wait for.
-        let published = self.push.sure();
-        side.make_wait(stream)?;
-        let end = side.can_reach(&mut submitted).wrapping_add(u64::from(pop.max));
-        // With `max` records there in any case, later pushes make no difference, unless they overwrite.
-        let depends = self.full_policy.overwrites() || ahead(self.push.reached(), end) > self.capacity;
-        if self.arbitration == Arbitration::Cpu && depends {
-            self.push.make_wait(stream)?;
-        }
-        let most = u64::from(pop.max).min(self.capacity);
-        let shape = match self.full_policy {
+        let most = u64::from(pop.max).min(self.core.capacity);
+        let shape = match self.core.full_policy {
             FullPolicy::Latest => Shape::default(),
             FullPolicy::OverwriteOldest => self.shape_of(most, Kernel::POP_OVER),
             FullPolicy::Reject | FullPolicy::Wait => self.shape_of(most, Kernel::POP),
         };
-        // Before the launch: afterwards the pop may have reported, and would count twice.
-        let released = side.sure();
-        self.submit(side, submitted, stream, shape.blocks, most, submission, |report| {
+        let kernel = |report| {
             let args = gmb_pop_args { report, tile: shape.tile, flags: shape.flags, ..args };
-            match self.full_policy {
+            match self.core.full_policy {
                 FullPolicy::Reject | FullPolicy::Wait => Kernel::Pop(args),
                 FullPolicy::OverwriteOldest => Kernel::PopOver(args),
                 FullPolicy::Latest => Kernel::PopLatest(args),
             }
-        })?;
+        };
+        if let Some(capture) = stream.capture() {
+            let push = std::iter::once(&self.core.push);
+            return self.capture(side, push, (stream, capture), shape.blocks, token, kernel);
+        }
+        let only = self.check_stream(stream)?;
+        let submission = token.map(Token::submit).transpose()?;
+        // Before the wait: what is certain now is what the stream will wait for.
+        let published = self.core.push.sure();
+        let captured = self.core.is_captured();
+        side.make_wait(stream, captured)?;
+        let end = side.can_reach(&mut submitted).wrapping_add(u64::from(pop.max));
+        // With `max` records there in any case, later pushes make no difference, unless they overwrite.
+        let depends = captured
+            || self.core.full_policy.overwrites()
+            || ahead(self.core.push.reached(), end) > self.core.capacity;
+        if self.arbitration == Arbitration::Cpu && depends {
+            self.core.push.make_wait(stream, captured)?;
+        }
+        // Before the launch: afterwards the pop may have reported, and would count twice.
+        let released = side.sure();
+        self.submit(side, submitted, stream, shape.blocks, most, submission, kernel)?;
         choose(only, stream);
-        if self.full_policy == FullPolicy::Wait && self.arbitration == Arbitration::Cpu {
+        if self.core.full_policy == FullPolicy::Wait && self.arbitration == Arbitration::Cpu {
             let unread = ahead(published, released);
             // Nothing is certain when the reader may be past what is surely published.
-            if unread <= self.capacity {
+            if unread <= self.core.capacity {
                 side.make_sure(released.wrapping_add(u64::from(pop.max).min(unread)));
             }
         }
         Ok(())
     }
 
-    /// Keeps out of captures, and holds a single-stream mailbox to its first stream: that is
+    /// Keeps what is not captured out of captures, and holds a single-stream mailbox to its first stream: that is
     /// chosen, by `choose`, when an operation was launched there. Called under a submission lock.
     pub(super) fn check_stream(&self, stream: Resolved) -> Result<Option<MutexGuard<'_, u64>>> {
         if stream.is_capturing() {
@@ -164,11 +178,11 @@ impl Mailbox {
                 "the stream is being captured into a graph, and this operation cannot be; the capture goes on",
             ));
         }
-        if !self.single_stream {
+        if !self.core.single_stream {
             return Ok(None);
         }
         let only = lock(&self.only);
-        if *only != 0 && *only != stream.id {
+        if *only != 0 && *only != stream.id() {
             return Err(Error::new(
                 GMB_ERROR_INVALID_STREAM,
                 "the mailbox was made for a single stream and its first operation came on another one",
@@ -231,7 +245,7 @@ impl Mailbox {
             }
         }
         Ok(gmb_push_args {
-            ring: self.ring.address,
+            ring: self.core.ring.address,
             records: push.records,
             stride,
             lengths: push.lengths,
@@ -241,8 +255,8 @@ impl Mailbox {
             msg_type: push.msg_type,
             lanes_log2: self.lanes_log2(),
             max_length: longest as u32,
-            flags: if self.full_policy == FullPolicy::Wait { GMB_PUSH_WHOLE } else { 0 },
-            readers: self.readers.mask(),
+            flags: if self.core.full_policy == FullPolicy::Wait { GMB_PUSH_WHOLE } else { 0 },
+            readers: self.core.readers.mask(),
             tile: 0,
             geometry: self.geometry(),
             report: gmb_report_args::default(),
@@ -255,7 +269,7 @@ impl Mailbox {
         check_address("records", pop.records, 16)?;
         check_stride(stride, u64::from(self.payload_bytes))?;
         // No more than the capacity is ever written.
-        let most = u64::from(pop.max).min(self.capacity) as u32;
+        let most = u64::from(pop.max).min(self.core.capacity) as u32;
         let rows = Extent::rows("records", pop.records, most, stride, self.row_bytes())?;
         self.check_range(&rows)?;
         if pop.headers != 0 {
@@ -265,7 +279,7 @@ impl Mailbox {
             check_disjoint(&rows, &headers)?;
         }
         Ok(gmb_pop_args {
-            ring: self.ring.address,
+            ring: self.core.ring.address,
             records: pop.records,
             stride,
             headers: pop.headers,
@@ -281,14 +295,14 @@ impl Mailbox {
     }
 
     fn check_range(&self, range: &Extent) -> Result<()> {
-        let ring = Extent::whole("the mailbox's own ring", self.ring.address, self.ring.bytes);
+        let ring = Extent::whole("the mailbox's own ring", self.core.ring.address, self.core.ring.bytes);
         check_disjoint(&ring, range)?;
         self.context.check_reachable(range)
     }
 
     fn geometry(&self) -> gmb_geometry_args {
         gmb_geometry_args {
-            capacity: self.capacity,
+            capacity: self.core.capacity,
             header_bytes: size_of::<gmb_ring_header>() as u32,
             stride: self.stride,
             payload_bytes: self.payload_bytes,
@@ -356,7 +370,7 @@ const EQUAL_ROUNDS: u64 = 4;
 /// The stream of an operation that was launched is a single-stream mailbox's.
 pub(super) fn choose(only: Option<MutexGuard<'_, u64>>, stream: Resolved) {
     if let Some(mut only) = only {
-        *only = stream.id;
+        *only = stream.id();
     }
 }
 

@@ -57,10 +57,10 @@ impl Mailbox {
         stream: Stream,
         token: Option<&Token>,
     ) -> Result<()> {
-        if u64::from(push.count) > self.capacity {
+        if u64::from(push.count) > self.core.capacity {
             return Err(Error::argument(format!(
                 "count {}: under WAIT all records or none are pushed, and the capacity is {}",
-                push.count, self.capacity
+                push.count, self.core.capacity
             )));
         }
         // Before the wait, not after it.
@@ -70,7 +70,7 @@ impl Mailbox {
         drop(self.check_stream(stream)?);
         let place = self.line.enter();
         let attempt = || {
-            if self.closed.load(Ordering::Acquire) {
+            if self.core.closed.load(Ordering::Acquire) {
                 return Some(Err(Error::new(
                     GMB_ERROR_INVALID_HANDLE,
                     "the mailbox was destroyed while this push waited for room",
@@ -79,15 +79,16 @@ impl Mailbox {
             if !place.is_first() {
                 return None;
             }
-            let mut submitted = lock(&self.push.submission);
-            let end = self.push.can_reach(&mut submitted).wrapping_add(u64::from(push.count));
+            let mut submitted = lock(&self.core.push.submission);
+            let end = self.core.push.can_reach(&mut submitted).wrapping_add(u64::from(push.count));
             // Certain after what is enqueued; the stream then waits for those pops. Only the
             // library's own order makes a pop's outcome certain before it ran.
             let sure = |side: &super::side::Side| match self.arbitration {
                 Arbitration::Cpu => side.sure(),
                 Arbitration::Device => side.reached(),
             };
-            let room = self.readers.in_use().all(|(_, side)| ahead(end, sure(side)) <= self.capacity);
+            let room =
+                self.core.readers.in_use().all(|(_, side)| ahead(end, sure(side)) <= self.core.capacity);
             room.then(|| {
                 let _entered = self.context.backend().enter_for_calls()?;
                 self.push_now(submitted, args, stream, token)

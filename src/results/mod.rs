@@ -8,15 +8,17 @@
 mod slot;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::backend::args::gmb_report_args;
-use crate::backend::{wait_until, Backend};
+use crate::backend::{wait_until, Backend, CaptureId};
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::graph::Held;
 use crate::layout::gmb_result;
 use crate::status::*;
+use crate::stream::Resolved;
 use crate::sync::lock;
 use slot::{Unused, Words};
 
@@ -137,7 +139,16 @@ pub enum After {
 ///
 /// A token is of one context. Dropped while its operation is under way, it
 /// leaks nothing: its slot is used again once written.
+///
+/// With an operation that is captured into a graph it gets a result from every launch, each with the
+/// next epoch: [`Token::wait`] for [`After::Epoch`] tells one from the next, [`Token::poll`] gives the newest.
+/// From then on it can be captured again, but takes no other operation.
 pub struct Token {
+    core: Arc<Reserved>,
+}
+
+/// A slot that a token has, and the graphs in which it reports.
+struct Reserved {
     context: Context,
     slot: Slot,
     state: Mutex<State>,
@@ -147,6 +158,8 @@ pub struct Token {
 struct State {
     /// Epoch of the slot when the last operation was submitted; none before the first.
     before: Option<u32>,
+    /// The capture that was given the slot to hold last; none before the first.
+    captured: Option<CaptureId>,
 }
 
 impl State {
@@ -165,12 +178,7 @@ pub(crate) struct Submission<'a> {
 impl Submission<'_> {
     /// Where the kernel reports.
     pub(crate) fn report(&self) -> gmb_report_args {
-        gmb_report_args {
-            device_result: self.token.slot.device,
-            host_slot: self.token.slot.host,
-            epoch: self.before.wrapping_add(1),
-            ..Default::default()
-        }
+        gmb_report_args { epoch: self.before.wrapping_add(1), ..self.token.core.report() }
     }
 
     /// The operation was launched: from now on the token waits for it.
@@ -183,23 +191,41 @@ impl Token {
     /// A token for operations of this context.
     pub fn new(context: &Context) -> Result<Self> {
         let slot = context.results().take(context)?;
-        Ok(Self { context: context.clone(), slot, state: Mutex::default() })
+        Ok(Self { core: Arc::new(Reserved { context: context.clone(), slot, state: Mutex::default() }) })
     }
 
     pub(crate) fn context(&self) -> &Context {
-        &self.context
+        &self.core.context
     }
 
     /// Reserves the token for an operation.
     pub(crate) fn submit(&self) -> Result<Submission<'_>> {
-        let state = lock(&self.state);
-        if state.is_under_way(&self.slot) {
+        let state = lock(&self.core.state);
+        if state.captured.is_some() {
             return Err(Error::new(
                 GMB_ERROR_BUSY,
-                "the token's last operation has not reported yet: wait for it, or use another token",
+                "the token reports for operations in a graph: use another token outside of it",
             ));
         }
-        Ok(Submission { token: self, state, before: self.slot.epoch() })
+        if state.is_under_way(&self.core.slot) {
+            return Err(busy());
+        }
+        Ok(Submission { token: self, state, before: self.core.slot.epoch() })
+    }
+
+    /// Where an operation of the stream's capture reports; the graph holds the slot.
+    pub(crate) fn capture(&self, stream: Resolved, capture: CaptureId) -> Result<gmb_report_args> {
+        let mut state = lock(&self.core.state);
+        if state.captured.is_none() && state.is_under_way(&self.core.slot) {
+            return Err(busy());
+        }
+        if state.captured != Some(capture) {
+            let held = Held::new(&self.core.context, &self.core);
+            self.core.context.backend().capture_keep(stream.raw, Box::new(held))?;
+            state.captured = Some(capture);
+        }
+        state.before = Some(self.core.slot.epoch());
+        Ok(self.core.report())
     }
 
     /// The result, or `None` while it is not ready. Never blocks, asks no driver.
@@ -207,11 +233,11 @@ impl Token {
     /// # Errors
     /// `INVALID_ARGUMENT` when nothing was ever submitted with the token.
     pub fn poll(&self) -> Result<Option<gmb_result>> {
-        let state = lock(&self.state);
+        let state = lock(&self.core.state);
         if state.before.is_none() {
             return Err(self.unused());
         }
-        Ok((!state.is_under_way(&self.slot)).then(|| self.slot.read()))
+        Ok((!state.is_under_way(&self.core.slot)).then(|| self.core.slot.read()))
     }
 
     /// Blocks the calling thread until the result is there: spins, then
@@ -220,8 +246,8 @@ impl Token {
     /// # Errors
     /// `TIMEOUT` (nothing is lost, wait again), `DEVICE_LOST`, `INVALID_ARGUMENT`.
     pub fn wait(&self, after: After, timeout: Option<Duration>) -> Result<gmb_result> {
-        let Some(before) = lock(&self.state).before else { return Err(self.unused()) };
-        let slot = self.slot;
+        let Some(before) = lock(&self.core.state).before else { return Err(self.unused()) };
+        let slot = self.core.slot;
         let ready = || {
             let epoch = slot.epoch();
             let there = match after {
@@ -230,7 +256,7 @@ impl Token {
             };
             there.then(|| slot.read())
         };
-        wait_until(timeout, ready, || self.context.pulse())?.ok_or_else(|| {
+        wait_until(timeout, ready, || self.core.context.pulse())?.ok_or_else(|| {
             Error::new(
                 GMB_ERROR_TIMEOUT,
                 "the operation has not reported in time: wait again, nothing is lost",
@@ -241,7 +267,7 @@ impl Token {
     /// Address of this token's `gmb_result` in device memory, for kernels and
     /// graphs. Valid as long as the token; written in the order of the operation's stream.
     pub fn device_result(&self) -> u64 {
-        self.slot.device
+        self.core.slot.device
     }
 
     fn unused(&self) -> Error {
@@ -249,12 +275,26 @@ impl Token {
     }
 }
 
-impl Drop for Token {
+impl Reserved {
+    fn report(&self) -> gmb_report_args {
+        gmb_report_args { device_result: self.slot.device, host_slot: self.slot.host, ..Default::default() }
+    }
+}
+
+impl Drop for Reserved {
     fn drop(&mut self) {
         let before = {
             let state = lock(&self.state);
-            state.before.filter(|_| state.is_under_way(&self.slot))
+            // What was captured has no launch left.
+            state.before.filter(|_| state.captured.is_none() && state.is_under_way(&self.slot))
         };
         self.context.results().give_back(self.slot, before);
     }
+}
+
+fn busy() -> Error {
+    Error::new(
+        GMB_ERROR_BUSY,
+        "the token's last operation has not reported yet: wait for it, or use another token",
+    )
 }

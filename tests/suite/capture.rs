@@ -1,57 +1,388 @@
-//! Streams under capture: what cannot be captured says so, and the capture goes on.
-//! The host backend has no capture.
+//! Captures and graphs: operations replay, stay in order with each other and with all other work,
+//! and keep alive what they use. What cannot be captured says so, and the capture goes on.
 
 use super::support::*;
+use gpumailbox::capi::graph::*;
 use gpumailbox::*;
-use std::ffi::c_void;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// What `work` puts into the stream, as a graph.
+fn captured(context: &Context, stream: Stream, work: impl FnOnce()) -> Graph {
+    context.begin_capture(stream, CaptureMode::Global).unwrap();
+    work();
+    context.end_capture(stream).unwrap()
+}
+
+/// The result of the launch with this number, counted from 1.
+fn of_launch(token: &Token, number: u32) -> gmb_result {
+    let result = token.wait(After::Epoch(number - 1), Some(Duration::from_secs(60))).unwrap();
+    assert_eq!(result.epoch, number, "one epoch a launch");
+    result
+}
+
+/// A record of a policy's model: its position in all that was pushed, and its content.
+type Held = (u64, Item);
+
+struct Model {
+    policy: FullPolicy,
+    capacity: usize,
+    held: VecDeque<Held>,
+    next: u64,
+    taken: u64,
+}
+
+impl Model {
+    fn new(policy: FullPolicy, capacity: usize) -> Self {
+        Self { policy, capacity, held: VecDeque::new(), next: 0, taken: 0 }
+    }
+
+    /// How many are accepted.
+    fn push(&mut self, records: &[Item]) -> u32 {
+        let mut accepted = 0;
+        for record in records {
+            if self.policy == FullPolicy::Reject && self.held.len() == self.capacity {
+                break;
+            }
+            self.held.push_back((self.next, record.clone()));
+            self.next += 1;
+            accepted += 1;
+        }
+        while self.held.len() > self.capacity {
+            self.held.pop_front();
+        }
+        accepted
+    }
+
+    /// What comes out, and how many were lost.
+    fn pop(&mut self, max: usize) -> (Vec<Item>, u64) {
+        if self.policy == FullPolicy::Latest {
+            let Some((at, newest)) = self.held.pop_back() else { return (Vec::new(), 0) };
+            self.held.clear();
+            let lost = at - self.taken;
+            self.taken = at + 1;
+            return (vec![newest], lost);
+        }
+        let lost = self.held.front().map_or(0, |(at, _)| at - self.taken);
+        let count = max.min(self.held.len());
+        let out: Vec<Held> = self.held.drain(..count).collect();
+        if let Some((at, _)) = out.last() {
+            self.taken = at + 1;
+        }
+        (out.into_iter().map(|(_, record)| record).collect(), if count > 0 { lost } else { 0 })
+    }
+}
+
+enum Operation {
+    Push { token: Token, records: Vec<Item>, batch: Batch },
+    Pop { token: Token, outlet: Outlet },
+}
+
+/// A random program on one or two streams, captured once, is launched many times, with other
+/// operations between the launches: all of it equals the model.
+#[test]
+fn replays_equal_the_model() {
+    let context = context();
+    let mut random = Random::new();
+    for policy in [FullPolicy::Reject, FullPolicy::OverwriteOldest, FullPolicy::Latest] {
+        for (capacity, single_stream, forked) in
+            [(8, true, false), (8, false, true), (64, false, false), (1024, false, true)]
+        {
+            let options = MailboxOptions {
+                capacity,
+                payload_bytes: 40,
+                full_policy: policy,
+                single_stream,
+                initial_index: u64::MAX - 100,
+                ..Default::default()
+            };
+            let mailbox = Mailbox::new(&context, &options).unwrap();
+            let (stream, side) = (context.stream().unwrap(), context.stream().unwrap());
+            let (fork, join) =
+                (context.event(EventKind::Capture).unwrap(), context.event(EventKind::Capture).unwrap());
+            let program: Vec<Operation> = (0..random.between(2, 10))
+                .map(|_| {
+                    let token = Token::new(&context).unwrap();
+                    if random.next() % 2 == 0 {
+                        let count = random.between(1, capacity + capacity / 2) as usize;
+                        let records = random_records(&mut random, count, 40);
+                        let batch = Batch::new(&context, &mailbox, &records);
+                        Operation::Push { token, records, batch }
+                    } else {
+                        let outlet = Outlet::new(&context, &mailbox, random.between(1, capacity + 3) as u32);
+                        Operation::Pop { token, outlet }
+                    }
+                })
+                .collect();
+            let graph = captured(&context, stream.get(), || {
+                if forked {
+                    fork.record(stream.get()).unwrap();
+                    fork.make_wait(side.get()).unwrap();
+                }
+                for operation in &program {
+                    let on = if forked && random.next() % 2 == 0 { side.get() } else { stream.get() };
+                    match operation {
+                        Operation::Push { token, batch, .. } => unsafe {
+                            mailbox.push(&batch.push, on, Some(token))
+                        },
+                        Operation::Pop { token, outlet } => unsafe {
+                            mailbox.pop(&outlet.pop, on, Some(token))
+                        },
+                    }
+                    .unwrap();
+                }
+                if forked {
+                    join.record(side.get()).unwrap();
+                    join.make_wait(stream.get()).unwrap();
+                }
+            });
+            let mut model = Model::new(policy, capacity as usize);
+            let other = context.stream().unwrap();
+            let token = Token::new(&context).unwrap();
+            for launch in 1..=20 {
+                graph.launch(stream.get()).unwrap();
+                for operation in &program {
+                    match operation {
+                        Operation::Push { token, records, .. } => {
+                            assert_eq!(of_launch(token, launch).count, model.push(records), "{policy:?}");
+                        }
+                        Operation::Pop { token, outlet } => {
+                            let result = of_launch(token, launch);
+                            let (expected, lost) = model.pop(outlet.pop.max as usize);
+                            assert_eq!(
+                                (result.count as usize, result.lost),
+                                (expected.len(), lost),
+                                "{policy:?}"
+                            );
+                            context.synchronize(stream.get()).unwrap();
+                            // A later pop of the same launch has room of its own.
+                            assert_eq!(outlet.records(&context, result.count).0, expected);
+                        }
+                    }
+                }
+                // In between, without a graph, on this stream or another.
+                let on = if single_stream { stream.get() } else { other.get() };
+                let records = random_records(&mut random, 3, 40);
+                let batch = Batch::new(&context, &mailbox, &records);
+                unsafe { mailbox.push(&batch.push, on, Some(&token)) }.unwrap();
+                assert_eq!(token.wait(After::Submission, None).unwrap().count, model.push(&records));
+                context.synchronize(on).unwrap();
+            }
+        }
+    }
+}
+
+/// Launches and other operations on streams of their own wait for each other without being told to.
+#[test]
+fn graphs_and_other_work_keep_their_order() {
+    let context = context();
+    let mailbox = mailbox(&context, 8, 16);
+    let streams: Vec<OwnedStream> = (0..4).map(|_| context.stream().unwrap()).collect();
+    let [left, right, capturing, other] = [0, 1, 2, 3].map(|i: usize| streams[i].get());
+    let records = poisoned(&context, 16 * 8, 9);
+    let outlets = [0, 1].map(|_| Outlet::new(&context, &mailbox, 8));
+    let tokens: Vec<Token> = (0..5).map(|_| Token::new(&context).unwrap()).collect();
+    let push =
+        |msg_type| Push { count: 8, records: records.address(), length: 16, msg_type, ..Default::default() };
+    let pushes = captured(&context, capturing, || {
+        unsafe { mailbox.push(&push(1), capturing, Some(&tokens[0])) }.unwrap();
+    });
+    let pops = captured(&context, capturing, || {
+        unsafe { mailbox.pop(&outlets[0].pop, capturing, Some(&tokens[1])) }.unwrap();
+    });
+    // A pop after a launch that pushes, on another stream.
+    let gate = Gate::close(&context, left);
+    pushes.launch(left).unwrap();
+    unsafe { mailbox.pop(&outlets[1].pop, right, Some(&tokens[2])) }.unwrap();
+    does_not_come(&tokens[2], "the pop did not wait for the launch before it");
+    gate.open();
+    assert_eq!(tokens[2].wait(After::Submission, None).unwrap().count, 8);
+    // A launch that pops after a push.
+    let gate = Gate::close(&context, left);
+    unsafe { mailbox.push(&push(2), left, Some(&tokens[3])) }.unwrap();
+    pops.launch(right).unwrap();
+    does_not_come(&tokens[1], "the launch did not wait for the push before it");
+    gate.open();
+    assert_eq!(of_launch(&tokens[1], 1).count, 8);
+    // One graph after the other.
+    let gate = Gate::close(&context, left);
+    pushes.launch(left).unwrap();
+    pops.launch(right).unwrap();
+    let early = tokens[1].wait(After::Epoch(1), Some(PATIENCE)).map_err(|error| error.status());
+    assert_eq!(early, Err(GMB_ERROR_TIMEOUT), "one launch did not wait for the other");
+    gate.open();
+    assert_eq!(of_launch(&tokens[0], 2).count, 8);
+    assert_eq!(of_launch(&tokens[1], 2).count, 8);
+    // And a push after a launch of the same side.
+    let gate = Gate::close(&context, left);
+    pushes.launch(left).unwrap();
+    unsafe { mailbox.push(&push(3), other, Some(&tokens[4])) }.unwrap();
+    does_not_come(&tokens[4], "the push overtook a launch of its side");
+    gate.open();
+    assert_eq!(of_launch(&tokens[0], 3).count, 8);
+    assert_eq!(tokens[4].wait(After::Submission, None).unwrap().count, 0);
+}
+
+/// The same with launches as fast as they come, from several threads: nothing is lost or doubled.
+#[test]
+fn launches_beside_other_work_lose_nothing() {
+    let context = context();
+    let mailbox = mailbox(&context, 64, 16);
+    let streams: Vec<OwnedStream> = (0..4).map(|_| context.stream().unwrap()).collect();
+    let records = poisoned(&context, 16 * 16, 9);
+    let push = Push { count: 5, records: records.address(), length: 16, ..Default::default() };
+    let outlets = [Outlet::new(&context, &mailbox, 7), Outlet::new(&context, &mailbox, 6)];
+    let graph = captured(&context, streams[0].get(), || unsafe {
+        mailbox.push(&push, streams[0].get(), None).unwrap();
+        mailbox.pop(&outlets[0].pop, streams[0].get(), None).unwrap();
+    });
+    std::thread::scope(|scope| {
+        let launches = scope.spawn(|| {
+            for launch in 0..300 {
+                graph.launch(streams[launch % 2].get()).unwrap();
+            }
+        });
+        for operation in 0..300 {
+            let stream = streams[2 + operation % 2].get();
+            unsafe { mailbox.push(&push, stream, None) }.unwrap();
+            unsafe { mailbox.pop(&outlets[1].pop, stream, None) }.unwrap();
+        }
+        launches.join().unwrap();
+    });
+    for stream in &streams {
+        context.synchronize(stream.get()).unwrap();
+    }
+    let info = mailbox.info().unwrap();
+    assert_eq!(info.published + info.rejected, 600 * 5);
+    let header = download(&context, info.ring, size_of::<gmb_ring_header>());
+    assert_eq!(&header[offset_of_fault()..][..4], [0; 4], "the mailbox was stopped");
+    // What is left comes out, and no more.
+    let left = info.published - info.released;
+    let last = Outlet::new(&context, &mailbox, 64);
+    let token = Token::new(&context).unwrap();
+    unsafe { mailbox.pop(&last.pop, streams[0].get(), Some(&token)) }.unwrap();
+    assert_eq!(u64::from(token.wait(After::Submission, None).unwrap().count), left);
+}
+
+fn offset_of_fault() -> usize {
+    std::mem::offset_of!(gmb_ring_header, fault)
+}
+
+/// A graph holds its mailbox and its tokens' slots when their owners are gone, and lets go of them at its end.
+#[test]
+fn a_graph_outlives_the_handles_of_what_it_uses() {
+    let context = context();
+    let stream = context.stream().unwrap();
+    let records = poisoned(&context, 16 * 8, 9);
+    let out = poisoned(&context, 16 * 8, POISON);
+    let before = context.memory_info().unwrap().used;
+    let pop = Pop { max: 8, records: out.address(), ..Default::default() };
+    let push = Push { count: 8, records: records.address(), length: 16, ..Default::default() };
+    let (mailbox, token) = (mailbox(&context, 8, 16), Token::new(&context).unwrap());
+    let graph = captured(&context, stream.get(), || unsafe {
+        mailbox.push(&push, stream.get(), Some(&token)).unwrap();
+        mailbox.pop(&pop, stream.get(), None).unwrap();
+    });
+    drop((mailbox, token));
+    // Whoever gets slots and memory now gets none that the graph still writes to.
+    let fresh: Vec<Token> = (0..200).map(|_| Token::new(&context).unwrap()).collect();
+    let others: Vec<Mailbox> = (0..20).map(|_| super::support::mailbox(&context, 8, 16)).collect();
+    for _ in 0..100 {
+        graph.launch(stream.get()).unwrap();
+    }
+    context.synchronize(stream.get()).unwrap();
+    assert_eq!(download(&context, out.address(), 16 * 8), [9; 16 * 8]);
+    for token in &fresh {
+        let rows = download(&context, token.device_result(), size_of::<gmb_result>());
+        assert!(rows.iter().all(|&byte| byte == 0), "a slot in use was given out");
+    }
+    assert!(others.iter().all(|mailbox| mailbox.info().unwrap().published == 0));
+    drop(others);
+    graph.launch(stream.get()).unwrap();
+    drop(graph);
+    // A thread of the library lets go.
+    let start = std::time::Instant::now();
+    while context.memory_info().unwrap().used != before {
+        assert!(start.elapsed() < Duration::from_secs(60), "the mailbox is still there");
+        std::thread::yield_now();
+    }
+}
+
+/// A capture that loses its mailbox, or a handle, goes on; a graph that is never launched takes nothing with it.
+#[test]
+fn a_mailbox_may_end_within_a_capture() {
+    let context = context();
+    let stream = context.stream().unwrap();
+    let records = poisoned(&context, 16 * 8, 9);
+    let push = Push { count: 8, records: records.address(), length: 16, ..Default::default() };
+    context.begin_capture(stream.get(), CaptureMode::Global).unwrap();
+    let (first, unused) = (mailbox(&context, 8, 16), mailbox(&context, 8, 16));
+    unsafe { first.push(&push, stream.get(), None) }.unwrap();
+    drop((first, unused));
+    let graph = context.end_capture(stream.get()).unwrap();
+    graph.launch(stream.get()).unwrap();
+    context.synchronize(stream.get()).unwrap();
+    drop(graph);
+    let second = mailbox(&context, 8, 16);
+    let never = captured(&context, stream.get(), || {
+        unsafe { second.push(&push, stream.get(), None) }.unwrap();
+    });
+    drop(never);
+    let token = Token::new(&context).unwrap();
+    unsafe { second.push(&push, stream.get(), Some(&token)) }.unwrap();
+    assert_eq!(token.wait(After::Submission, None).unwrap().count, 8);
+}
 
 #[test]
 fn what_cannot_be_captured_leaves_the_capture_as_it_is() {
     let context = context();
-    if context.info().backend == BackendKind::Host {
-        println!("the host backend has no capture");
-        return;
-    }
-    let stream = context.stream().unwrap();
-    let policies = [FullPolicy::Reject, FullPolicy::Wait, FullPolicy::OverwriteOldest, FullPolicy::Latest];
-    let boxes: Vec<Mailbox> =
-        policies.iter().map(|&policy| super::policies::with_policy(&context, policy, 8, 16)).collect();
+    let (stream, other) = (context.stream().unwrap(), context.stream().unwrap());
+    let waiting = super::policies::with_policy(&context, FullPolicy::Wait, 8, 16);
+    let mailbox = mailbox(&context, 8, 16);
     let memory = poisoned(&context, 4096, 1);
-    let token = Token::new(&context).unwrap();
+    let (busy, token) = (Token::new(&context).unwrap(), Token::new(&context).unwrap());
     let events: Vec<Event> = [EventKind::Untimed, EventKind::Timed, EventKind::Capture]
         .iter()
         .map(|&kind| context.event(kind).unwrap())
         .collect();
-    let other = context.stream().unwrap();
-    // Relaxed: other threads' work is none of this capture's business.
-    const RELAXED: usize = 2;
-    assert_eq!(driver("cuStreamBeginCapture_v2", [stream.get().raw() as usize, RELAXED, 0]), 0);
-    for mailbox in &boxes {
-        let push = Push { count: 4, records: memory.address(), length: 16, ..Default::default() };
-        let pop = Pop { max: 4, records: memory.address() + 1024, ..Default::default() };
-        let results = [
-            unsafe { mailbox.push(&push, stream.get(), Some(&token)) },
-            unsafe { mailbox.pop(&pop, stream.get(), Some(&token)) },
-            mailbox.add_reader(ReaderStart::Next, stream.get()).map(|_| ()),
-            mailbox.remove_reader(0, stream.get()),
-        ];
-        for result in results {
-            let error = result.unwrap_err();
-            assert_eq!(error.status(), GMB_ERROR_NOT_SUPPORTED, "{error}");
-        }
+    let push = Push { count: 4, records: memory.address(), length: 16, ..Default::default() };
+    let pop = Pop { max: 4, records: memory.address() + 1024, ..Default::default() };
+    let graph = captured(&context, stream.get(), || {
+        unsafe { mailbox.push(&push, stream.get(), None) }.unwrap();
+    });
+    let gate = Gate::close(&context, other.get());
+    unsafe { mailbox.push(&push, other.get(), Some(&busy)) }.unwrap();
+    context.begin_capture(stream.get(), CaptureMode::ThreadLocal).unwrap();
+    let refused = |result: Result<()>, status| assert_eq!(result.unwrap_err().status(), status);
+    for mailbox in [&waiting, &mailbox] {
+        refused(mailbox.add_reader(ReaderStart::Next, stream.get()).map(|_| ()), GMB_ERROR_NOT_SUPPORTED);
+        refused(mailbox.remove_reader(0, stream.get()), GMB_ERROR_NOT_SUPPORTED);
     }
+    refused(unsafe { waiting.push(&push, stream.get(), Some(&token)) }, GMB_ERROR_NOT_SUPPORTED);
+    refused(unsafe { waiting.pop(&pop, stream.get(), Some(&token)) }, GMB_ERROR_NOT_SUPPORTED);
+    refused(unsafe { mailbox.push(&push, stream.get(), Some(&busy)) }, GMB_ERROR_BUSY);
+    refused(
+        unsafe { mailbox.pop(&Pop { reader: 3, ..pop }, stream.get(), None) },
+        GMB_ERROR_INVALID_ARGUMENT,
+    );
     for event in &events[..2] {
-        assert_eq!(event.record(stream.get()).unwrap_err().status(), GMB_ERROR_NOT_SUPPORTED);
+        refused(event.record(stream.get()), GMB_ERROR_NOT_SUPPORTED);
+        refused(event.make_wait(stream.get()), GMB_ERROR_NOT_SUPPORTED);
     }
-    let refused = [
-        events[0].make_wait(stream.get()),
-        context.synchronize(stream.get()),
-        context.is_idle(stream.get()).map(|_| ()),
-        context.device_buffer_on(64, stream.get()).map(|_| ()),
-    ];
-    for result in refused {
-        assert_eq!(result.unwrap_err().status(), GMB_ERROR_NOT_SUPPORTED);
-    }
+    refused(context.synchronize(stream.get()), GMB_ERROR_NOT_SUPPORTED);
+    refused(context.is_idle(stream.get()).map(|_| ()), GMB_ERROR_NOT_SUPPORTED);
+    refused(context.device_buffer_on(64, stream.get()).map(|_| ()), GMB_ERROR_NOT_SUPPORTED);
+    refused(context.run_in_order(stream.get(), || ()), GMB_ERROR_NOT_SUPPORTED);
+    refused(context.begin_capture(stream.get(), CaptureMode::Relaxed), GMB_ERROR_CAPTURE);
+    refused(graph.launch(stream.get()), GMB_ERROR_NOT_SUPPORTED);
+    // The library's own questions in between are nobody's business.
+    assert_eq!(busy.poll().unwrap(), None);
+    gate.open();
+    busy.wait(After::Submission, None).unwrap();
+    context.synchronize(other.get()).unwrap();
+    events[0].record(other.get()).unwrap();
+    events[0].synchronize(None).unwrap();
+    drop(context.device_buffer(1 << 20).unwrap());
     // A fork and a join within the capture, by events of the kind that is made for it.
     unsafe { context.fill(memory.address(), 7, 256, stream.get()) }.unwrap();
     events[2].record(stream.get()).unwrap();
@@ -60,19 +391,88 @@ fn what_cannot_be_captured_leaves_the_capture_as_it_is() {
     let join = context.event(EventKind::Capture).unwrap();
     join.record(other.get()).unwrap();
     join.make_wait(stream.get()).unwrap();
-    let mut graph: *mut c_void = std::ptr::null_mut();
-    let ended = driver("cuStreamEndCapture", [stream.get().raw() as usize, &raw mut graph as usize, 0]);
-    assert_eq!(ended, 0, "the capture was invalidated");
-    assert!(!graph.is_null());
-    // Nothing was pushed, popped or changed, and all goes on.
-    for mailbox in &boxes {
-        let info = mailbox.info().unwrap();
-        assert_eq!((info.published, info.readers), (0, 1));
-        let push = Push { count: 4, records: memory.address(), length: 16, ..Default::default() };
-        unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
-        assert_eq!(token.wait(After::Submission, None).unwrap().count, 4);
+    let filled = context.end_capture(stream.get()).expect("the capture was spoilt");
+    assert_eq!(download(&context, memory.address(), 512), [1; 512], "what is captured does not run");
+    filled.launch(stream.get()).unwrap();
+    context.synchronize(stream.get()).unwrap();
+    let bytes = download(&context, memory.address(), 512);
+    assert!(bytes[..256].iter().all(|&b| b == 7) && bytes[256..].iter().all(|&b| b == 8));
+    // Nothing of what was refused was done.
+    let info = waiting.info().unwrap();
+    assert_eq!((info.published, info.readers), (0, 1));
+    assert_eq!(mailbox.info().unwrap().published, 4);
+    // A token that reports for a graph takes no other operation, and can be captured again.
+    let again = captured(&context, stream.get(), || {
+        unsafe { mailbox.pop(&pop, stream.get(), Some(&token)) }.unwrap();
+    });
+    refused(unsafe { mailbox.pop(&pop, stream.get(), Some(&token)) }, GMB_ERROR_BUSY);
+    assert_eq!(token.poll().unwrap(), None);
+    again.launch(stream.get()).unwrap();
+    assert_eq!(of_launch(&token, 1).count, 4);
+    assert_eq!(token.poll().unwrap().unwrap().epoch, 1);
+}
+
+/// Captures that come to nothing leave their streams as they were.
+#[test]
+fn a_capture_that_fails_is_over() {
+    let context = context();
+    let (stream, other) = (context.stream().unwrap(), context.stream().unwrap());
+    let memory = poisoned(&context, 256, 1);
+    let ends = |stream: Stream| context.end_capture(stream).map(|_| ()).unwrap_err().status();
+    assert_eq!(ends(stream.get()), GMB_ERROR_CAPTURE);
+    // Work of another stream that nobody joins.
+    let fork = context.event(EventKind::Capture).unwrap();
+    context.begin_capture(stream.get(), CaptureMode::ThreadLocal).unwrap();
+    fork.record(stream.get()).unwrap();
+    fork.make_wait(other.get()).unwrap();
+    unsafe { context.fill(memory.address(), 7, 256, other.get()) }.unwrap();
+    assert_eq!(ends(stream.get()), GMB_ERROR_CAPTURE);
+    for stream in [&stream, &other] {
+        unsafe { context.fill(memory.address(), 5, 256, stream.get()) }.unwrap();
+        context.synchronize(stream.get()).unwrap();
     }
-    events[0].record(stream.get()).unwrap();
-    events[0].synchronize(None).unwrap();
-    assert_eq!(driver("cuGraphDestroy", [graph as usize, 0, 0]), 0);
+    assert_eq!(download(&context, memory.address(), 256), [5; 256]);
+    // A mailbox and a token that were in it go on.
+    let mailbox = mailbox(&context, 8, 16);
+    let token = Token::new(&context).unwrap();
+    let push = Push { count: 4, records: memory.address(), length: 16, ..Default::default() };
+    context.begin_capture(stream.get(), CaptureMode::ThreadLocal).unwrap();
+    unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
+    fork.record(stream.get()).unwrap();
+    fork.make_wait(other.get()).unwrap();
+    unsafe { context.fill(memory.address(), 7, 16, other.get()) }.unwrap();
+    assert_eq!(ends(stream.get()), GMB_ERROR_CAPTURE);
+    let next = Token::new(&context).unwrap();
+    unsafe { mailbox.push(&push, stream.get(), Some(&next)) }.unwrap();
+    assert_eq!(next.wait(After::Submission, None).unwrap().count, 4);
+    let graph = captured(&context, stream.get(), || {
+        unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
+    });
+    graph.launch(stream.get()).unwrap();
+    assert_eq!(of_launch(&token, 1).count, 4);
+}
+
+#[test]
+fn graphs_from_c() {
+    use gpumailbox::capi::context::*;
+    use gpumailbox::capi::stream::*;
+    let context = c_context(0);
+    let mut stream = std::ptr::null_mut();
+    assert_eq!(gmb_stream_create(context, GMB_PRIORITY_NORMAL, &mut stream), GMB_OK);
+    for mode in [-1, 3, i32::MAX] {
+        assert_eq!(gmb_stream_begin_capture(context, stream, mode), GMB_ERROR_INVALID_ARGUMENT);
+    }
+    let mut graph = gmb_graph { id: 0 };
+    assert_eq!(gmb_stream_end_capture(context, stream, &mut graph), GMB_ERROR_CAPTURE);
+    assert_eq!(graph.id, 0, "written on success only");
+    assert_eq!(gmb_stream_begin_capture(context, stream, GMB_CAPTURE_RELAXED), GMB_OK);
+    assert_eq!(gmb_stream_end_capture(context, stream, std::ptr::null_mut()), GMB_ERROR_NULL_POINTER);
+    assert_eq!(gmb_stream_end_capture(context, stream, &mut graph), GMB_OK);
+    assert_eq!(gmb_graph_launch(graph, stream), GMB_OK);
+    assert_eq!(gmb_stream_synchronize(context, stream), GMB_OK);
+    assert_eq!(gmb_graph_destroy(graph), GMB_OK);
+    assert_eq!(gmb_graph_destroy(graph), GMB_ERROR_INVALID_HANDLE);
+    assert_eq!(gmb_graph_launch(graph, stream), GMB_ERROR_INVALID_HANDLE);
+    assert_eq!(gmb_stream_destroy(context, stream), GMB_OK);
+    assert_eq!(gmb_context_destroy(context), GMB_OK);
 }

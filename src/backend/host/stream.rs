@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::Instant;
 
 use super::blocks::BlockPool;
+use super::capture::{Capture, Graph, Step};
 use crate::backend::{HostFunction, Kernel, StreamId};
 use crate::error::{Error, Result};
 use crate::status::{GMB_ERROR_INVALID_STREAM, GMB_ERROR_SYSTEM};
@@ -13,13 +14,28 @@ use crate::sync::{lock, thread_number, wait};
 
 /// One piece of work.
 pub(super) enum Task {
-    Launch { kernel: Kernel, blocks: u32 },
-    Copy { to: u64, from: u64, bytes: usize },
-    Fill { to: u64, value: u8, bytes: usize },
-    Free { address: u64 },
+    Launch {
+        kernel: Kernel,
+        blocks: u32,
+    },
+    Copy {
+        to: u64,
+        from: u64,
+        bytes: usize,
+    },
+    Fill {
+        to: u64,
+        value: u8,
+        bytes: usize,
+    },
+    Free {
+        address: u64,
+    },
     Function(HostFunction),
     Complete(Arc<Completion>),
     Wait(Arc<Completion>),
+    /// The end of a launch of a graph: what it keeps alive may go.
+    Release(Arc<Graph>),
 }
 
 /// A point in a stream that others can wait for.
@@ -48,7 +64,7 @@ impl Completion {
         self.at.get().copied()
     }
 
-    fn complete(&self) {
+    pub(super) fn complete(&self) {
         let _ = self.at.set(Instant::now());
         let _gate = lock(&self.gate);
         self.done.store(true, Ordering::Release);
@@ -71,6 +87,8 @@ pub(super) struct Stream {
     idle: Condvar,
     /// Number of the thread that does the work.
     worker: AtomicU64,
+    /// Where its work goes instead of being done.
+    capture: Mutex<Option<Arc<Capture>>>,
 }
 
 impl Stream {
@@ -82,6 +100,7 @@ impl Stream {
             arrived: Condvar::new(),
             idle: Condvar::new(),
             worker: AtomicU64::new(0),
+            capture: Mutex::default(),
         });
         let worker = Arc::clone(&stream);
         std::thread::Builder::new()
@@ -99,13 +118,35 @@ impl Stream {
         self.priority
     }
 
-    /// Refused once the stream is closed: nobody would do the work.
-    pub(super) fn enqueue(&self, task: Task) -> Result<()> {
+    pub(super) fn capture(&self) -> Option<Arc<Capture>> {
+        lock(&self.capture).clone()
+    }
+
+    pub(super) fn set_capture(&self, capture: Option<Arc<Capture>>) {
+        *lock(&self.capture) = capture;
+    }
+
+    /// Has work done, or captured. Refused once the stream is closed: nobody would do it.
+    pub(super) fn submit(&self, step: Step) -> Result<()> {
+        if let Some(capture) = self.capture() {
+            return capture.add(self.id, step);
+        }
+        match step {
+            Step::Launch { kernel, blocks } => self.enqueue([Task::Launch { kernel, blocks }]),
+            Step::Copy { to, from, bytes } => self.enqueue([Task::Copy { to, from, bytes }]),
+            Step::Fill { to, value, bytes } => self.enqueue([Task::Fill { to, value, bytes }]),
+            // Of events only a graph's are steps.
+            Step::Record(_) | Step::Wait(_) => Ok(()),
+        }
+    }
+
+    /// Enqueues all of it at once. Refused once the stream is closed: nobody would do the work.
+    pub(super) fn enqueue(&self, tasks: impl IntoIterator<Item = Task>) -> Result<()> {
         let mut queue = lock(&self.queue);
         if queue.closed {
             return Err(Error::new(GMB_ERROR_INVALID_STREAM, "the stream was destroyed during the call"));
         }
-        queue.tasks.push_back(task);
+        queue.tasks.extend(tasks);
         drop(queue);
         self.arrived.notify_one();
         Ok(())
@@ -179,5 +220,6 @@ fn run(task: Task, priority: i32, pool: &Arc<BlockPool>) {
         // Done by the worker, under its lock.
         Task::Complete(_) => {}
         Task::Wait(completion) => completion.wait(),
+        Task::Release(graph) => drop(graph),
     }
 }

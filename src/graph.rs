@@ -1,0 +1,141 @@
+//! Graphs: work of streams, captured once and launched any number of times.
+
+use std::sync::Arc;
+
+use crate::backend::RawGraph;
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::status::*;
+use crate::stream::Stream;
+
+/// Which calls of other code a capture forbids while it lasts, as CUDA has it. The host backend forbids none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CaptureMode {
+    /// Calls that are unsafe beside a capture, in every thread.
+    #[default]
+    Global,
+    /// Those of the capturing thread.
+    ThreadLocal,
+    /// None.
+    Relaxed,
+}
+
+/// Captured work, ready to be launched. It keeps the mailboxes and result slots that it uses
+/// alive; dropped, launches of it still complete.
+///
+/// ```
+/// use gpumailbox::{CaptureMode, Context, ContextOptions, Mailbox, MailboxOptions, Pop, Push};
+///
+/// let context = Context::new(&ContextOptions::default())?;
+/// let stream = context.stream()?;
+/// let mailbox = Mailbox::new(&context, &MailboxOptions { capacity: 64, payload_bytes: 16, ..Default::default() })?;
+/// let (rows, out) = (context.device_buffer(16 * 16)?, context.device_buffer(16 * 16)?);
+///
+/// context.begin_capture(stream.get(), CaptureMode::ThreadLocal)?;
+/// let push = Push { count: 16, records: rows.address(), length: 16, ..Default::default() };
+/// let pop = Pop { max: 16, records: out.address(), ..Default::default() };
+/// // SAFETY: both buffers outlive the launches below.
+/// unsafe {
+///     mailbox.push(&push, stream.get(), None)?;
+///     mailbox.pop(&pop, stream.get(), None)?;
+/// }
+/// let graph = context.end_capture(stream.get())?;
+/// for _ in 0..10 {
+///     graph.launch(stream.get())?;
+/// }
+/// context.synchronize(stream.get())?;
+/// assert_eq!(mailbox.info()?.published, 160);
+/// # Ok::<(), gpumailbox::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Graph {
+    context: Context,
+    raw: RawGraph,
+}
+
+impl Context {
+    /// Captures the stream's work from now on, instead of having it run, until
+    /// [`Context::end_capture`]. Other code may capture as well, by the CUDA driver or runtime or by
+    /// PyTorch: this is for programs that also run on the host backend.
+    ///
+    /// # Errors
+    /// `CAPTURE` (it is being captured already), `INVALID_STREAM`, `NOT_SUPPORTED` (the legacy
+    /// default stream), `DRIVER`.
+    pub fn begin_capture(&self, stream: Stream, mode: CaptureMode) -> Result<()> {
+        let stream = self.resolve(stream)?;
+        if stream.is_capturing() {
+            return Err(Error::new(
+                GMB_ERROR_CAPTURE,
+                "the stream is being captured already: end that capture first",
+            ));
+        }
+        self.backend().capture_begin(stream.raw, mode)
+    }
+
+    /// Ends the capture that began on this stream. Streams that were pulled into it by events must
+    /// have been joined by events.
+    ///
+    /// # Errors
+    /// `CAPTURE`: nothing is being captured here, or the capture was spoilt or not joined; then it is ended, too.
+    pub fn end_capture(&self, stream: Stream) -> Result<Graph> {
+        let raw = self.unresolved(stream);
+        Ok(Graph { context: self.clone(), raw: self.backend().capture_end(raw)? })
+    }
+}
+
+impl Graph {
+    /// Launches the graph in the order of a stream. Does not block. Launches of one graph run one
+    /// after the other; mind that operations of one side of a mailbox must not run at once: see
+    /// docs/graphs.md for what orders different graphs.
+    ///
+    /// # Errors
+    /// `INVALID_STREAM`, `NOT_SUPPORTED` (the stream is being captured), `DEVICE_LOST`, `DRIVER`.
+    pub fn launch(&self, stream: Stream) -> Result<()> {
+        let stream = self.context.resolve(stream)?;
+        if stream.is_capturing() {
+            return Err(Error::new(
+                GMB_ERROR_NOT_SUPPORTED,
+                "the stream is being captured, and a graph within a graph is not supported; the capture goes on",
+            ));
+        }
+        self.context.backend().graph_launch(self.raw, stream.raw)
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        self.context.backend().graph_destroy(self.raw);
+    }
+}
+
+/// What a captured operation uses, held by its graph. Whoever lets go of it last may be a thread that must not
+/// call into CUDA, or must not wait: so a thread of its own does what is to be done then.
+pub(crate) struct Held<T: Send + Sync + 'static>(Option<(Context, Arc<T>)>);
+
+impl<T: Send + Sync + 'static> Held<T> {
+    pub(crate) fn new(context: &Context, held: &Arc<T>) -> Self {
+        Self(Some((context.clone(), Arc::clone(held))))
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Held<T> {
+    fn drop(&mut self) {
+        let Some((context, held)) = self.0.take() else { return };
+        // Others hold it still and will end it.
+        let Some(last) = Arc::into_inner(held) else { return context.retire(|| {}) };
+        context.retire(move || drop(last));
+    }
+}
+
+impl Context {
+    /// Runs what may wait or call the driver on a thread of its own, which ends with it; so may the context.
+    pub(crate) fn retire(self, end: impl FnOnce() + Send + 'static) {
+        let work = std::mem::ManuallyDrop::new((self, end));
+        // Without a thread it stays where it is: a leak, and nothing worse.
+        let _ = std::thread::Builder::new().name("gmb-retire".to_owned()).spawn(move || {
+            let (context, end) = std::mem::ManuallyDrop::into_inner(work);
+            context.backend().relax();
+            end();
+        });
+    }
+}

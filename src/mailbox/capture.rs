@@ -1,0 +1,57 @@
+//! Operations under capture: what orders them within their graph, and against all work outside of it.
+//!
+//! Within a capture an operation comes after the node of the one before it. Between graphs and other
+//! work a side's event stands: each launch waits for what it stands for, and records it anew.
+
+use super::side::Side;
+use super::{Arbitration, FullPolicy, Mailbox};
+use crate::backend::args::gmb_report_args;
+use crate::backend::{CaptureId, Kernel};
+use crate::error::{Error, Result};
+use crate::graph::Held;
+use crate::results::Token;
+use crate::status::GMB_ERROR_NOT_SUPPORTED;
+use crate::stream::Resolved;
+
+impl Mailbox {
+    /// Puts an operation of a side into its stream's capture.
+    pub(super) fn capture<'a>(
+        &self,
+        side: &Side,
+        mut others: impl Iterator<Item = &'a Side>,
+        (stream, capture): (Resolved, CaptureId),
+        blocks: u32,
+        token: Option<&Token>,
+        kernel: impl FnOnce(gmb_report_args) -> Kernel,
+    ) -> Result<()> {
+        if self.core.full_policy == FullPolicy::Wait {
+            return Err(Error::new(
+                GMB_ERROR_NOT_SUPPORTED,
+                "a mailbox that waits for room cannot be used in a graph, where no thread waits; the capture goes on",
+            ));
+        }
+        let backend = self.context.backend();
+        let mut report = token.map(|token| token.capture(stream, capture)).transpose()?.unwrap_or_default();
+        report.operation = side.next_operation() as u32;
+        // On a single stream nobody asks how far a side is.
+        if !self.core.single_stream {
+            report.host_progress = side.progress();
+        }
+        // From here on operations that are not captured rely on events alone.
+        if self.core.note_capture(capture) {
+            backend.capture_keep(stream.raw, Box::new(Held::new(&self.context, &self.core)))?;
+        }
+        if !self.core.single_stream {
+            side.come_after(stream, capture)?;
+            if self.arbitration == Arbitration::Cpu {
+                others.try_for_each(|other| other.come_after(stream, capture))?;
+            }
+        }
+        // SAFETY: the graph holds the ring and the slots; the caller vouches for the rest.
+        unsafe { backend.launch(&kernel(report), blocks, stream.raw)? };
+        if self.core.single_stream {
+            return Ok(());
+        }
+        side.captured(stream, capture)
+    }
+}
