@@ -19,6 +19,7 @@ mod ordering;
 mod placement;
 mod policies;
 mod readers;
+mod readiness;
 mod stress;
 mod support;
 mod throughput;
