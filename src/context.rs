@@ -8,6 +8,7 @@ use crate::backend::{Backend, RawStream};
 use crate::error::{Error, Result};
 use crate::events::EventPools;
 use crate::extent::Extent;
+use crate::graph::Captures;
 use crate::lines::LinePool;
 use crate::log::{log, LogLevel};
 use crate::memory::Ledger;
@@ -81,6 +82,7 @@ struct Shared {
     events: EventPools,
     memory: Ledger,
     watcher: Watcher,
+    captures: Captures,
     /// The library's own stream, for what no caller's stream should wait for.
     service: RawStream,
     backend: Box<dyn Backend>,
@@ -147,6 +149,7 @@ impl Context {
                 events: EventPools::default(),
                 memory: Ledger::new(options.memory_limit, pooled),
                 watcher: Watcher::default(),
+                captures: Captures::default(),
                 service,
                 backend,
             }),
@@ -180,6 +183,10 @@ impl Context {
 
     pub(crate) fn results(&self) -> &ResultPool {
         &self.shared.results
+    }
+
+    pub(crate) fn captures(&self) -> &Captures {
+        &self.shared.captures
     }
 
     pub(crate) fn watcher(&self) -> &Watcher {

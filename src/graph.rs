@@ -1,12 +1,14 @@
 //! Graphs: work of streams, captured once and launched any number of times.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, Weak};
 
-use crate::backend::RawGraph;
+use crate::backend::{CaptureId, RawGraph, StreamState};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::status::*;
 use crate::stream::Stream;
+use crate::sync::lock;
 
 /// Which calls of other code a capture forbids while it lasts, as CUDA has it. The host backend forbids none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,10 +49,34 @@ pub enum CaptureMode {
 /// assert_eq!(mailbox.info()?.published, 160);
 /// # Ok::<(), gpumailbox::Error>(())
 /// ```
-#[derive(Debug)]
 pub struct Graph {
     context: Context,
     raw: RawGraph,
+    /// What operations in it are of; the graph itself holds them. In the order of their addresses.
+    parts: Vec<Weak<dyn Part>>,
+}
+
+/// Something with operations in a graph that other threads may submit operations to as well.
+pub(crate) trait Part: Send + Sync {
+    /// Keeps others from submitting until the answer is dropped.
+    fn hold(&self) -> Box<dyn Hold + '_>;
+}
+
+/// What is only held.
+pub(crate) trait Hold {}
+impl<T> Hold for T {}
+
+/// What takes part in the captures under way that this library began.
+#[derive(Default)]
+pub(crate) struct Captures(Mutex<HashMap<CaptureId, Vec<Weak<dyn Part>>>>);
+
+impl Captures {
+    /// Notes a part, if the capture is known here.
+    pub(crate) fn note(&self, capture: CaptureId, part: Weak<dyn Part>) {
+        if let Some(parts) = lock(&self.0).get_mut(&capture) {
+            parts.push(part);
+        }
+    }
 }
 
 impl Context {
@@ -69,7 +95,11 @@ impl Context {
                 "the stream is being captured already: end that capture first",
             ));
         }
-        self.backend().capture_begin(stream.raw, mode)
+        self.backend().capture_begin(stream.raw, mode)?;
+        if let StreamState::Capturing(capture) = self.backend().stream_state(stream.raw)? {
+            lock(&self.captures().0).insert(capture, Vec::new());
+        }
+        Ok(())
     }
 
     /// Ends the capture that began on this stream. Streams that were pulled into it by events must
@@ -79,7 +109,14 @@ impl Context {
     /// `CAPTURE`: nothing is being captured here, or the capture was spoilt or not joined; then it is ended, too.
     pub fn end_capture(&self, stream: Stream) -> Result<Graph> {
         let raw = self.unresolved(stream);
-        Ok(Graph { context: self.clone(), raw: self.backend().capture_end(raw)? })
+        let noted = match self.backend().stream_state(raw) {
+            Ok(StreamState::Capturing(capture)) => lock(&self.captures().0).remove(&capture),
+            _ => None,
+        };
+        let mut parts = noted.unwrap_or_default();
+        parts.sort_by_key(|part| part.as_ptr() as *const () as usize);
+        parts.dedup_by_key(|part| part.as_ptr() as *const () as usize);
+        Ok(Graph { context: self.clone(), raw: self.backend().capture_end(raw)?, parts })
     }
 }
 
@@ -98,7 +135,16 @@ impl Graph {
                 "the stream is being captured, and a graph within a graph is not supported; the capture goes on",
             ));
         }
+        // A launch is a submission to each: wait, run and record are one step.
+        let parts: Vec<Arc<dyn Part>> = self.parts.iter().filter_map(Weak::upgrade).collect();
+        let _held: Vec<_> = parts.iter().map(|part| part.hold()).collect();
         self.context.backend().graph_launch(self.raw, stream.raw)
+    }
+}
+
+impl std::fmt::Debug for Graph {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Graph").field("raw", &self.raw).finish_non_exhaustive()
     }
 }
 

@@ -3,12 +3,14 @@
 //! Within a capture an operation comes after the node of the one before it. Between graphs and other
 //! work a side's event stands: each launch waits for what it stands for, and records it anew.
 
+use std::sync::Arc;
+
 use super::side::Side;
 use super::{Arbitration, FullPolicy, Mailbox};
 use crate::backend::args::gmb_report_args;
 use crate::backend::{CaptureId, Kernel};
 use crate::error::{Error, Result};
-use crate::graph::Held;
+use crate::graph::{Held, Part};
 use crate::results::Token;
 use crate::status::GMB_ERROR_NOT_SUPPORTED;
 use crate::stream::Resolved;
@@ -40,6 +42,8 @@ impl Mailbox {
         // From here on operations that are not captured rely on events alone.
         if self.core.note_capture(capture) {
             backend.capture_keep(stream.raw, Box::new(Held::new(&self.context, &self.core)))?;
+            let part: Arc<dyn Part> = Arc::clone(&self.core) as Arc<dyn Part>;
+            self.context.captures().note(capture, Arc::downgrade(&part));
         }
         if !self.core.single_stream {
             side.come_after(stream, capture)?;

@@ -8,7 +8,9 @@ use super::side::Side;
 use super::FullPolicy;
 use crate::backend::CaptureId;
 use crate::context::Context;
+use crate::graph::{Hold, Part};
 use crate::status::GMB_OK;
+use crate::sync::lock;
 
 pub(super) struct Core {
     pub(super) context: Context,
@@ -42,6 +44,15 @@ impl Core {
         for side in self.readers.all() {
             let _ = side.finish(captured, stopped);
         }
+    }
+}
+
+impl Part for Core {
+    fn hold(&self) -> Box<dyn Hold + '_> {
+        // In the order in which letting a reader in takes them.
+        let push = lock(&self.push.submission);
+        let pops: Vec<_> = self.readers.all().map(|side| lock(&side.submission)).collect();
+        Box::new((push, pops))
     }
 }
 

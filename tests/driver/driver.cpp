@@ -161,6 +161,32 @@ EXPORT int cuStreamIsCapturing(void *handle, int *status) {
   return success;
 }
 
+EXPORT int cuThreadExchangeStreamCaptureMode(int *mode) {
+  COUNT(cuThreadExchangeStreamCaptureMode);
+  static thread_local int now;
+  std::swap(now, *mode);
+  return success;
+}
+
+/* There are no graphs here. */
+#define WITHOUT(name)          \
+  EXPORT int name() {          \
+    COUNT(name);               \
+    return not_supported;      \
+  }
+WITHOUT(cuEventRecordWithFlags)
+WITHOUT(cuGraphDestroy)
+WITHOUT(cuGraphExecDestroy)
+WITHOUT(cuGraphInstantiateWithFlags)
+WITHOUT(cuGraphLaunch)
+WITHOUT(cuGraphRetainUserObject)
+WITHOUT(cuStreamBeginCapture_v2)
+WITHOUT(cuStreamEndCapture)
+WITHOUT(cuStreamGetCaptureInfo_v2)
+WITHOUT(cuStreamUpdateCaptureDependencies)
+WITHOUT(cuUserObjectCreate)
+WITHOUT(cuUserObjectRelease)
+
 EXPORT int cuStreamQuery(void *handle) {
   ENTER(cuStreamQuery);
   STREAM(handle);

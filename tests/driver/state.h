@@ -10,6 +10,7 @@
 #include <cstring>
 #include <mutex>
 #include <unordered_map>
+#include <utility>
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -42,6 +43,7 @@ enum {
   invalid_context = 201,
   invalid_handle = 400,
   not_found = 500,
+  not_supported = 801,
 };
 
 /* There is one device and one context: the primary one of that device. */

@@ -339,7 +339,7 @@ fn complaints(what: &str, counts: &BTreeMap<String, u64>) -> Vec<String> {
             // For the operations of its own side, and for the other side's.
             "cuStreamWaitEvent" => 2 * OPERATIONS,
             // However often a thread asks while it waits for a token.
-            "cuStreamQuery" => u64::MAX,
+            "cuStreamQuery" | "cuThreadExchangeStreamCaptureMode" => u64::MAX,
             // With each of the others.
             "cuCtxGetCurrent" | "cuCtxGetId" | "cuCtxPopCurrent_v2" | "cuCtxPushCurrent_v2" => u64::MAX,
             _ => 0,

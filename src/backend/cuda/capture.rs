@@ -74,9 +74,11 @@ impl Cuda {
                 return Err(Error::new(GMB_ERROR_CAPTURE, format!("stream {stream:p} is not being captured")))
             }
         }
-        // SAFETY: the list holds for as long as nothing is added to the capture.
-        let before =
-            if count == 0 { &[] } else { unsafe { std::slice::from_raw_parts(nodes, count) } }.to_vec();
+        let mut before = Vec::new();
+        if count != 0 {
+            // SAFETY: the list holds for as long as nothing is added to the capture.
+            before.extend_from_slice(unsafe { std::slice::from_raw_parts(nodes, count) });
+        }
         Ok(Progress { id, graph, before })
     }
 

@@ -121,13 +121,11 @@ impl Capture {
         if state.ended {
             return Err(ended());
         }
-        if !state.streams.contains_key(&stream.id()) {
+        let (_, clock) = state.streams.entry(stream.id()).or_insert_with(|| {
             stream.set_capture(Some(Arc::clone(self)));
-            state.streams.insert(stream.id(), (Arc::clone(stream), Clock::new()));
-        }
-        if let Some((_, clock)) = state.streams.get_mut(&stream.id()) {
-            join(clock, before);
-        }
+            (Arc::clone(stream), Clock::new())
+        });
+        join(clock, before);
         Ok(())
     }
 
