@@ -208,6 +208,21 @@ typedef struct gmb_event_pool_info {
 } gmb_event_pool_info;
 
 /**
+ * Which CUDA calls of other code a capture forbids while it lasts: `GMB_CAPTURE_*`. The host backend forbids none.
+ */
+typedef int32_t gmb_capture_mode;
+
+/**
+ * Handle of a graph: captured work, ready to be launched any number of times. Zero is null.
+ */
+typedef struct gmb_graph {
+  /**
+   * Opaque.
+   */
+  uint64_t id;
+} gmb_graph;
+
+/**
  * Handle of a stream guard: while it lives, its stream is `GMB_STREAM_CURRENT` on the thread
  * that made it. Zero is null.
  */
@@ -717,6 +732,21 @@ typedef struct gmb_reader_info {
 } gmb_reader_info;
 
 /**
+ * What to wait for: `GMB_INTEREST_*`.
+ */
+typedef int32_t gmb_interest;
+
+/**
+ * Handle of a watch: a file descriptor for what a mailbox has. Zero is null.
+ */
+typedef struct gmb_watch {
+  /**
+   * Opaque.
+   */
+  uint64_t id;
+} gmb_watch;
+
+/**
  * How urgent a stream's work is: `GMB_PRIORITY_*`.
  */
 typedef int32_t gmb_priority;
@@ -758,6 +788,21 @@ typedef void (*gmb_host_function)(void *argument);
 #define GMB_EVENT_CAPTURE 2
 
 /**
+ * Calls that are unsafe beside a capture, in every thread.
+ */
+#define GMB_CAPTURE_GLOBAL 0
+
+/**
+ * Those of the capturing thread.
+ */
+#define GMB_CAPTURE_THREAD_LOCAL 1
+
+/**
+ * None.
+ */
+#define GMB_CAPTURE_RELAXED 2
+
+/**
  * Something is broken from now on.
  */
 #define GMB_LOG_ERROR 1
@@ -795,6 +840,16 @@ typedef void (*gmb_host_function)(void *argument);
  * the oldest that is intact.
  */
 #define GMB_READER_OLDEST 1
+
+/**
+ * Records that a reader has not taken.
+ */
+#define GMB_INTEREST_READABLE 0
+
+/**
+ * Room that no reader holds.
+ */
+#define GMB_INTEREST_WRITABLE 1
 
 /**
  * The middle of the device's range.
@@ -1008,6 +1063,11 @@ typedef void (*gmb_host_function)(void *argument);
  */
 #define GMB_ERROR_TRUNCATED -33
 
+/**
+ * The stream is not being captured, or is already, or its capture was spoilt: there is no graph.
+ */
+#define GMB_ERROR_CAPTURE -34
+
 
 
 
@@ -1103,6 +1163,44 @@ gmb_status gmb_event_pool_get_info(struct gmb_context context,
                                    gmb_event_kind kind,
                                    struct gmb_event_pool_info *info,
                                    size_t info_size);
+
+/**
+ * Captures the stream's work from now on, instead of having it run, until `gmb_stream_end_capture`. `mode` is one of
+ * `GMB_CAPTURE_*`. Captures that other code begins, by the CUDA driver or runtime or by PyTorch, do as well: this is
+ * for programs that also run on the host backend. Does not block.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_ARGUMENT`, `_INVALID_STREAM`, `_CAPTURE` (it is being captured
+ * already; that capture goes on), `_NOT_SUPPORTED` (the legacy default stream), `_DEVICE_LOST`, `_DRIVER`.
+ */
+gmb_status gmb_stream_begin_capture(struct gmb_context context,
+                                    gmb_stream stream,
+                                    gmb_capture_mode mode);
+
+/**
+ * Ends the capture that began on this stream, in the thread that began it, and makes a graph of it. Streams that
+ * events pulled into the capture must have been joined by events. The caller owns the graph and ends it with
+ * `gmb_graph_destroy`.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_CAPTURE` (nothing is being captured here; or the capture was
+ * spoilt or not joined, and is ended without a graph), `_DEVICE_LOST`, `_OUT_OF_MEMORY`, `_DRIVER`.
+ */
+gmb_status gmb_stream_end_capture(struct gmb_context context,
+                                  gmb_stream stream,
+                                  struct gmb_graph *graph);
+
+/**
+ * Launches a graph in the order of a stream. Does not block; thread-safe. Launches of one graph run one after the
+ * other. Every operation in it reports to its token anew, with the next epoch.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_STREAM`, `_NOT_SUPPORTED` (the stream is being captured; the capture
+ * goes on), `_DEVICE_LOST`, `_DRIVER`.
+ */
+gmb_status gmb_graph_launch(struct gmb_graph graph,
+                            gmb_stream stream);
+
+/**
+ * Ends a graph. Launches of it still complete; mailboxes and result slots that only it held are given back after
+ * them, by a thread of the library. Does not block; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`.
+ */
+gmb_status gmb_graph_destroy(struct gmb_graph graph);
 
 /**
  * Makes a stream current for this thread: `GMB_STREAM_CURRENT` then means it in calls on objects of
@@ -1411,6 +1509,68 @@ gmb_status gmb_mailbox_get_reader_info(struct gmb_mailbox mailbox,
                                        uint32_t reader,
                                        struct gmb_reader_info *info,
                                        size_t info_size);
+
+/**
+ * Blocks the calling thread until a reader has `count` unread records at least, as far as the kernels have reported,
+ * and says in `ready`, which may be null, how many there are. Whoever pops next gets them: several consumers of one
+ * reader compete. Pushes through another mailbox over the same memory do not count. `timeout_ns` is in nanoseconds;
+ * `GMB_WAIT_FOREVER` waits without limit, 0 asks once. Spins, then yields, then sleeps. Thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE` (also when it is destroyed meanwhile), `_INVALID_ARGUMENT` (no such reader; more
+ * than the capacity), `_ZERO_COUNT`, `_TIMEOUT` (wait again), `_NOT_SUPPORTED` (operations of a single-stream mailbox
+ * were captured), `_DEVICE_LOST`.
+ */
+gmb_status gmb_mailbox_wait_readable(struct gmb_mailbox mailbox,
+                                     uint32_t reader,
+                                     uint32_t count,
+                                     uint64_t timeout_ns,
+                                     uint64_t *ready);
+
+/**
+ * Blocks the calling thread until there is room for `count` records at least, and says in `ready`, which may be null,
+ * for how many. Room that enqueued pushes may take does not count; a mailbox that overwrites always has room.
+ * Otherwise as `gmb_mailbox_wait_readable`.
+ * Errors: as for `gmb_mailbox_wait_readable`.
+ */
+gmb_status gmb_mailbox_wait_writable(struct gmb_mailbox mailbox,
+                                     uint32_t count,
+                                     uint64_t timeout_ns,
+                                     uint64_t *ready);
+
+/**
+ * Makes a watch of a mailbox for one of `GMB_INTEREST_*`; `reader` is 0 for `GMB_INTEREST_WRITABLE`. The caller owns it
+ * and ends it with `gmb_watch_destroy`. It may outlive the mailbox's handle. Thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT`, `_NOT_SUPPORTED` (as for
+ * `gmb_mailbox_wait_readable`), `_SYSTEM` (no descriptor left).
+ */
+gmb_status gmb_watch_create(struct gmb_mailbox mailbox,
+                            gmb_interest interest,
+                            uint32_t reader,
+                            struct gmb_watch *watch);
+
+/**
+ * Takes back what the watch's descriptors say, and has them become readable, once, when `count` records, or room for
+ * so many, are there: at once, if they are. Also when the mailbox is destroyed or the device lost: then the next call
+ * says so. A thread of the library looks for that; it sleeps while nothing is armed. Does not block; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE` (also of a destroyed mailbox), `_INVALID_ARGUMENT`, `_ZERO_COUNT`,
+ * `_NOT_SUPPORTED`, `_SYSTEM`, `_DEVICE_LOST`.
+ */
+gmb_status gmb_watch_arm(struct gmb_watch watch,
+                         uint32_t count);
+
+/**
+ * A file descriptor of the watch, for epoll, poll and event loops: the caller's own, to be closed by him. All of a
+ * watch's descriptors say the same. Thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_SYSTEM` (no descriptor left).
+ */
+gmb_status gmb_watch_get_fd(struct gmb_watch watch,
+                            int32_t *descriptor);
+
+/**
+ * Ends a watch. Its descriptors become readable no more; who has them closes them. Does not block, unless it is the
+ * last of a mailbox whose handle is gone; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`.
+ */
+gmb_status gmb_watch_destroy(struct gmb_watch watch);
 
 /**
  * Version of the library in use: major << 16 | minor << 8 | patch.

@@ -89,6 +89,12 @@ impl Context {
     /// default stream), `DRIVER`.
     pub fn begin_capture(&self, stream: Stream, mode: CaptureMode) -> Result<()> {
         let stream = self.resolve(stream)?;
+        if stream.raw as usize <= 1 {
+            return Err(Error::new(
+                GMB_ERROR_NOT_SUPPORTED,
+                "the legacy default stream cannot be captured: use another stream",
+            ));
+        }
         if stream.is_capturing() {
             return Err(Error::new(
                 GMB_ERROR_CAPTURE,
@@ -111,7 +117,12 @@ impl Context {
         let raw = self.unresolved(stream);
         let noted = match self.backend().stream_state(raw) {
             Ok(StreamState::Capturing(capture)) => lock(&self.captures().0).remove(&capture),
-            _ => None,
+            Ok(StreamState::Running(_)) => {
+                return Err(Error::new(GMB_ERROR_CAPTURE, "the stream is not being captured"));
+            }
+            // Spoilt, it must be ended all the same.
+            Err(error) if error.status() == GMB_ERROR_CAPTURE => None,
+            Err(error) => return Err(error),
         };
         let mut parts = noted.unwrap_or_default();
         parts.sort_by_key(|part| part.as_ptr() as *const () as usize);

@@ -548,31 +548,19 @@ impl Backend for Cuda {
     }
 
     fn capture_record(&self, event: RawEvent, stream: RawStream) -> Result<()> {
-        let _current = self.enter()?;
-        let external = sys::CUevent_record_flags::CU_EVENT_RECORD_EXTERNAL as u32;
-        let result = unsafe { sys::cuEventRecordWithFlags(cu_event(event), cu_stream(stream), external) };
-        self.check(result, "cuEventRecordWithFlags")
+        self.record_outside(event, stream)
     }
 
     fn capture_wait(&self, stream: RawStream, event: RawEvent) -> Result<()> {
-        let _current = self.enter()?;
-        let external = sys::CUevent_wait_flags::CU_EVENT_WAIT_EXTERNAL as u32;
-        self.check(
-            unsafe { sys::cuStreamWaitEvent(cu_stream(stream), cu_event(event), external) },
-            "cuStreamWaitEvent",
-        )
+        self.wait_outside(stream, event)
     }
 
     fn graph_launch(&self, graph: RawGraph, stream: RawStream) -> Result<()> {
-        let _current = self.enter()?;
-        let graph = graph.0 as sys::CUgraphExec;
-        self.check(unsafe { sys::cuGraphLaunch(graph, cu_stream(stream)) }, "cuGraphLaunch")
+        self.launch_graph(graph, stream)
     }
 
     fn graph_destroy(&self, graph: RawGraph) {
-        if let Ok(_current) = self.enter() {
-            let _ = unsafe { sys::cuGraphExecDestroy(graph.0 as sys::CUgraphExec) };
-        }
+        self.end_graph(graph);
     }
 
     unsafe fn copy(&self, to: u64, from: u64, bytes: usize, stream: RawStream) -> Result<()> {

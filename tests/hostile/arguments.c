@@ -29,6 +29,8 @@ enum { PAYLOAD = 64, CAPACITY = 16, ROWS = 4, BYTES = 16384 };
 static gmb_context context, foreign_context, stale_context;
 static gmb_mailbox mailbox, stale_mailbox, unused_mailbox;
 static gmb_token token, unused_token, foreign_token, stale_token;
+static gmb_graph graph, stale_graph;
+static gmb_watch watch, stale_watch;
 static gmb_event untimed, timed, timed_later, captured, foreign_event, stale_event;
 static gmb_stream_guard stale_guard;
 static gmb_stream stream, foreign_stream, stale_stream;
@@ -78,6 +80,14 @@ static void make_world(void) {
   CHECK(gmb_event_record(untimed, stream));
   CHECK(gmb_event_record(timed, stream));
   CHECK(gmb_event_record(timed_later, stream));
+  CHECK(gmb_stream_begin_capture(context, stream, GMB_CAPTURE_RELAXED));
+  CHECK(gmb_stream_end_capture(context, stream, &graph));
+  CHECK(gmb_stream_begin_capture(context, stream, GMB_CAPTURE_RELAXED));
+  CHECK(gmb_stream_end_capture(context, stream, &stale_graph));
+  CHECK(gmb_graph_destroy(stale_graph));
+  CHECK(gmb_watch_create(mailbox, GMB_INTEREST_WRITABLE, 0, &watch));
+  CHECK(gmb_watch_create(mailbox, GMB_INTEREST_WRITABLE, 0, &stale_watch));
+  CHECK(gmb_watch_destroy(stale_watch));
   CHECK(gmb_memory_allocate(context, BYTES, &memory));
   CHECK(gmb_memory_allocate(foreign_context, BYTES, &foreign_memory));
   CHECK(gmb_pinned_allocate(context, BYTES, &pinned));
@@ -152,17 +162,19 @@ static int on_the_host(void) {
   return info.backend == GMB_BACKEND_HOST;
 }
 
-static void stream_arg(gmb_status sentinel) {
+static void stream_like(gmb_status legacy, gmb_status per_thread) {
   const gmb_status bad = E(INVALID_STREAM);
   const uint64_t own = bits_of(stream);
   struct slot *slot = arg("stream", own);
-  add(slot, VALUES({0, sentinel, 0}, {1, sentinel, ALONE}, {2, sentinel, ALONE}, {UINTPTR_MAX, sentinel, 0}));
+  add(slot, VALUES({0, legacy, 0}, {1, legacy, ALONE}, {2, per_thread, ALONE}, {UINTPTR_MAX, legacy, 0}));
   /* On CUDA another stream is the driver's to judge, and garbage its death. */
   if (!on_the_host()) return;
   add(slot, VALUES({3, bad, 0}, {own + 1, bad, 0}, {own + 8, bad, ALONE}, {GARBAGE, bad, 0}, {HIGH_BIT, bad, ALONE},
                    {UINTPTR_MAX - 1, bad, 0}, {bits_of(stale_stream), bad, 0}, {bits_of(foreign_stream), bad, 0},
                    {at(memory, 0), bad, ALONE}));
 }
+
+static void stream_arg(gmb_status sentinel) { stream_like(sentinel, sentinel); }
 
 static void info_args(uint64_t size) {
   output("info", 4);
@@ -242,6 +254,16 @@ CALL(stream_query) { return gmb_stream_query(CONTEXT(0), P(1)); }
 CALL(stream_synchronize) { return gmb_stream_synchronize(CONTEXT(0), P(1)); }
 CALL(stream_host_function) { return gmb_stream_host_function(CONTEXT(0), P(1), a[2] ? no_function : NULL, P(3)); }
 CALL(stream_wait_event) { return gmb_stream_wait_event(CONTEXT(0), P(1), EVENT(2)); }
+CALL(stream_begin_capture) { return gmb_stream_begin_capture(CONTEXT(0), P(1), I32(2)); }
+CALL(stream_end_capture) { return gmb_stream_end_capture(CONTEXT(0), P(1), P(2)); }
+CALL(graph_launch) { return gmb_graph_launch((gmb_graph){a[0]}, P(1)); }
+CALL(graph_destroy) { return gmb_graph_destroy((gmb_graph){a[0]}); }
+CALL(wait_readable) { return gmb_mailbox_wait_readable(MAILBOX(0), U32(1), U32(2), a[3], P(4)); }
+CALL(wait_writable) { return gmb_mailbox_wait_writable(MAILBOX(0), U32(1), a[2], P(3)); }
+CALL(watch_create) { return gmb_watch_create(MAILBOX(0), I32(1), U32(2), P(3)); }
+CALL(watch_arm) { return gmb_watch_arm((gmb_watch){a[0]}, U32(1)); }
+CALL(watch_get_fd) { return gmb_watch_get_fd((gmb_watch){a[0]}, P(1)); }
+CALL(watch_destroy) { return gmb_watch_destroy((gmb_watch){a[0]}); }
 CALL(token_create) { return gmb_token_create(CONTEXT(0), P(1)); }
 CALL(token_destroy) { return gmb_token_destroy(TOKEN(0)); }
 CALL(token_poll) { return gmb_token_poll(TOKEN(0), P(1)); }
@@ -261,6 +283,14 @@ UNDO(pinned_allocate) { if (status == GMB_OK) CHECK(gmb_pinned_free(context, *(v
 UNDO(add_reader) { if (status == GMB_OK) CHECK(gmb_mailbox_remove_reader(mailbox, *(uint32_t *)P(3), stream)); }
 UNDO(stream_create) { if (status == GMB_OK) CHECK(gmb_stream_destroy(context, *(gmb_stream *)P(2))); }
 UNDO(token_create) { if (status == GMB_OK) CHECK(gmb_token_destroy(*(gmb_token *)P(1))); }
+UNDO(stream_begin_capture) {
+  gmb_graph made;
+  if (status != GMB_OK) return;
+  CHECK(gmb_stream_end_capture(context, P(1), &made));
+  CHECK(gmb_graph_destroy(made));
+}
+UNDO(watch_create) { if (status == GMB_OK) CHECK(gmb_watch_destroy(*(gmb_watch *)P(3))); }
+UNDO(watch_get_fd) { if (status == GMB_OK) close(*(int32_t *)P(1)); }
 UNDO(submission) {
   gmb_result result;
   (void)a;
@@ -277,6 +307,8 @@ static union {
   gmb_mailbox mailbox;
   gmb_token token;
   gmb_stream stream;
+  gmb_graph graph;
+  gmb_watch watch;
   void *memory;
   uint32_t reader;
 } fresh;
@@ -292,6 +324,24 @@ MAKE(token) { CHECK(gmb_token_create(context, &fresh.token)); a[0] = fresh.token
 UNDO(token) { (void)a, (void)status, gmb_token_destroy(fresh.token); }
 MAKE(stream) { CHECK(gmb_stream_create(context, GMB_PRIORITY_NORMAL, &fresh.stream)); a[1] = bits_of(fresh.stream); }
 UNDO(stream) { (void)a, (void)status, gmb_stream_destroy(context, fresh.stream); }
+MAKE(capture) {
+  make_stream(a);
+  CHECK(gmb_stream_begin_capture(context, fresh.stream, GMB_CAPTURE_THREAD_LOCAL));
+}
+UNDO(capture) {
+  gmb_graph made = {0};
+  if (status == GMB_OK) CHECK(gmb_graph_destroy(*(gmb_graph *)P(2)));
+  else if (gmb_stream_end_capture(context, fresh.stream, &made) == GMB_OK) CHECK(gmb_graph_destroy(made));
+  undo_stream(status, a);
+}
+MAKE(graph) {
+  CHECK(gmb_stream_begin_capture(context, stream, GMB_CAPTURE_RELAXED));
+  CHECK(gmb_stream_end_capture(context, stream, &fresh.graph));
+  a[0] = fresh.graph.id;
+}
+UNDO(graph) { (void)a, (void)status, gmb_graph_destroy(fresh.graph); }
+MAKE(watch) { CHECK(gmb_watch_create(mailbox, GMB_INTEREST_WRITABLE, 0, &fresh.watch)); a[0] = fresh.watch.id; }
+UNDO(watch) { (void)a, (void)status, gmb_watch_destroy(fresh.watch); }
 MAKE(memory) { CHECK(gmb_memory_allocate(context, 512, &fresh.memory)); a[1] = bits_of(fresh.memory); }
 UNDO(memory) { (void)a, (void)status, gmb_memory_free(context, fresh.memory); }
 MAKE(pinned) { CHECK(gmb_pinned_allocate(context, 512, &fresh.memory)); a[1] = bits_of(fresh.memory); }

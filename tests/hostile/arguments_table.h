@@ -132,6 +132,51 @@ static void describe_tokens(void) {
   output("result", 8);
 }
 
+static void describe_graphs(void) {
+  FUNCTION(stream_begin_capture, stream_begin_capture, GMB_OK, NULL, undo_stream_begin_capture);
+  context_arg();
+  stream_like(E(NOT_SUPPORTED), GMB_OK);
+  ENUM("mode", GMB_CAPTURE_THREAD_LOCAL, {3, BAD, 0});
+  FUNCTION(stream_end_capture, stream_end_capture, GMB_OK, make_capture, undo_capture);
+  context_arg();
+  stream_arg(E(CAPTURE));
+  output("graph", 8);
+  FUNCTION(graph_launch, graph_launch, GMB_OK, NULL, undo_nothing);
+  handle("graph", graph.id, stale_graph.id, E(INVALID_HANDLE));
+  stream_arg(GMB_OK);
+  FUNCTION(graph_destroy, graph_destroy, GMB_OK, make_graph, undo_graph);
+  handle("graph", graph.id, stale_graph.id, E(INVALID_HANDLE));
+}
+
+static void describe_readiness(void) {
+  FUNCTION(mailbox_wait_readable, wait_readable, E(TIMEOUT), NULL, NULL);
+  mailbox_arg();
+  WORD("reader", 0, {1, BAD, 0}, {16, BAD, 0}, {32, BAD, 0}, {HIGH_BIT >> 32, BAD, 0}, {UINT32_MAX, BAD, 0});
+  WORD("count", 1, {0, E(ZERO_COUNT), 0}, {CAPACITY + 1, BAD, 0}, {UINT32_MAX, BAD, 0});
+  WORD("timeout_ns", 0, {1, E(TIMEOUT), 0}, {1000, E(TIMEOUT), 0});
+  output("ready", 8);
+  f->slot[f->slots - 1].values[0].wanted = E(TIMEOUT);
+  FUNCTION(mailbox_wait_writable, wait_writable, GMB_OK, NULL, NULL);
+  mailbox_arg();
+  WORD("count", 1, {0, E(ZERO_COUNT), 0}, {CAPACITY + 1, BAD, 0}, {UINT32_MAX, BAD, 0});
+  WORD("timeout_ns", 0, {1, GMB_OK, 0}, {HIGH_BIT, GMB_OK, 0}, {GMB_WAIT_FOREVER, GMB_OK, 0});
+  output("ready", 8);
+  f->slot[f->slots - 1].values[0].wanted = GMB_OK;
+  FUNCTION(watch_create, watch_create, GMB_OK, NULL, undo_watch_create);
+  mailbox_arg();
+  ENUM("interest", GMB_INTEREST_READABLE, {2, BAD, 0}, {GMB_INTEREST_WRITABLE, GMB_OK, 0});
+  WORD("reader", 0, {1, BAD, 0}, {16, BAD, 0}, {UINT32_MAX, BAD, 0});
+  output("watch", 8);
+  FUNCTION(watch_arm, watch_arm, GMB_OK, NULL, NULL);
+  handle("watch", watch.id, stale_watch.id, E(INVALID_HANDLE));
+  WORD("count", 1, {0, E(ZERO_COUNT), 0}, {CAPACITY + 1, BAD, 0}, {UINT32_MAX, BAD, 0});
+  FUNCTION(watch_get_fd, watch_get_fd, GMB_OK, NULL, undo_watch_get_fd);
+  handle("watch", watch.id, stale_watch.id, E(INVALID_HANDLE));
+  output("descriptor", 4);
+  FUNCTION(watch_destroy, watch_destroy, GMB_OK, make_watch, undo_watch);
+  handle("watch", watch.id, stale_watch.id, E(INVALID_HANDLE));
+}
+
 static void describe_memory(void) {
   FUNCTION(memory_allocate, memory_allocate, GMB_OK, NULL, undo_memory_allocate);
   context_arg();
@@ -379,6 +424,8 @@ static void describe(void) {
   describe_events();
   describe_streams();
   describe_tokens();
+  describe_graphs();
+  describe_readiness();
   describe_memory();
   describe_mailboxes();
   describe_operations();

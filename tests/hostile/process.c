@@ -32,7 +32,8 @@ enum { PAYLOAD = 64, CASE_SECONDS = 20 };
   X(stream_get_priority) X(stream_guard_create) X(stream_guard_destroy) X(stream_host_function)           \
   X(stream_query) X(stream_synchronize) X(stream_wait_event) X(token_create) X(token_destroy)             \
   X(token_device_result) X(token_poll) X(token_wait) X(status_name) X(status_string) X(version)           \
-  X(version_string)
+  X(version_string) X(graph_destroy) X(graph_launch) X(mailbox_wait_readable) X(mailbox_wait_writable)    \
+  X(stream_begin_capture) X(stream_end_capture) X(watch_arm) X(watch_create) X(watch_destroy) X(watch_get_fd)
 #define DECLARE(name) __typeof__(gmb_##name) *name;
 static struct { FUNCTIONS(DECLARE) } g;
 
@@ -80,6 +81,8 @@ struct world {
   gmb_event event;
   gmb_stream stream;
   gmb_stream_guard guard;
+  gmb_graph graph;
+  gmb_watch watch;
   void *memory, *pinned;
 };
 
@@ -94,6 +97,16 @@ static void make(struct world *w) {
   OK(g.stream_create(w->context, GMB_PRIORITY_NORMAL, &w->stream));
   OK(g.memory_allocate(w->context, 4096, &w->memory));
   OK(g.pinned_allocate(w->context, 4096, &w->pinned));
+  gmb_push push = GMB_PUSH_INIT;
+  push.count = 4;
+  push.records = w->memory;
+  push.length = PAYLOAD;
+  OK(g.stream_begin_capture(w->context, w->stream, GMB_CAPTURE_THREAD_LOCAL));
+  OK(g.mailbox_push(w->mailbox, &push, w->stream, (gmb_token){0}));
+  OK(g.stream_end_capture(w->context, w->stream, &w->graph));
+  /* It is never that full: somebody watches for ever. */
+  OK(g.watch_create(w->mailbox, GMB_INTEREST_READABLE, 0, &w->watch));
+  OK(g.watch_arm(w->watch, 16));
 }
 
 static void use(struct world *w) {
@@ -107,14 +120,19 @@ static void use(struct world *w) {
   OK(g.mailbox_push(w->mailbox, &push, w->stream, w->token));
   OK(g.token_wait(w->token, GMB_EPOCH_LAST, GMB_WAIT_FOREVER, &result));
   CHECK(result.count == 4);
-  OK(g.mailbox_pop(w->mailbox, &pop, w->stream, w->token));
-  OK(g.token_wait(w->token, GMB_EPOCH_LAST, GMB_WAIT_FOREVER, &result));
-  CHECK(result.count == 4);
+  OK(g.graph_launch(w->graph, w->stream));
+  for (int i = 0; i < 2; ++i) {
+    OK(g.mailbox_pop(w->mailbox, &pop, w->stream, w->token));
+    OK(g.token_wait(w->token, GMB_EPOCH_LAST, GMB_WAIT_FOREVER, &result));
+    CHECK(result.count == 4);
+  }
   OK(g.event_record(w->event, w->stream));
   OK(g.event_synchronize(w->event, GMB_WAIT_FOREVER));
 }
 
 static void end(struct world *w) {
+  OK(g.watch_destroy(w->watch));
+  OK(g.graph_destroy(w->graph));
   OK(g.pinned_free(w->context, w->pinned));
   OK(g.memory_free(w->context, w->memory));
   OK(g.stream_destroy(w->context, w->stream));
@@ -168,6 +186,9 @@ static void child_of_fork(struct world *w) {
   gmb_mailbox mailbox;
   gmb_context context;
   gmb_stream_guard guard;
+  gmb_graph graph;
+  gmb_watch watch;
+  int32_t descriptor;
   gmb_result result;
   const gmb_result *address;
   gmb_record_header headers[4];
@@ -218,6 +239,16 @@ static void child_of_fork(struct world *w) {
   FORKED(g.stream_host_function(w->context, w->stream, no_function, NULL));
   FORKED(g.stream_wait_event(w->context, w->stream, w->event));
   FORKED(g.stream_destroy(w->context, w->stream));
+  FORKED(g.stream_begin_capture(w->context, w->stream, GMB_CAPTURE_RELAXED));
+  FORKED(g.stream_end_capture(w->context, w->stream, &graph));
+  FORKED(g.graph_launch(w->graph, w->stream));
+  FORKED(g.graph_destroy(w->graph));
+  FORKED(g.mailbox_wait_readable(w->mailbox, 0, 1, GMB_WAIT_FOREVER, NULL));
+  FORKED(g.mailbox_wait_writable(w->mailbox, 1, GMB_WAIT_FOREVER, NULL));
+  FORKED(g.watch_create(w->mailbox, GMB_INTEREST_READABLE, 0, &watch));
+  FORKED(g.watch_arm(w->watch, 1));
+  FORKED(g.watch_get_fd(w->watch, &descriptor));
+  FORKED(g.watch_destroy(w->watch));
   FORKED(g.token_create(w->context, &token));
   FORKED(g.token_poll(w->token, &result));
   FORKED(g.token_wait(w->token, GMB_EPOCH_LAST, GMB_WAIT_FOREVER, &result));

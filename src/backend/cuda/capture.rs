@@ -5,8 +5,8 @@ use std::ptr::{null, null_mut};
 
 use cudarc::driver::sys;
 
-use super::{cu_stream, Cuda};
-use crate::backend::{CaptureId, Kept, RawGraph, RawNode, RawStream};
+use super::{cu_event, cu_stream, Cuda};
+use crate::backend::{CaptureId, Kept, RawEvent, RawGraph, RawNode, RawStream};
 use crate::error::{Error, Result};
 use crate::graph::CaptureMode;
 use crate::status::GMB_ERROR_CAPTURE;
@@ -152,5 +152,38 @@ impl Cuda {
         // SAFETY: the node is of the same capture.
         let result = unsafe { sys::cuStreamUpdateCaptureDependencies(cu_stream(stream), &mut node, 1, add) };
         self.check(result, "cuStreamUpdateCaptureDependencies")
+    }
+
+    /// An event node: each launch records the event.
+    pub(super) fn record_outside(&self, event: RawEvent, stream: RawStream) -> Result<()> {
+        let _current = self.enter()?;
+        let external = sys::CUevent_record_flags::CU_EVENT_RECORD_EXTERNAL as u32;
+        // SAFETY: the context is current; event and stream came from it or were checked.
+        let result = unsafe { sys::cuEventRecordWithFlags(cu_event(event), cu_stream(stream), external) };
+        self.check(result, "cuEventRecordWithFlags")
+    }
+
+    /// An event node: each launch waits for what the event stands for then.
+    pub(super) fn wait_outside(&self, stream: RawStream, event: RawEvent) -> Result<()> {
+        let _current = self.enter()?;
+        let external = sys::CUevent_wait_flags::CU_EVENT_WAIT_EXTERNAL as u32;
+        // SAFETY: as above.
+        let result = unsafe { sys::cuStreamWaitEvent(cu_stream(stream), cu_event(event), external) };
+        self.check(result, "cuStreamWaitEvent")
+    }
+
+    pub(super) fn launch_graph(&self, graph: RawGraph, stream: RawStream) -> Result<()> {
+        let _current = self.enter()?;
+        // SAFETY: the graph came from `end_capture` and was not ended.
+        let result = unsafe { sys::cuGraphLaunch(graph.0 as sys::CUgraphExec, cu_stream(stream)) };
+        self.check(result, "cuGraphLaunch")
+    }
+
+    pub(super) fn end_graph(&self, graph: RawGraph) {
+        let _relaxed = Relaxed::new();
+        if let Ok(_current) = self.enter() {
+            // SAFETY: as above, and nobody uses it any more.
+            let _ = unsafe { sys::cuGraphExecDestroy(graph.0 as sys::CUgraphExec) };
+        }
     }
 }
