@@ -1179,7 +1179,7 @@ gmb_status gmb_stream_begin_capture(struct gmb_context context,
  * Ends the capture that began on this stream, in the thread that began it, and makes a graph of it. Streams that
  * events pulled into the capture must have been joined by events. The caller owns the graph and ends it with
  * `gmb_graph_destroy`.
- * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_CAPTURE` (nothing is being captured here; or the capture was
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_STREAM`, `_CAPTURE` (nothing is being captured here; or the capture was
  * spoilt or not joined, and is ended without a graph), `_DEVICE_LOST`, `_OUT_OF_MEMORY`, `_DRIVER`.
  */
 gmb_status gmb_stream_end_capture(struct gmb_context context,
@@ -1634,14 +1634,16 @@ gmb_status gmb_stream_destroy(struct gmb_context context,
 
 /**
  * `GMB_OK` when everything enqueued on the stream is done, else `GMB_NOT_READY`.
- * Never blocks; thread-safe. Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_STREAM`, `_DEVICE_LOST`, `_DRIVER`.
+ * Never blocks; thread-safe. Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_STREAM`, `_NOT_SUPPORTED` (the stream is
+ * being captured; the capture goes on), `_DEVICE_LOST`, `_DRIVER`.
  */
 gmb_status gmb_stream_query(struct gmb_context context,
                             gmb_stream stream);
 
 /**
  * Blocks the calling thread until everything enqueued on the stream is done. Thread-safe.
- * Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_STREAM`, `_DEVICE_LOST`, `_DRIVER`.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_STREAM`, `_NOT_SUPPORTED` (the stream is being
+ * captured; the capture goes on), `_DEVICE_LOST`, `_DRIVER`.
  */
 gmb_status gmb_stream_synchronize(struct gmb_context context, gmb_stream stream);
 
@@ -1649,7 +1651,8 @@ gmb_status gmb_stream_synchronize(struct gmb_context context, gmb_stream stream)
  * Runs `function(argument)` once on another thread, after what the stream holds now; later work
  * of the stream waits for it. The function must not call CUDA, wait for a stream's work, or throw.
  * `argument` must stay valid until then. Does not block; thread-safe.
- * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_STREAM`, `_DEVICE_LOST`, `_DRIVER`.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_STREAM`, `_NOT_SUPPORTED` (the stream is being
+ * captured; the capture goes on), `_DEVICE_LOST`, `_DRIVER`.
  */
 gmb_status gmb_stream_host_function(struct gmb_context context,
                                     gmb_stream stream,

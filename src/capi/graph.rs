@@ -56,7 +56,7 @@ pub extern "C" fn gmb_stream_begin_capture(
 /// Ends the capture that began on this stream, in the thread that began it, and makes a graph of it. Streams that
 /// events pulled into the capture must have been joined by events. The caller owns the graph and ends it with
 /// `gmb_graph_destroy`.
-/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_CAPTURE` (nothing is being captured here; or the capture was
+/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_STREAM`, `_CAPTURE` (nothing is being captured here; or the capture was
 /// spoilt or not joined, and is ended without a graph), `_DEVICE_LOST`, `_OUT_OF_MEMORY`, `_DRIVER`.
 #[no_mangle]
 pub extern "C" fn gmb_stream_end_capture(

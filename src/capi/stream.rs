@@ -93,7 +93,8 @@ pub extern "C" fn gmb_stream_destroy(context: gmb_context, stream: gmb_stream) -
 }
 
 /// `GMB_OK` when everything enqueued on the stream is done, else `GMB_NOT_READY`.
-/// Never blocks; thread-safe. Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_STREAM`, `_DEVICE_LOST`, `_DRIVER`.
+/// Never blocks; thread-safe. Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_STREAM`, `_NOT_SUPPORTED` (the stream is
+/// being captured; the capture goes on), `_DEVICE_LOST`, `_DRIVER`.
 #[no_mangle]
 pub extern "C" fn gmb_stream_query(context: gmb_context, stream: gmb_stream) -> gmb_status {
     boundary_status(|| {
@@ -103,7 +104,8 @@ pub extern "C" fn gmb_stream_query(context: gmb_context, stream: gmb_stream) -> 
 }
 
 /// Blocks the calling thread until everything enqueued on the stream is done. Thread-safe.
-/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_STREAM`, `_DEVICE_LOST`, `_DRIVER`.
+/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_STREAM`, `_NOT_SUPPORTED` (the stream is being
+/// captured; the capture goes on), `_DEVICE_LOST`, `_DRIVER`.
 #[no_mangle]
 pub extern "C" fn gmb_stream_synchronize(context: gmb_context, stream: gmb_stream) -> gmb_status {
     boundary(|| CONTEXTS.get(context.id)?.synchronize(self::stream(stream)))
@@ -112,7 +114,8 @@ pub extern "C" fn gmb_stream_synchronize(context: gmb_context, stream: gmb_strea
 /// Runs `function(argument)` once on another thread, after what the stream holds now; later work
 /// of the stream waits for it. The function must not call CUDA, wait for a stream's work, or throw.
 /// `argument` must stay valid until then. Does not block; thread-safe.
-/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_STREAM`, `_DEVICE_LOST`, `_DRIVER`.
+/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_STREAM`, `_NOT_SUPPORTED` (the stream is being
+/// captured; the capture goes on), `_DEVICE_LOST`, `_DRIVER`.
 #[no_mangle]
 pub extern "C" fn gmb_stream_host_function(
     context: gmb_context,

@@ -2,9 +2,11 @@
 
 pub mod context;
 pub mod event;
+pub mod graph;
 pub mod mailbox;
 pub mod memory;
 pub mod reader;
+pub mod readiness;
 pub mod status;
 pub mod stream;
 pub mod teardown;
@@ -70,6 +72,9 @@ const ALL: &[Operation] = &[
     token::wait,
     mailbox::scribble,
     flush,
+    graph::graph,
+    readiness::wait,
+    readiness::watch,
 ];
 
 const OFTEN: &[Operation] = &[

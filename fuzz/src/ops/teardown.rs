@@ -59,6 +59,7 @@ pub fn all(world: &mut World, input: &mut Input) {
     world.arenas.reset();
     stale(world);
     let home = gmb_context { id: world.contexts.0[0].id };
+    super::graph::patiently(|| held(home) == world.baseline);
     assert_eq!(held(home), world.baseline, "what was ended is still on the books");
     assert_eq!(call!(log::gmb_set_log_function(1, None, std::ptr::null_mut())), GMB_OK);
     world.contexts.0.truncate(1);
