@@ -6,7 +6,7 @@ use gpumailbox::*;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-const FOREVER: i32 = 60_000;
+const FOREVER: i32 = 20_000;
 
 /// Whether the descriptor becomes readable within so many milliseconds.
 fn polls(descriptor: BorrowedFd, milliseconds: i32) -> bool {
@@ -16,20 +16,20 @@ fn polls(descriptor: BorrowedFd, milliseconds: i32) -> bool {
     found == 1 && waiting.revents & libc::POLLIN != 0
 }
 
-struct Bed {
-    context: Context,
-    stream: OwnedStream,
+pub struct Bed {
+    pub context: Context,
+    pub stream: OwnedStream,
     rows: DeviceBuffer,
 }
 
 impl Bed {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let context = context();
         let (stream, rows) = (context.stream().unwrap(), poisoned(&context, 16 * 64, 9));
         Self { context, stream, rows }
     }
 
-    fn push(&self, mailbox: &Mailbox, count: u32) {
+    pub fn push(&self, mailbox: &Mailbox, count: u32) {
         let push = Push { count, records: self.rows.address(), length: 16, ..Default::default() };
         unsafe { mailbox.push(&push, self.stream.get(), None) }.unwrap();
     }
@@ -39,7 +39,7 @@ impl Bed {
         unsafe { mailbox.pop(&pop, self.stream.get(), None) }.unwrap();
     }
 
-    fn finish(&self) {
+    pub fn finish(&self) {
         self.context.synchronize(self.stream.get()).unwrap();
     }
 }
@@ -108,18 +108,18 @@ fn whoever_waits_first_is_never_refused() {
             for _ in 0..ROUNDS {
                 let count = random.between(1, 16) as u32;
                 assert!(
-                    mailbox.wait_writable(count, Some(Duration::from_secs(60))).unwrap() >= u64::from(count)
+                    mailbox.wait_writable(count, Some(Duration::from_secs(20))).unwrap() >= u64::from(count)
                 );
                 bed.push(&mailbox, count);
                 // The rest, so that a round has 16 records.
                 if count < 16 {
-                    mailbox.wait_writable(16 - count, Some(Duration::from_secs(60))).unwrap();
+                    mailbox.wait_writable(16 - count, Some(Duration::from_secs(20))).unwrap();
                     bed.push(&mailbox, 16 - count);
                 }
             }
         });
         for _ in 0..2 * ROUNDS {
-            mailbox.wait_readable(0, 8, Some(Duration::from_secs(60))).unwrap();
+            mailbox.wait_readable(0, 8, Some(Duration::from_secs(20))).unwrap();
             other.pop(&mailbox, 0, 8);
             other.finish();
         }

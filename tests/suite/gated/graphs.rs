@@ -1,0 +1,150 @@
+//! Graphs and readiness beside work behind a gate.
+
+use super::super::capture::{captured, of_launch};
+use super::super::readiness::Bed;
+use super::super::support::*;
+use gpumailbox::*;
+use std::time::Duration;
+
+/// Launches and other operations on streams of their own wait for each other without being told to.
+#[test]
+fn graphs_and_other_work_keep_their_order() {
+    let context = context();
+    let mailbox = mailbox(&context, 8, 16);
+    let streams: Vec<OwnedStream> = (0..4).map(|_| context.stream().unwrap()).collect();
+    let [left, right, capturing, other] = [0, 1, 2, 3].map(|i: usize| streams[i].get());
+    let records = poisoned(&context, 16 * 8, 9);
+    let outlets = [0, 1].map(|_| Outlet::new(&context, &mailbox, 8));
+    let tokens: Vec<Token> = (0..5).map(|_| Token::new(&context).unwrap()).collect();
+    let push =
+        |msg_type| Push { count: 8, records: records.address(), length: 16, msg_type, ..Default::default() };
+    let pushes = captured(&context, capturing, || {
+        unsafe { mailbox.push(&push(1), capturing, Some(&tokens[0])) }.unwrap();
+    });
+    let pops = captured(&context, capturing, || {
+        unsafe { mailbox.pop(&outlets[0].pop, capturing, Some(&tokens[1])) }.unwrap();
+    });
+    // A pop after a launch that pushes, on another stream.
+    let gate = Gate::close(&context, left);
+    pushes.launch(left).unwrap();
+    unsafe { mailbox.pop(&outlets[1].pop, right, Some(&tokens[2])) }.unwrap();
+    does_not_come(&tokens[2], "the pop did not wait for the launch before it");
+    gate.open();
+    assert_eq!(tokens[2].wait(After::Submission, None).unwrap().count, 8);
+    // A launch that pops after a push.
+    let gate = Gate::close(&context, left);
+    unsafe { mailbox.push(&push(2), left, Some(&tokens[3])) }.unwrap();
+    pops.launch(right).unwrap();
+    does_not_come(&tokens[1], "the launch did not wait for the push before it");
+    gate.open();
+    assert_eq!(of_launch(&tokens[1], 1).count, 8);
+    // One graph after the other.
+    let gate = Gate::close(&context, left);
+    pushes.launch(left).unwrap();
+    pops.launch(right).unwrap();
+    let early = tokens[1].wait(After::Epoch(1), Some(PATIENCE)).map_err(|error| error.status());
+    assert_eq!(early, Err(GMB_ERROR_TIMEOUT), "one launch did not wait for the other");
+    gate.open();
+    assert_eq!(of_launch(&tokens[0], 2).count, 8);
+    assert_eq!(of_launch(&tokens[1], 2).count, 8);
+    // And a push after a launch of the same side.
+    let gate = Gate::close(&context, left);
+    pushes.launch(left).unwrap();
+    unsafe { mailbox.push(&push(3), other, Some(&tokens[4])) }.unwrap();
+    does_not_come(&tokens[4], "the push overtook a launch of its side");
+    gate.open();
+    assert_eq!(of_launch(&tokens[0], 3).count, 8);
+    assert_eq!(tokens[4].wait(After::Submission, None).unwrap().count, 0);
+}
+
+#[test]
+fn what_cannot_be_captured_leaves_the_capture_as_it_is() {
+    let context = context();
+    let (stream, other) = (context.stream().unwrap(), context.stream().unwrap());
+    let waiting = super::super::policies::with_policy(&context, FullPolicy::Wait, 8, 16);
+    let mailbox = mailbox(&context, 8, 16);
+    let memory = poisoned(&context, 4096, 1);
+    let (busy, token) = (Token::new(&context).unwrap(), Token::new(&context).unwrap());
+    let events: Vec<Event> = [EventKind::Untimed, EventKind::Timed, EventKind::Capture]
+        .iter()
+        .map(|&kind| context.event(kind).unwrap())
+        .collect();
+    let push = Push { count: 4, records: memory.address(), length: 16, ..Default::default() };
+    let pop = Pop { max: 4, records: memory.address() + 1024, ..Default::default() };
+    let graph = captured(&context, stream.get(), || {
+        unsafe { mailbox.push(&push, stream.get(), None) }.unwrap();
+    });
+    let gate = Gate::close(&context, other.get());
+    unsafe { mailbox.push(&push, other.get(), Some(&busy)) }.unwrap();
+    context.begin_capture(stream.get(), CaptureMode::ThreadLocal).unwrap();
+    let refused = |result: Result<()>, status| assert_eq!(result.unwrap_err().status(), status);
+    for mailbox in [&waiting, &mailbox] {
+        refused(mailbox.add_reader(ReaderStart::Next, stream.get()).map(|_| ()), GMB_ERROR_NOT_SUPPORTED);
+        refused(mailbox.remove_reader(0, stream.get()), GMB_ERROR_NOT_SUPPORTED);
+    }
+    refused(unsafe { waiting.push(&push, stream.get(), Some(&token)) }, GMB_ERROR_NOT_SUPPORTED);
+    refused(unsafe { waiting.pop(&pop, stream.get(), Some(&token)) }, GMB_ERROR_NOT_SUPPORTED);
+    refused(unsafe { mailbox.push(&push, stream.get(), Some(&busy)) }, GMB_ERROR_BUSY);
+    refused(
+        unsafe { mailbox.pop(&Pop { reader: 3, ..pop }, stream.get(), None) },
+        GMB_ERROR_INVALID_ARGUMENT,
+    );
+    for event in &events[..2] {
+        refused(event.record(stream.get()), GMB_ERROR_NOT_SUPPORTED);
+        refused(event.make_wait(stream.get()), GMB_ERROR_NOT_SUPPORTED);
+    }
+    refused(context.synchronize(stream.get()), GMB_ERROR_NOT_SUPPORTED);
+    refused(context.is_idle(stream.get()).map(|_| ()), GMB_ERROR_NOT_SUPPORTED);
+    refused(context.device_buffer_on(64, stream.get()).map(|_| ()), GMB_ERROR_NOT_SUPPORTED);
+    refused(context.run_in_order(stream.get(), || ()), GMB_ERROR_NOT_SUPPORTED);
+    refused(context.begin_capture(stream.get(), CaptureMode::Relaxed), GMB_ERROR_CAPTURE);
+    refused(graph.launch(stream.get()), GMB_ERROR_NOT_SUPPORTED);
+    // The library's own questions in between are nobody's business.
+    assert_eq!(busy.poll().unwrap(), None);
+    gate.open();
+    busy.wait(After::Submission, None).unwrap();
+    context.synchronize(other.get()).unwrap();
+    events[0].record(other.get()).unwrap();
+    events[0].synchronize(None).unwrap();
+    drop(context.device_buffer(1 << 20).unwrap());
+    // A fork and a join within the capture, by events of the kind that is made for it.
+    unsafe { context.fill(memory.address(), 7, 256, stream.get()) }.unwrap();
+    events[2].record(stream.get()).unwrap();
+    events[2].make_wait(other.get()).unwrap();
+    unsafe { context.fill(memory.address() + 256, 8, 256, other.get()) }.unwrap();
+    let join = context.event(EventKind::Capture).unwrap();
+    join.record(other.get()).unwrap();
+    join.make_wait(stream.get()).unwrap();
+    let filled = context.end_capture(stream.get()).expect("the capture was spoilt");
+    assert_eq!(download(&context, memory.address(), 512), [1; 512], "what is captured does not run");
+    filled.launch(stream.get()).unwrap();
+    context.synchronize(stream.get()).unwrap();
+    let bytes = download(&context, memory.address(), 512);
+    assert!(bytes[..256].iter().all(|&b| b == 7) && bytes[256..].iter().all(|&b| b == 8));
+    // Nothing of what was refused was done.
+    let info = waiting.info().unwrap();
+    assert_eq!((info.published, info.readers), (0, 1));
+    assert_eq!(mailbox.info().unwrap().published, 4);
+    // A token that reports for a graph takes no other operation, and can be captured again.
+    let again = captured(&context, stream.get(), || {
+        unsafe { mailbox.pop(&pop, stream.get(), Some(&token)) }.unwrap();
+    });
+    refused(unsafe { mailbox.pop(&pop, stream.get(), Some(&token)) }, GMB_ERROR_BUSY);
+    assert_eq!(token.poll().unwrap(), None);
+    again.launch(stream.get()).unwrap();
+    assert_eq!(of_launch(&token, 1).count, 4);
+    assert_eq!(token.poll().unwrap().unwrap().epoch, 1);
+}
+
+#[test]
+fn room_that_enqueued_pushes_may_take_is_not_there() {
+    let bed = Bed::new();
+    let mailbox = mailbox(&bed.context, 8, 16);
+    let gate = Gate::close(&bed.context, bed.stream.get());
+    bed.push(&mailbox, 5);
+    assert_eq!(mailbox.wait_writable(3, Some(Duration::ZERO)).unwrap(), 3);
+    assert_eq!(mailbox.wait_writable(4, Some(Duration::ZERO)).unwrap_err().status(), GMB_ERROR_TIMEOUT);
+    gate.open();
+    bed.finish();
+    assert_eq!(mailbox.wait_writable(1, None).unwrap(), 3);
+}
