@@ -139,6 +139,50 @@ samples hops(const report &out, const library &lib, uint32_t records) {
   return all;
 }
 
+// What a chain of 2,000 captured operations of one record takes longer than one of 1,000, per operation. The mailbox is
+// for a single stream, so its operations are the graph's only nodes.
+enum class node { push, pop, told_pop };
+samples graph_operations(const report &out, const library &lib, node kind) {
+  constexpr uint32_t shorter = 1000, longer = 2000;
+  const stream on;
+  const traffic one(1, 240), all(longer, 240);
+  gmb_mailbox_options options = GMB_MAILBOX_OPTIONS_INIT;
+  options.payload_bytes = 240;
+  options.capacity = power_of_two(longer);
+  options.flags = GMB_MAILBOX_SINGLE_STREAM;
+  const mailbox box(lib, options);
+  const token told(lib), counted(lib);
+  const gmb_push push = one.push(), fill = all.push();
+  const gmb_pop pop = one.pop(), drain = all.pop();
+  const auto captured = [&](uint32_t nodes) {
+    OK(gmb_stream_begin_capture(lib.id, ours(on), GMB_CAPTURE_THREAD_LOCAL));
+    for (uint32_t i = 0; i < nodes; ++i) {
+      if (kind == node::push) OK(gmb_mailbox_push(box.id, &push, ours(on), gmb_token{0}));
+      else OK(gmb_mailbox_pop(box.id, &pop, ours(on), kind == node::told_pop ? told.id : gmb_token{0}));
+    }
+    gmb_graph made;
+    OK(gmb_stream_end_capture(lib.id, ours(on), &made));
+    return made;
+  };
+  const gmb_graph graphs[] = {captured(shorter), captured(longer)};
+  const auto took = [&](uint32_t nodes, gmb_graph graph) {
+    if (kind != node::push) OK(gmb_mailbox_push(box.id, &fill, ours(on), counted.id));
+    synchronize(on);
+    const double us = gpu_us(on, 2000, [&] { OK(gmb_graph_launch(graph, ours(on))); });
+    OK(gmb_mailbox_pop(box.id, &drain, ours(on), counted.id));
+    const uint32_t left = kind == node::push ? nodes : longer - nodes;
+    if (counted.wait().count != left) throw failure("the nodes did not all move a record");
+    return us;
+  };
+  samples each;
+  for (int run = -3; run < out.runs(60); ++run) {
+    const double less = took(shorter, graphs[0]), more = took(longer, graphs[1]);
+    if (run >= 0) each.push_back((more - less) / (longer - shorter));
+  }
+  for (const gmb_graph graph : graphs) OK(gmb_graph_destroy(graph));
+  return each;
+}
+
 // Host time of a push in one stream and of a pop in another, which waits for the push: 256 calls at a time.
 struct host_times {
   samples push, pop;
@@ -237,6 +281,9 @@ void measure(report &out, const library &lib) {
   out.latency("count_to_host", [&] { return counts_to_host(out, lib); });
   out.latency("hop_gpu", [&] { return hops(out, lib, 1); });
   out.latency("hop_gpu_64_records", [&] { return hops(out, lib, 64); });
+  out.latency("graph_push", [&] { return graph_operations(out, lib, node::push); });
+  out.latency("graph_pop", [&] { return graph_operations(out, lib, node::pop); });
+  out.latency("graph_pop_host_count", [&] { return graph_operations(out, lib, node::told_pop); });
   if (out.wanted("push_host_cost") || out.wanted("pop_host_cost")) {
     const host_times times = host_costs(out, lib);
     out.latency("push_host_cost", [&] { return times.push; });

@@ -39,6 +39,7 @@ echo "== package"
 rm -f "$kit"/stage/lib/*.a
 cp -r c_examples "$kit/c_examples"
 cp -r tests/hostile "$kit/hostile"
+cp -r tests/torch "$kit/torch"
 mkdir -p "$kit/docs-input"
 cp README.md CHANGELOG.md docs/*.md "$kit/docs-input/" 2>/dev/null || true
 cp scripts/kit/run.py "$kit/run"

@@ -43,6 +43,9 @@ def limit_of(row, limits, rows):
              "hop_gpu_64_records": ("kernel + record + wait + kernel behind a gate kernel", ["hop_pair"]),
              "push_host_cost": ("raw launch + measured record and wait", ["launch_args", "record_wait"]),
              "pop_host_cost": ("raw launch + measured record and wait", ["launch_args", "record_wait"]),
+             "graph_push": ("one-increment kernel node", ["graph_node"]),
+             "graph_pop": ("one-increment kernel node", ["graph_node"]),
+             "graph_pop_host_count": ("one-increment kernel node", ["graph_node"]),
              "queue_240B": ("ring of a mutex and two condition variables", ["mutexed_queue_240B"])}
     bulk = re.fullmatch(r"bulk_(?:push|pop)_(\d+)B_(\w+)", row["id"])
     if bulk:
