@@ -28,6 +28,7 @@ fn main() {
     env::remove_var("PWD");
     let here = env::current_dir().unwrap_or_default();
     let [name, version] = ["CARGO_PKG_NAME", "CARGO_PKG_VERSION"].map(|v| env::var(v).unwrap_or_default());
+    let prefix = format!("-ffile-prefix-map={}=/src/{name}-{version}", here.display());
     let mut host = cc::Build::new();
     if chaos {
         host.define("GMB_CHAOS", None);
@@ -42,7 +43,7 @@ fn main() {
         .flag("-fvisibility=hidden")
         .flag("-Wall")
         .flag("-Wextra")
-        .flag(format!("-ffile-prefix-map={}=/src/{name}-{version}", here.display()))
+        .flag(&prefix)
         .compile("gmb_host_kernels");
 
     let out = PathBuf::from(env::var("OUT_DIR").unwrap_or_default());
@@ -58,6 +59,7 @@ fn main() {
         Some(nvcc) => {
             major = compile(&nvcc, Path::new("kernels/mailbox.cu"), &fatbin, chaos);
             println!("cargo:rustc-cfg=gmb_kernels");
+            compile_profiler(&nvcc, &prefix);
         }
         None if wanted == "ON" => {
             fail("GMB_CUDA=ON and no nvcc: set NVCC or CUDA_HOME, put nvcc on PATH, or run `make toolchain`")
@@ -70,6 +72,30 @@ fn main() {
     }
     println!("cargo:rustc-env=GMB_FATBIN={}", fatbin.display());
     println!("cargo:rustc-env=GMB_TOOLKIT_MAJOR={major}");
+}
+
+/// Ranges for profilers, where the toolkit has NVTX's headers.
+fn compile_profiler(nvcc: &Path, prefix: &str) {
+    let toolkit = nvcc.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
+    let include = toolkit.join("include");
+    if !include.join("nvtx3/nvToolsExt.h").is_file() {
+        println!(
+            "cargo:warning=no nvtx3/nvToolsExt.h in {}: building without ranges for profilers",
+            include.display()
+        );
+        return;
+    }
+    cc::Build::new()
+        .std("c11")
+        .file("kernels/profiler.c")
+        .flag("-isystem")
+        .flag(include.display().to_string())
+        .flag("-fvisibility=hidden")
+        .flag("-Wall")
+        .flag("-Wextra")
+        .flag(prefix)
+        .compile("gmb_profiler");
+    println!("cargo:rustc-cfg=gmb_nvtx");
 }
 
 fn fail(message: &str) -> ! {

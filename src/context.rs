@@ -12,6 +12,7 @@ use crate::graph::Captures;
 use crate::lines::LinePool;
 use crate::log::{log, LogLevel};
 use crate::memory::Ledger;
+use crate::profiler::Range;
 use crate::results::ResultPool;
 use crate::status::*;
 use crate::stream::Priority;
@@ -113,6 +114,7 @@ impl Context {
     /// `NO_DRIVER`, `NO_DEVICE`, `STUB_DRIVER`, `DRIVER_TOO_OLD`, `NO_KERNELS`,
     /// `INVALID_DEVICE`, `INVALID_ARGUMENT` (a bad `GMB_BACKEND`), `SYSTEM`.
     pub fn new(options: &ContextOptions) -> Result<Self> {
+        let _range = Range::new(c"open a context");
         check_fork()?;
         watch_for_fork();
         let kind = match options.backend {

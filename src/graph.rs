@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, Weak};
 use crate::backend::{CaptureId, RawGraph, StreamState};
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::profiler::Range;
 use crate::status::*;
 use crate::stream::Stream;
 use crate::sync::lock;
@@ -139,6 +140,7 @@ impl Graph {
     /// # Errors
     /// `INVALID_STREAM`, `NOT_SUPPORTED` (the stream is being captured), `DEVICE_LOST`, `DRIVER`.
     pub fn launch(&self, stream: Stream) -> Result<()> {
+        let _range = Range::new(c"launch a graph");
         let stream = self.context.resolve(stream)?;
         if stream.is_capturing() {
             return Err(Error::new(

@@ -37,6 +37,7 @@ mod lines;
 mod log;
 mod mailbox;
 mod memory;
+mod profiler;
 mod results;
 mod status;
 mod stream;

@@ -23,6 +23,7 @@ use self::core::Core;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::layout::*;
+use crate::profiler::Range;
 use crate::status::*;
 use attach::Ring;
 use host_copy::Staging;
@@ -198,6 +199,7 @@ impl Mailbox {
     /// `INVALID_ARGUMENT` (capacity no power of two, no payload, too many readers), `OVERFLOW`,
     /// `OUT_OF_MEMORY`, `MEMORY_LIMIT`, `OUT_OF_HOST_MEMORY`.
     pub fn new(context: &Context, options: &MailboxOptions) -> Result<Self> {
+        let _range = Range::new(c"make a mailbox");
         let bytes = Self::required_bytes(options)?;
         let address = context.allocate_ring(bytes as usize)?;
         Self::write(context, options, Ring { address, bytes, owned: true })

@@ -11,6 +11,7 @@ use crate::backend::Kernel;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::layout::*;
+use crate::profiler::Range;
 use crate::status::*;
 use crate::stream::Stream;
 use crate::sync::lock;
@@ -155,6 +156,7 @@ impl Mailbox {
 
     /// One operation of both the pushing and the reader's side.
     fn change_reader(&self, reader: u32, side: &Side, action: u32, stream: Stream) -> Result<()> {
+        let _range = Range::new(c"let a reader in or out");
         let stream = self.context.resolve(stream)?;
         let mut pushes = lock(&self.core.push.submission);
         let mut pops = lock(&side.submission);

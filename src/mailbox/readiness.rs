@@ -13,6 +13,7 @@ use super::Mailbox;
 use crate::backend::wait_until;
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::profiler::Range;
 use crate::status::*;
 use crate::sync::lock;
 use crate::watcher::Condition;
@@ -97,6 +98,7 @@ impl Mailbox {
     }
 
     fn wait_ready(&self, interest: Interest, count: u32, timeout: Option<Duration>) -> Result<u64> {
+        let _range = Range::new(c"wait until ready");
         self.core.check_interest(interest, count)?;
         let attempt = || match self.core.ready(interest) {
             Ok(ready) if ready < u64::from(count) => None,

@@ -12,6 +12,7 @@ use crate::backend::Kernel;
 use crate::error::{Error, Result};
 use crate::extent::{check_disjoint, Extent};
 use crate::layout::*;
+use crate::profiler::Range;
 use crate::results::{Submission, Token};
 use crate::status::*;
 use crate::stream::{Resolved, Stream};
@@ -37,6 +38,7 @@ impl Mailbox {
     /// # Safety
     /// The source memory must be valid, and not written, until the operation is done.
     pub unsafe fn push(&self, push: &Push, stream: Stream, token: Option<&Token>) -> Result<()> {
+        let _range = Range::new(c"push");
         let args = self.push_args(push)?;
         if self.core.full_policy == FullPolicy::Wait {
             return self.push_when_sure(push, args, stream, token);
@@ -114,6 +116,7 @@ impl Mailbox {
     /// # Safety
     /// The output memory must be valid, and not otherwise used, until the operation is done.
     pub unsafe fn pop(&self, pop: &Pop, stream: Stream, token: Option<&Token>) -> Result<()> {
+        let _range = Range::new(c"pop");
         let args = self.pop_args(pop)?;
         let side = self.core.readers.get(pop.reader)?;
         self.check_token(token)?;

@@ -17,6 +17,7 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::graph::Held;
 use crate::layout::gmb_result;
+use crate::profiler::Range;
 use crate::status::*;
 use crate::stream::Resolved;
 use crate::sync::lock;
@@ -246,6 +247,7 @@ impl Token {
     /// # Errors
     /// `TIMEOUT` (nothing is lost, wait again), `DEVICE_LOST`, `INVALID_ARGUMENT`.
     pub fn wait(&self, after: After, timeout: Option<Duration>) -> Result<gmb_result> {
+        let _range = Range::new(c"wait for a result");
         let Some(before) = lock(&self.core.state).before else { return Err(self.unused()) };
         let slot = self.core.slot;
         let ready = || {

@@ -18,6 +18,7 @@ mod memory;
 mod ordering;
 mod placement;
 mod policies;
+mod profiler;
 mod readers;
 mod readiness;
 mod stress;
