@@ -22,14 +22,14 @@ step "examples: build"
 "$cmake" --build target/examples
 
 # The environment is that of scripts/stage.sh's cargo, so that the library is not built again.
-relay_in_rust() (
+in_rust() ( # EXAMPLE
   unset GMB_CHAOS
   export CARGO_TARGET_DIR=$root/target
   [[ ${GMB_CUDA:-AUTO} != AUTO ]] || unset GMB_CUDA
   [[ -n ${GMB_CUDA_ARCHS:-} ]] || unset GMB_CUDA_ARCHS
   offline=()
   [[ ${GMB_OFFLINE:-OFF} == OFF ]] || offline=(--offline)
-  cargo run --quiet --release --locked "${offline[@]}" --example relay
+  cargo run --quiet --release --locked "${offline[@]}" --example "$1"
 )
 
 if [[ ${1:-} == --test ]]; then
@@ -49,10 +49,12 @@ if [[ ${1:-} == --test ]]; then
     export GMB_BACKEND=$backend
     target/examples/relay_c | tee target/examples/relay_c.txt
     target/examples/relay_cpp >target/examples/relay_cpp.txt
-    relay_in_rust >target/examples/relay_rs.txt
+    in_rust relay >target/examples/relay_rs.txt
     for language in cpp rs; do
       diff target/examples/relay_c.txt "target/examples/relay_$language.txt" ||
         die "relay.c and relay.$language print different things"
     done
+    step "examples: event_loop in Rust, backend $backend"
+    in_rust event_loop
   done
 fi
