@@ -49,7 +49,7 @@ int main(void) {
     CHECK(gmb_token_wait(popped, launch - 1, GMB_WAIT_FOREVER, &result));
     MUST(result.epoch == launch && result.count == RECORDS / 2, "launch %u: epoch %u, count %u", launch, result.epoch,
          result.count);
-    CHECK(gmb_token_wait(counted, GMB_WAIT_FOREVER, &result));
+    CHECK(gmb_token_wait(counted, GMB_EPOCH_LAST, GMB_WAIT_FOREVER, &result));
     MUST(result.count == RECORDS / 2, "launch %u left %u records", launch, result.count);
   }
   printf("%d launches: %d records in, %d out in graphs, %d beside them\n", LAUNCHES, LAUNCHES * RECORDS,
