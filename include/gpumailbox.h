@@ -1481,7 +1481,8 @@ gmb_status gmb_mailbox_attach(struct gmb_context context,
  * `GMB_READER_NEXT` or `_OLDEST`. Its number is the least that is not in use, and valid for pops at
  * once. End it with `gmb_mailbox_remove_reader`. Does not block beyond the launch; thread-safe.
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT`, `_OVERFLOW` (all
- * `GMB_MAX_READERS` are in use), `_INVALID_STREAM`, `_NOT_SUPPORTED` (the stream is being captured), `_DEVICE_LOST`.
+ * `GMB_MAX_READERS` are in use), `_INVALID_STREAM`, `_NOT_SUPPORTED` (the stream is being captured, or operations of
+ * the mailbox were), `_DEVICE_LOST`.
  */
 gmb_status gmb_mailbox_add_reader(struct gmb_mailbox mailbox,
                                   gmb_reader_start start,
@@ -1493,7 +1494,8 @@ gmb_status gmb_mailbox_add_reader(struct gmb_mailbox mailbox,
  * it has not read no longer takes space, and threads that wait for room go on. Later pops of this
  * reader are refused. Does not block beyond the launch; thread-safe.
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_ARGUMENT` (not in use), `_INVALID_STREAM`,
- * `_NOT_SUPPORTED` (the stream is being captured), `_DEVICE_LOST`.
+ * `_NOT_SUPPORTED` (the stream is being captured, or operations of
+ * the mailbox were), `_DEVICE_LOST`.
  */
 gmb_status gmb_mailbox_remove_reader(struct gmb_mailbox mailbox,
                                      uint32_t reader,
@@ -1527,8 +1529,8 @@ gmb_status gmb_mailbox_wait_readable(struct gmb_mailbox mailbox,
 
 /**
  * Blocks the calling thread until there is room for `count` records at least, and says in `ready`, which may be null,
- * for how many. Room that enqueued pushes may take does not count; a mailbox that overwrites always has room.
- * Otherwise as `gmb_mailbox_wait_readable`.
+ * for how many. Room that enqueued pushes may take does not count, except of a mailbox with operations in graphs; a
+ * mailbox that overwrites always has room. Otherwise as `gmb_mailbox_wait_readable`.
  * Errors: as for `gmb_mailbox_wait_readable`.
  */
 gmb_status gmb_mailbox_wait_writable(struct gmb_mailbox mailbox,
@@ -1712,6 +1714,10 @@ gmb_status gmb_token_wait(struct gmb_token token,
  * Never blocks; thread-safe. Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`.
  */
 gmb_status gmb_token_device_result(struct gmb_token token, const struct gmb_result **result);
+
+extern int32_t gmb_profiler_begin(const char *name);
+
+extern void gmb_profiler_end(void);
 
 #ifdef __cplusplus
 }  // extern "C"

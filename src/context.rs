@@ -8,7 +8,6 @@ use crate::backend::{Backend, RawStream};
 use crate::error::{Error, Result};
 use crate::events::EventPools;
 use crate::extent::Extent;
-use crate::graph::Captures;
 use crate::lines::LinePool;
 use crate::log::{log, LogLevel};
 use crate::memory::Ledger;
@@ -83,7 +82,6 @@ struct Shared {
     events: EventPools,
     memory: Ledger,
     watcher: Watcher,
-    captures: Captures,
     /// The library's own stream, for what no caller's stream should wait for.
     service: RawStream,
     backend: Box<dyn Backend>,
@@ -151,7 +149,6 @@ impl Context {
                 events: EventPools::default(),
                 memory: Ledger::new(options.memory_limit, pooled),
                 watcher: Watcher::default(),
-                captures: Captures::default(),
                 service,
                 backend,
             }),
@@ -185,10 +182,6 @@ impl Context {
 
     pub(crate) fn results(&self) -> &ResultPool {
         &self.shared.results
-    }
-
-    pub(crate) fn captures(&self) -> &Captures {
-        &self.shared.captures
     }
 
     pub(crate) fn watcher(&self) -> &Watcher {

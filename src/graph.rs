@@ -1,10 +1,10 @@
 //! Graphs: work of streams, captured once and launched any number of times.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, Weak};
 
 use crate::backend::{CaptureId, RawGraph, StreamState};
-use crate::context::Context;
+use crate::context::{BackendKind, Context};
 use crate::error::{Error, Result};
 use crate::profiler::Range;
 use crate::status::*;
@@ -67,16 +67,26 @@ pub(crate) trait Part: Send + Sync {
 pub(crate) trait Hold {}
 impl<T> Hold for T {}
 
-/// What takes part in the captures under way that this library began.
-#[derive(Default)]
-pub(crate) struct Captures(Mutex<HashMap<CaptureId, Vec<Weak<dyn Part>>>>);
+/// A capture under way that this library began, and what takes part in it.
+struct Begun {
+    key: (bool, CaptureId),
+    stream: usize,
+    parts: Vec<Weak<dyn Part>>,
+}
 
-impl Captures {
-    /// Notes a part, if the capture is known here.
-    pub(crate) fn note(&self, capture: CaptureId, part: Weak<dyn Part>) {
-        if let Some(parts) = lock(&self.0).get_mut(&capture) {
-            parts.push(part);
-        }
+/// Of all contexts: operations of one may be captured on a stream of another.
+static BEGUN: Mutex<Vec<Begun>> = Mutex::new(Vec::new());
+
+/// Backends count their captures each for itself.
+fn key(context: &Context, capture: CaptureId) -> (bool, CaptureId) {
+    (context.info().backend == BackendKind::Host, capture)
+}
+
+/// Notes a part, if the capture is known here.
+pub(crate) fn note_part(context: &Context, capture: CaptureId, part: &Arc<dyn Part>) {
+    let key = key(context, capture);
+    if let Some(begun) = lock(&BEGUN).iter_mut().find(|begun| begun.key == key) {
+        begun.parts.push(Arc::downgrade(part));
     }
 }
 
@@ -104,7 +114,10 @@ impl Context {
         }
         self.backend().capture_begin(stream.raw, mode)?;
         if let StreamState::Capturing(capture) = self.backend().stream_state(stream.raw)? {
-            lock(&self.captures().0).insert(capture, Vec::new());
+            let mut begun = lock(&BEGUN);
+            // An earlier one of this stream that other code has ended.
+            begun.retain(|begun| begun.stream != stream.raw as usize);
+            begun.push(Begun { key: key(self, capture), stream: stream.raw as usize, parts: Vec::new() });
         }
         Ok(())
     }
@@ -116,19 +129,27 @@ impl Context {
     /// `CAPTURE`: nothing is being captured here, or the capture was spoilt or not joined; then it is ended, too.
     pub fn end_capture(&self, stream: Stream) -> Result<Graph> {
         let raw = self.unresolved(stream);
-        let noted = match self.backend().stream_state(raw) {
-            Ok(StreamState::Capturing(capture)) => lock(&self.captures().0).remove(&capture),
+        match self.backend().stream_state(raw) {
             Ok(StreamState::Running(_)) => {
                 return Err(Error::new(GMB_ERROR_CAPTURE, "the stream is not being captured"));
             }
             // Spoilt, it must be ended all the same.
-            Err(error) if error.status() == GMB_ERROR_CAPTURE => None,
-            Err(error) => return Err(error),
-        };
-        let mut parts = noted.unwrap_or_default();
+            Err(error) if error.status() != GMB_ERROR_CAPTURE => return Err(error),
+            _ => {}
+        }
+        let ended = self.backend().capture_end(raw);
+        let goes_on =
+            ended.is_err() && matches!(self.backend().stream_state(raw), Ok(StreamState::Capturing(_)));
+        let mut parts = Vec::new();
+        if !goes_on {
+            let mut begun = lock(&BEGUN);
+            if let Some(at) = begun.iter().position(|begun| begun.stream == raw as usize) {
+                parts = begun.swap_remove(at).parts;
+            }
+        }
         parts.sort_by_key(|part| part.as_ptr() as *const () as usize);
         parts.dedup_by_key(|part| part.as_ptr() as *const () as usize);
-        Ok(Graph { context: self.clone(), raw: self.backend().capture_end(raw)?, parts })
+        Ok(Graph { context: self.clone(), raw: ended?, parts })
     }
 }
 
@@ -168,7 +189,7 @@ impl Drop for Graph {
 }
 
 /// What a captured operation uses, held by its graph. Whoever lets go of it last may be a thread that must not
-/// call into CUDA, or must not wait: so a thread of its own does what is to be done then.
+/// call into CUDA, or must not wait: so a thread of the library's does what is to be done then.
 pub(crate) struct Held<T: Send + Sync + 'static>(Option<(Context, Arc<T>)>);
 
 impl<T: Send + Sync + 'static> Held<T> {
@@ -179,22 +200,37 @@ impl<T: Send + Sync + 'static> Held<T> {
 
 impl<T: Send + Sync + 'static> Drop for Held<T> {
     fn drop(&mut self) {
-        let Some((context, held)) = self.0.take() else { return };
-        // Others hold it still and will end it.
-        let Some(last) = Arc::into_inner(held) else { return context.retire(|| {}) };
-        context.retire(move || drop(last));
+        if let Some((context, held)) = self.0.take() {
+            retire(Box::new(move || {
+                context.backend().relax();
+                drop(held);
+            }));
+        }
     }
 }
 
-impl Context {
-    /// Runs what may wait or call the driver on a thread of its own, which ends with it; so may the context.
-    pub(crate) fn retire(self, end: impl FnOnce() + Send + 'static) {
-        let work = std::mem::ManuallyDrop::new((self, end));
-        // Without a thread it stays where it is: a leak, and nothing worse.
-        let _ = std::thread::Builder::new().name("gmb-retire".to_owned()).spawn(move || {
-            let (context, end) = std::mem::ManuallyDrop::into_inner(work);
-            context.backend().relax();
-            end();
-        });
+type Work = Box<dyn FnOnce() + Send>;
+
+/// What is to be ended, and whether a thread is at it.
+static RETIRED: Mutex<(VecDeque<Work>, bool)> = Mutex::new((VecDeque::new(), false));
+
+/// Has a thread do it that ends when there is nothing left to do.
+fn retire(work: Work) {
+    let mut retired = lock(&RETIRED);
+    retired.0.push_back(work);
+    if retired.1 {
+        return;
     }
+    let end = || loop {
+        let work = {
+            let mut retired = lock(&RETIRED);
+            let work = retired.0.pop_front();
+            retired.1 = work.is_some();
+            work
+        };
+        let Some(work) = work else { return };
+        work();
+    };
+    // Without a thread it waits for the next one.
+    retired.1 = std::thread::Builder::new().name("gmb-retire".to_owned()).spawn(end).is_ok();
 }

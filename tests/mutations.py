@@ -130,7 +130,7 @@ MUTANTS = [
      "let next = function.map(|function| (level, function));",
      "let next = function.map(|function| (level, function));\n    if next.is_none() {\n        return Ok(());\n    }",
      "suite log::messages_come_by_level_and_end_with_the_function"),
-    ("a pop overlooks the launches before it", "src/mailbox/side.rs", "if !captured && (!self.is_of_another(stream.id())",
+    ("a pop overlooks the launches before it", "src/mailbox/side.rs", "if !self.is_captured() && (!self.is_of_another(stream.id())",
      "if (!self.is_of_another(stream.id())", "suite gated::graphs::graphs_and_other_work_keep_their_order"),
     ("a launch waits for nothing outside of it", "src/mailbox/side.rs", "        self.event.hold_captured(stream.raw)?;\n", "",
      "suite gated::graphs::graphs_and_other_work_keep_their_order"),

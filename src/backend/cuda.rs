@@ -4,19 +4,21 @@
 
 mod capture;
 mod current;
+mod errors;
 mod pinned;
 mod pool;
 mod probe;
 
 use std::collections::HashSet;
 use std::ffi::{c_void, CStr};
-use std::ptr::{null, null_mut};
+use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
 
 use cudarc::driver::sys;
 use current::id_of;
 pub(super) use current::{leave_context, Scope};
+use errors::{check, ends_context, lost};
 use once_cell::sync::OnceCell;
 
 use super::{
@@ -140,6 +142,7 @@ impl Cuda {
             streams: Mutex::default(),
             lost: OnceCell::new(),
         };
+        let _relaxed = capture::Relaxed::new();
         let _current = cuda.enter()?;
         let mut module = null_mut();
         // SAFETY: the fatbin is embedded and complete.
@@ -202,6 +205,20 @@ impl Cuda {
         Err(lost(cause))
     }
 
+    /// Refuses a stream of another context.
+    fn check_own(&self, stream: RawStream, context: sys::CUcontext) -> Result<()> {
+        if context == self.context {
+            return Ok(());
+        }
+        Err(Error::new(
+            GMB_ERROR_INVALID_STREAM,
+            format!(
+                "stream {stream:p} belongs to another device or CUDA context than this context's device {}",
+                self.device
+            ),
+        ))
+    }
+
     fn finished(&self, result: sys::CUresult, call: &str) -> Result<bool> {
         if result == sys::CUresult::CUDA_ERROR_NOT_READY {
             return Ok(false);
@@ -210,56 +227,12 @@ impl Cuda {
     }
 }
 
-fn lost(cause: &str) -> Error {
-    Error::new(GMB_ERROR_DEVICE_LOST, format!("the CUDA context is lost; first cause: {cause}"))
-}
-
-/// Errors after which the context does no more work.
-fn ends_context(code: i32) -> bool {
-    // Deinitialized, ECC, hardware stack, illegal address, timeout, destroyed, assert, and their kin.
-    matches!(code, 4 | 214 | 220 | 226 | 700 | 702 | 709 | 710 | 714..=719 | 721 | 911)
-}
-
 fn device_name(device: sys::CUdevice) -> Result<String> {
     let mut name = [0 as std::ffi::c_char; 128];
     // SAFETY: the buffer holds as many bytes as is said; the driver terminates it.
     check(unsafe { sys::cuDeviceGetName(name.as_mut_ptr(), name.len() as i32, device) }, "cuDeviceGetName")?;
     // SAFETY: NUL-terminated within the buffer.
     Ok(unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned())
-}
-
-fn check(result: sys::CUresult, call: &str) -> Result<()> {
-    let code = result as i32;
-    if code == 0 {
-        return Ok(());
-    }
-    let status = match code {
-        1 => GMB_ERROR_INVALID_ARGUMENT,
-        2 => GMB_ERROR_OUT_OF_MEMORY,
-        100 => GMB_ERROR_NO_DEVICE,
-        101 => GMB_ERROR_INVALID_DEVICE,
-        200 | 209 | 222 => GMB_ERROR_NO_KERNELS,
-        // A stream under capture, or the legacy stream beside one, cannot do this; the capture goes on.
-        900 | 906 => GMB_ERROR_NOT_SUPPORTED,
-        901..=905 | 907 | 908 => GMB_ERROR_CAPTURE,
-        _ => GMB_ERROR_DRIVER,
-    };
-    let text = |get: unsafe fn(sys::CUresult, *mut *const std::ffi::c_char) -> sys::CUresult| {
-        let mut words = null();
-        // SAFETY: the driver writes null or a static string.
-        unsafe {
-            let _ = get(result, &mut words);
-            if words.is_null() {
-                String::new()
-            } else {
-                CStr::from_ptr(words).to_string_lossy().into_owned()
-            }
-        }
-    };
-    Err(Error::new(
-        status,
-        format!("{call} failed: {} ({code}): {}", text(sys::cuGetErrorName), text(sys::cuGetErrorString)),
-    ))
 }
 
 unsafe extern "C" fn run_host_function(data: *mut c_void) {
@@ -273,6 +246,7 @@ impl Drop for Cuda {
         if crate::sync::forked() {
             return;
         }
+        let _relaxed = capture::Relaxed::new();
         // SAFETY: module and context were taken in `new`; errors of a lost context do not matter here.
         unsafe {
             let same = id_of(self.context).is_ok_and(|id| id == self.context_id);
@@ -438,15 +412,7 @@ impl Backend for Cuda {
         let mut context = null_mut();
         self.check(unsafe { sys::cuStreamGetCtx(cu_stream(stream), &mut context) }, "cuStreamGetCtx")
             .map_err(bad)?;
-        if context != self.context {
-            return Err(Error::new(
-                GMB_ERROR_INVALID_STREAM,
-                format!(
-                    "stream {stream:p} belongs to another device or CUDA context than this context's device {}",
-                    self.device
-                ),
-            ));
-        }
+        self.check_own(stream, context)?;
         place.store(id, Ordering::Relaxed);
         Ok(StreamState::Running(id))
     }

@@ -309,6 +309,8 @@ impl Backend for Host {
         drop(closed);
         if let Some(capture) = stream.capture() {
             capture.spoil("a stream of the capture was destroyed");
+            // Nobody can end it any more on the stream where it began.
+            let _ = capture.end(stream.id());
         }
         stream.close();
         Ok(())
@@ -470,7 +472,7 @@ impl Backend for Host {
         // Under the lock, so that an event's last record is the last enqueued.
         let mut events = lock(&self.events);
         let mut tasks = Vec::with_capacity(graph.steps.len() + 1);
-        let mut recorded = Vec::new();
+        let mut recorded: HashMap<usize, Arc<Completion>> = HashMap::new();
         for &step in &graph.steps {
             tasks.push(match step {
                 Step::Launch { kernel, blocks } => Task::Launch { kernel, blocks },
@@ -478,18 +480,22 @@ impl Backend for Host {
                 Step::Fill { to, value, bytes } => Task::Fill { to, value, bytes },
                 Step::Record(event) => {
                     let completion = Arc::new(Completion::default());
-                    events.mark(event, Mark::Enqueued(Arc::clone(&completion)));
-                    recorded.push(Arc::clone(&completion));
+                    recorded.insert(event, Arc::clone(&completion));
                     Task::Complete(completion)
                 }
-                Step::Wait(event) => match events.completion(event) {
+                Step::Wait(event) => match recorded.get(&event).cloned().or_else(|| events.completion(event))
+                {
                     Some(completion) => Task::Wait(completion),
                     None => continue,
                 },
             });
         }
         tasks.push(Task::Release(graph));
-        stream.enqueue(tasks).inspect_err(|_| recorded.iter().for_each(|c| c.complete()))
+        stream.enqueue(tasks)?;
+        for (event, completion) in recorded {
+            events.mark(event, Mark::Enqueued(completion));
+        }
+        Ok(())
     }
 
     fn graph_destroy(&self, graph: RawGraph) {

@@ -37,7 +37,8 @@ pub struct gmb_reader_info {
 /// `GMB_READER_NEXT` or `_OLDEST`. Its number is the least that is not in use, and valid for pops at
 /// once. End it with `gmb_mailbox_remove_reader`. Does not block beyond the launch; thread-safe.
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT`, `_OVERFLOW` (all
-/// `GMB_MAX_READERS` are in use), `_INVALID_STREAM`, `_NOT_SUPPORTED` (the stream is being captured), `_DEVICE_LOST`.
+/// `GMB_MAX_READERS` are in use), `_INVALID_STREAM`, `_NOT_SUPPORTED` (the stream is being captured, or operations of
+/// the mailbox were), `_DEVICE_LOST`.
 #[no_mangle]
 pub extern "C" fn gmb_mailbox_add_reader(
     mailbox: gmb_mailbox,
@@ -61,7 +62,8 @@ pub extern "C" fn gmb_mailbox_add_reader(
 /// it has not read no longer takes space, and threads that wait for room go on. Later pops of this
 /// reader are refused. Does not block beyond the launch; thread-safe.
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_ARGUMENT` (not in use), `_INVALID_STREAM`,
-/// `_NOT_SUPPORTED` (the stream is being captured), `_DEVICE_LOST`.
+/// `_NOT_SUPPORTED` (the stream is being captured, or operations of
+/// the mailbox were), `_DEVICE_LOST`.
 #[no_mangle]
 pub extern "C" fn gmb_mailbox_remove_reader(
     mailbox: gmb_mailbox,

@@ -62,8 +62,8 @@ pub extern "C" fn gmb_mailbox_wait_readable(
 }
 
 /// Blocks the calling thread until there is room for `count` records at least, and says in `ready`, which may be null,
-/// for how many. Room that enqueued pushes may take does not count; a mailbox that overwrites always has room.
-/// Otherwise as `gmb_mailbox_wait_readable`.
+/// for how many. Room that enqueued pushes may take does not count, except of a mailbox with operations in graphs; a
+/// mailbox that overwrites always has room. Otherwise as `gmb_mailbox_wait_readable`.
 /// Errors: as for `gmb_mailbox_wait_readable`.
 #[no_mangle]
 pub extern "C" fn gmb_mailbox_wait_writable(

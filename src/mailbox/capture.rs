@@ -3,17 +3,18 @@
 //! Within a capture an operation comes after the node of the one before it. Between graphs and other
 //! work a side's event stands: each launch waits for what it stands for, and records it anew.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::side::Side;
 use super::{Arbitration, FullPolicy, Mailbox};
 use crate::backend::args::gmb_report_args;
 use crate::backend::{CaptureId, Kernel};
 use crate::error::{Error, Result};
-use crate::graph::{Held, Part};
+use crate::graph::{note_part, Held, Part};
 use crate::results::Token;
 use crate::status::GMB_ERROR_NOT_SUPPORTED;
 use crate::stream::Resolved;
+use crate::sync::lock;
 
 impl Mailbox {
     /// Puts an operation of a side into its stream's capture.
@@ -33,29 +34,34 @@ impl Mailbox {
             ));
         }
         let backend = self.context.backend();
-        let mut report = token.map(|token| token.capture(stream, capture)).transpose()?.unwrap_or_default();
+        // Threads that capture at once would take each other's nodes for theirs.
+        let _alone = lock(&CAPTURING);
+        // What is held and does not come to be used hurts nobody.
+        let captured = token.map(|token| token.capture(stream, capture)).transpose()?;
+        if !self.core.is_held_by(capture) {
+            backend.capture_keep(stream.raw, Box::new(Held::new(&self.context, &self.core)))?;
+            let part: Arc<dyn Part> = Arc::clone(&self.core) as Arc<dyn Part>;
+            note_part(&self.context, capture, &part);
+            self.core.note_capture(capture);
+        }
+        side.come_after(stream, capture)?;
+        if self.arbitration == Arbitration::Cpu {
+            others.try_for_each(|other| other.come_after(stream, capture))?;
+        }
+        let mut report = captured.as_ref().map(|token| token.report()).unwrap_or_default();
         report.operation = side.next_operation() as u32;
         // On a single stream nobody asks how far a side is.
         if !self.core.single_stream {
             report.host_progress = side.progress();
         }
-        // From here on operations that are not captured rely on events alone.
-        if self.core.note_capture(capture) {
-            backend.capture_keep(stream.raw, Box::new(Held::new(&self.context, &self.core)))?;
-            let part: Arc<dyn Part> = Arc::clone(&self.core) as Arc<dyn Part>;
-            self.context.captures().note(capture, Arc::downgrade(&part));
-        }
-        if !self.core.single_stream {
-            side.come_after(stream, capture)?;
-            if self.arbitration == Arbitration::Cpu {
-                others.try_for_each(|other| other.come_after(stream, capture))?;
-            }
-        }
         // SAFETY: the graph holds the ring and the slots; the caller vouches for the rest.
         unsafe { backend.launch(&kernel(report), blocks, stream.raw)? };
-        if self.core.single_stream {
-            return Ok(());
+        if let Some(token) = captured {
+            token.confirm();
         }
         side.captured(stream, capture)
     }
 }
+
+/// Held while an operation is captured.
+static CAPTURING: Mutex<()> = Mutex::new(());

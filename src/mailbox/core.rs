@@ -9,7 +9,7 @@ use super::FullPolicy;
 use crate::backend::CaptureId;
 use crate::context::Context;
 use crate::graph::{Hold, Part};
-use crate::status::GMB_OK;
+use crate::status::{GMB_ERROR_DEVICE_LOST, GMB_OK};
 use crate::sync::lock;
 
 pub(super) struct Core {
@@ -31,19 +31,27 @@ impl Core {
         self.captured.load(Ordering::Acquire) != 0
     }
 
-    /// Notes a capture; false when it was the last one noted.
-    pub(super) fn note_capture(&self, capture: CaptureId) -> bool {
-        self.captured.swap(capture, Ordering::AcqRel) != capture
+    /// True for the capture that was given this to hold last.
+    pub(super) fn is_held_by(&self, capture: CaptureId) -> bool {
+        self.captured.load(Ordering::Acquire) == capture
     }
 
-    /// Waits for all that was enqueued; a lost device answers at once.
-    pub(super) fn finish(&self) {
-        let captured = self.is_captured();
+    /// Notes a capture that holds this now. From here on operations that are not captured rely on events alone.
+    pub(super) fn note_capture(&self, capture: CaptureId) {
+        self.push.begin_captures();
+        self.readers.all().for_each(Side::begin_captures);
+        self.captured.store(capture, Ordering::Release);
+    }
+
+    /// Waits for all that was enqueued; false when it may go on after all. A lost device answers at once.
+    pub(super) fn finish(&self) -> bool {
         let stopped = || read_header(&self.context, self.ring.address).is_ok_and(|h| h.fault != GMB_OK);
-        let _ = self.push.finish(captured, stopped);
-        for side in self.readers.all() {
-            let _ = side.finish(captured, stopped);
-        }
+        let done = |side: &Side| match side.finish(stopped) {
+            Ok(()) => true,
+            Err(error) => error.status() == GMB_ERROR_DEVICE_LOST,
+        };
+        // Each of them, whatever the others say.
+        self.readers.all().map(done).fold(done(&self.push), |all, one| all & one)
     }
 }
 
@@ -58,9 +66,8 @@ impl Part for Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        // The ring must outlive its kernels.
-        self.finish();
-        if self.ring.owned {
+        // The ring must outlive its kernels: if they may still run, it stays.
+        if self.finish() && self.ring.owned {
             // SAFETY: every operation is done, and no other work may use the ring.
             let _ = unsafe { self.context.free_ring(self.ring.address) };
         }

@@ -255,11 +255,8 @@ impl Mailbox {
 impl Drop for Mailbox {
     fn drop(&mut self) {
         self.close();
-        // A watching thread may hold the rest for a moment: what this promises must not depend on that. In a graph of
-        // a single stream nobody knows what to wait for; the graph holds the ring.
-        if !(self.core.single_stream && self.core.is_captured()) {
-            self.core.finish();
-        }
+        // A watching thread may hold the rest for a moment: what this promises must not depend on that.
+        self.core.finish();
     }
 }
 

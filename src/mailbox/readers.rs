@@ -123,7 +123,8 @@ impl Mailbox {
     /// least that is not in use, and valid for pops at once.
     ///
     /// # Errors
-    /// `OVERFLOW` (all 16 are in use), `INVALID_STREAM`, `NOT_SUPPORTED` (capture), `DEVICE_LOST`.
+    /// `OVERFLOW` (all 16 are in use), `INVALID_STREAM`, `NOT_SUPPORTED` (the stream is being captured, or
+    /// operations of the mailbox were), `DEVICE_LOST`.
     pub fn add_reader(&self, start: ReaderStart, stream: Stream) -> Result<u32> {
         let _changes = lock(&self.core.readers.changes);
         let reader = self.core.readers.mask().trailing_ones();
@@ -147,7 +148,8 @@ impl Mailbox {
     /// Later pops of this reader are refused.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` (not in use), `INVALID_STREAM`, `NOT_SUPPORTED` (capture), `DEVICE_LOST`.
+    /// `INVALID_ARGUMENT` (not in use), `INVALID_STREAM`, `NOT_SUPPORTED` (the stream is being captured, or
+    /// operations of the mailbox were), `DEVICE_LOST`.
     pub fn remove_reader(&self, reader: u32, stream: Stream) -> Result<()> {
         let _changes = lock(&self.core.readers.changes);
         let side = self.core.readers.get(reader)?;
@@ -161,9 +163,15 @@ impl Mailbox {
         let mut pushes = lock(&self.core.push.submission);
         let mut pops = lock(&side.submission);
         let only = self.check_stream(stream)?;
-        let captured = self.core.is_captured();
-        self.core.push.make_wait(stream, captured)?;
-        side.make_wait(stream, captured)?;
+        if self.core.is_captured() {
+            return Err(Error::new(
+                GMB_ERROR_NOT_SUPPORTED,
+                "operations of the mailbox were captured, and graphs go on with the readers there were then: \
+                 use another mailbox",
+            ));
+        }
+        self.core.push.make_wait(stream)?;
+        side.make_wait(stream)?;
         if action != GMB_READER_REMOVE {
             // A bound that holds wherever the kernel finds that the reader begins.
             side.begin_life(self.core.push.reached().wrapping_sub(self.core.capacity));

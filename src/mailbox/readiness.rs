@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use super::core::Core;
-use super::side::ahead;
+use super::side::{ahead, UNBOUNDED};
 use super::Mailbox;
 use crate::backend::wait_until;
 use crate::context::Context;
@@ -36,12 +36,22 @@ impl Core {
         if self.closed.load(Ordering::Acquire) {
             return Err(destroyed());
         }
+        if self.is_captured() && self.single_stream {
+            return Err(Error::new(
+                GMB_ERROR_NOT_SUPPORTED,
+                "operations in graphs of a single-stream mailbox do not tell the host how far they are",
+            ));
+        }
         match interest {
             Interest::Readable { reader } => {
                 let side = self.readers.get(reader)?;
-                // The reader's word first: it is never ahead of the writer's.
-                let taken = side.reached();
-                Ok(ahead(self.push.reached(), taken).min(self.capacity))
+                // One that is being let in has nothing yet.
+                if !side.has_begun() {
+                    return Ok(0);
+                }
+                let unread = ahead(self.push.reached(), side.reached());
+                // A pop may report before the push of which it took records.
+                Ok(if unread > UNBOUNDED { 0 } else { unread.min(self.capacity) })
             }
             Interest::Writable if self.full_policy.overwrites() => Ok(self.capacity),
             Interest::Writable => {
@@ -65,12 +75,6 @@ impl Core {
                 self.capacity
             )));
         }
-        if self.is_captured() && self.single_stream {
-            return Err(Error::new(
-                GMB_ERROR_NOT_SUPPORTED,
-                "operations in graphs of a single-stream mailbox do not tell the host how far they are",
-            ));
-        }
         self.ready(interest).map(|_| ())
     }
 }
@@ -89,7 +93,8 @@ impl Mailbox {
     }
 
     /// Blocks the calling thread until there is room for `count` records at least, and says for how many. Room that
-    /// pushes may take which are enqueued already does not count. A mailbox that overwrites always has room.
+    /// pushes may take which are enqueued already does not count, except of a mailbox with operations in graphs. A
+    /// mailbox that overwrites always has room.
     ///
     /// # Errors
     /// As for [`Mailbox::wait_readable`].
@@ -180,8 +185,8 @@ impl Watch {
         if it.answer(&mut wanted, core.ready(it.interest)) || watched {
             return Ok(());
         }
-        drop(wanted);
-        it.context.watcher().arm(it)
+        // Under the lock: who finds it wanted must find it watched, too.
+        it.context.watcher().arm(it).inspect_err(|_| *wanted = 0)
     }
 
     /// A descriptor of the caller's own, which he closes: what he does with it does not touch this one.
@@ -201,6 +206,12 @@ impl AsFd for Watch {
 
 impl Watched {
     fn clear(&self) {
+        // Its owner may have made his descriptor a blocking one, which then all of them are: this one must not block.
+        let mut waiting = libc::pollfd { fd: self.descriptor.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one entry.
+        if unsafe { libc::poll(&mut waiting, 1, 0) } != 1 {
+            return;
+        }
         let mut value = 0u64;
         // SAFETY: eight bytes to write to. Nothing to read is no error here.
         let _ = unsafe { libc::read(self.descriptor.as_raw_fd(), (&raw mut value).cast(), size_of::<u64>()) };

@@ -32,8 +32,10 @@ pub(super) struct Side {
     /// While a reader's new life has not begun on the device: its first operation << 40 | the least
     /// index it can begin with. What is reported meanwhile is of the life before.
     life: AtomicU64,
-    /// Of the last capture: the work that its later operations come after.
-    node: Mutex<Option<(CaptureId, RawNode)>>,
+    /// Operations submitted when one was captured for the first time: from then on nobody knows how many will have run.
+    captured_at: AtomicU64,
+    /// Of the last captures: the work that their later operations come after. Also held while one is captured.
+    nodes: Mutex<Vec<(CaptureId, RawNode)>>,
     /// The word in which the kernel reports: index << 24 | operations.
     line: Line,
 }
@@ -50,6 +52,12 @@ const INDEX_MASK: u64 = (1 << 40) - 1;
 /// No new life is awaited.
 const BEGUN: u64 = u64::MAX;
 
+/// Nothing was captured.
+const NEVER: u64 = u64::MAX;
+
+/// Captures of which a side knows its node: more are hardly ever under way at once.
+const MOST_CAPTURES: usize = 16;
+
 /// As the most that an operation can move: nobody knows.
 pub(super) const UNBOUNDED: u64 = 1 << 39;
 
@@ -65,7 +73,8 @@ impl Side {
             bound: AtomicU64::new(index & INDEX_MASK),
             sure: AtomicU64::new(index & INDEX_MASK),
             life: AtomicU64::new(BEGUN),
-            node: Mutex::new(None),
+            captured_at: AtomicU64::new(NEVER),
+            nodes: Mutex::default(),
             line: Line::new(context)?,
         };
         side.line.word().store((index << 24) | (operations & OPERATION_MASK), Ordering::Release);
@@ -104,6 +113,12 @@ impl Side {
         self.sure.store(floor & INDEX_MASK, Ordering::Release);
     }
 
+    /// False while a reader's new life has not begun on the device.
+    pub(super) fn has_begun(&self) -> bool {
+        self.reached();
+        self.life.load(Ordering::Acquire) == BEGUN
+    }
+
     /// Index this side reaches at least by what is submitted, modulo 2^40.
     pub(super) fn sure(&self) -> u64 {
         later(self.sure.load(Ordering::Acquire), self.reached())
@@ -126,39 +141,55 @@ impl Side {
         last != 0 && last != id
     }
 
+    /// Notes that operations are captured, before the first.
+    pub(super) fn begin_captures(&self) {
+        let submitted = self.operations.load(Ordering::Acquire);
+        let _ = self.captured_at.compare_exchange(NEVER, submitted, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    fn is_captured(&self) -> bool {
+        self.captured_at.load(Ordering::Acquire) != NEVER
+    }
+
     /// Makes the stream wait for this side's last operation, unless it is of
     /// that stream anyway or known to be done. Of a side with operations in graphs nobody knows that.
-    pub(super) fn make_wait(&self, stream: Resolved, captured: bool) -> Result<()> {
-        if !captured && (!self.is_of_another(stream.id()) || self.is_idle()) {
+    pub(super) fn make_wait(&self, stream: Resolved) -> Result<()> {
+        if !self.is_captured() && (!self.is_of_another(stream.id()) || self.is_idle()) {
             return Ok(());
         }
         self.event.hold(stream.raw)
     }
 
-    /// As `make_wait` under capture: after what this capture has of the side, or after all that is outside of it.
+    /// As `make_wait` under capture: after what this capture has of the side, else after all that is outside of it.
     pub(super) fn come_after(&self, stream: Resolved, capture: CaptureId) -> Result<()> {
         let backend = self.event.context().backend();
-        let mut last = lock(&self.node);
-        if let Some((_, node)) = last.filter(|&(id, _)| id == capture) {
+        let mut nodes = lock(&self.nodes);
+        if let Some(&(_, node)) = nodes.iter().find(|(id, _)| *id == capture) {
             return backend.capture_after(stream.raw, node);
         }
-        self.event.hold_captured(stream.raw)?;
-        *last = Some((capture, backend.capture_last(stream.raw)?));
+        // On a single stream there is nothing to wait for outside.
+        if self.records {
+            self.event.hold_captured(stream.raw)?;
+            note(&mut nodes, capture, backend.capture_last(stream.raw)?);
+        }
         Ok(())
     }
 
     /// Notes an operation that was captured, and marks its end for those outside.
     pub(super) fn captured(&self, stream: Resolved, capture: CaptureId) -> Result<()> {
-        self.event.mark_captured(stream.raw)?;
-        *lock(&self.node) = Some((capture, self.event.context().backend().capture_last(stream.raw)?));
+        if self.records {
+            self.event.mark_captured(stream.raw)?;
+        }
+        let node = self.event.context().backend().capture_last(stream.raw)?;
+        note(&mut lock(&self.nodes), capture, node);
         Ok(())
     }
 
     /// The most this side's index can be by what was submitted, modulo 2^40; too much, maybe, until all of that is
-    /// done. Takes no lock.
+    /// done. Of a side with operations in graphs, where it is. Takes no lock.
     pub(super) fn bound(&self) -> u64 {
         let bound = self.bound.load(Ordering::Acquire);
-        if self.is_idle() {
+        if self.is_captured() || self.is_idle() {
             return self.reached();
         }
         later(bound, self.reached())
@@ -175,6 +206,11 @@ impl Side {
         later(reached, word >> 24).wrapping_add(coming)
     }
 
+    /// Under the submission lock, before an operation that can move so much is launched.
+    pub(super) fn launches(&self, most: u64) {
+        self.bound.store(self.bound().wrapping_add(most) & INDEX_MASK, Ordering::Release);
+    }
+
     /// Notes an operation that was launched, and marks its end for others.
     pub(super) fn launched(
         &self,
@@ -182,11 +218,15 @@ impl Side {
         stream: Resolved,
         most: u64,
     ) -> Result<()> {
-        let number = self.next_operation();
-        submitted.pending.push_back((number, most));
-        self.bound.store(self.bound().wrapping_add(most) & INDEX_MASK, Ordering::Release);
-        // On a single stream nobody ever waits for it.
-        let recorded = if self.records { self.event.mark(stream.raw) } else { Ok(()) };
+        let (number, captured) = (self.next_operation(), self.is_captured());
+        if captured {
+            // What is counted no longer says which operations have run.
+            submitted.pending.clear();
+        } else {
+            submitted.pending.push_back((number, most));
+        }
+        // On a single stream nobody ever waits for it, but for the mailbox's end.
+        let recorded = if self.records || captured { self.event.mark(stream.raw) } else { Ok(()) };
         self.stream.store(stream.id(), Ordering::Release);
         self.operations.store(number, Ordering::Release);
         recorded
@@ -194,23 +234,33 @@ impl Side {
 
     /// Blocks until everything submitted is done; a lost device answers at once. `stopped` asks
     /// whether the mailbox was stopped for good.
-    pub(super) fn finish(&self, captured: bool, stopped: impl Fn() -> bool) -> Result<()> {
+    pub(super) fn finish(&self, stopped: impl Fn() -> bool) -> Result<()> {
         if self.records {
             return self.event.synchronize(None);
         }
-        if captured {
-            return self.event.context().backend().synchronize();
-        }
+        // Those before the first capture came on the stream in order, so their number tells; those after have the event.
+        let counted = self.captured_at.load(Ordering::Acquire);
+        let done = || match counted {
+            NEVER => self.is_idle(),
+            counted => has_reported(self.line.word().load(Ordering::Acquire), counted),
+        };
         // A mailbox that was stopped for good may have lost count: then wait for everything.
         let limit = Some(Duration::from_millis(200));
         let context = self.event.context();
-        while wait_until(limit, || self.is_idle().then_some(()), || context.pulse())?.is_none() {
+        while wait_until(limit, || done().then_some(()), || context.pulse())?.is_none() {
             if stopped() {
                 return context.backend().synchronize();
             }
         }
-        Ok(())
+        self.event.synchronize(None)
     }
+}
+
+/// The newest first; the oldest goes.
+fn note(nodes: &mut Vec<(CaptureId, RawNode)>, capture: CaptureId, node: RawNode) {
+    nodes.retain(|&(id, _)| id != capture);
+    nodes.insert(0, (capture, node));
+    nodes.truncate(MOST_CAPTURES);
 }
 
 /// True when the word is of this operation or a later one. Signed distance modulo

@@ -82,13 +82,13 @@ impl Mailbox {
         // Before the waits: a call that is refused leaves nothing in the stream.
         let submission = token.map(Token::submit).transpose()?;
         let captured = self.core.is_captured();
-        self.core.push.make_wait(stream, captured)?;
+        self.core.push.make_wait(stream)?;
         let end = self.core.push.can_reach(&mut submitted).wrapping_add(count);
         if self.arbitration == Arbitration::Cpu {
             for (_, reader) in self.core.readers.in_use() {
                 // With room in any case, how far its pops are makes no difference.
                 if captured || ahead(end, reader.reached()) > self.core.capacity {
-                    reader.make_wait(stream, captured)?;
+                    reader.make_wait(stream)?;
                 }
             }
         }
@@ -149,14 +149,14 @@ impl Mailbox {
         // Before the wait: what is certain now is what the stream will wait for.
         let published = self.core.push.sure();
         let captured = self.core.is_captured();
-        side.make_wait(stream, captured)?;
+        side.make_wait(stream)?;
         let end = side.can_reach(&mut submitted).wrapping_add(u64::from(pop.max));
         // With `max` records there in any case, later pushes make no difference, unless they overwrite.
         let depends = captured
             || self.core.full_policy.overwrites()
             || ahead(self.core.push.reached(), end) > self.core.capacity;
         if self.arbitration == Arbitration::Cpu && depends {
-            self.core.push.make_wait(stream, captured)?;
+            self.core.push.make_wait(stream)?;
         }
         // Before the launch: afterwards the pop may have reported, and would count twice.
         let released = side.sure();
@@ -216,6 +216,7 @@ impl Mailbox {
         let mut report = submission.as_ref().map(|s| s.report()).unwrap_or_default();
         report.host_progress = side.progress();
         report.operation = side.next_operation() as u32;
+        side.launches(most);
         // SAFETY: the ring and the slots outlive the kernel; the caller vouches for the rest.
         unsafe { self.context.backend().launch(&kernel(report), blocks, stream.raw)? };
         if let Some(submission) = submission {

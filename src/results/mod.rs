@@ -188,6 +188,26 @@ impl Submission<'_> {
     }
 }
 
+/// The same for an operation under capture.
+pub(crate) struct Capturing<'a> {
+    token: &'a Token,
+    state: std::sync::MutexGuard<'a, State>,
+    capture: CaptureId,
+}
+
+impl Capturing<'_> {
+    /// Where the kernel reports; the epoch is the device's to know.
+    pub(crate) fn report(&self) -> gmb_report_args {
+        self.token.core.report()
+    }
+
+    /// The operation was captured: from now on the token is the graph's.
+    pub(crate) fn confirm(mut self) {
+        self.state.captured = Some(self.capture);
+        self.state.before = Some(self.token.core.slot.epoch());
+    }
+}
+
 impl Token {
     /// A token for operations of this context.
     pub fn new(context: &Context) -> Result<Self> {
@@ -214,19 +234,17 @@ impl Token {
         Ok(Submission { token: self, state, before: self.core.slot.epoch() })
     }
 
-    /// Where an operation of the stream's capture reports; the graph holds the slot.
-    pub(crate) fn capture(&self, stream: Resolved, capture: CaptureId) -> Result<gmb_report_args> {
-        let mut state = lock(&self.core.state);
+    /// Reserves the token for an operation of the stream's capture; the graph holds the slot.
+    pub(crate) fn capture(&self, stream: Resolved, capture: CaptureId) -> Result<Capturing<'_>> {
+        let state = lock(&self.core.state);
         if state.captured.is_none() && state.is_under_way(&self.core.slot) {
             return Err(busy());
         }
         if state.captured != Some(capture) {
             let held = Held::new(&self.core.context, &self.core);
             self.core.context.backend().capture_keep(stream.raw, Box::new(held))?;
-            state.captured = Some(capture);
         }
-        state.before = Some(self.core.slot.epoch());
-        Ok(self.core.report())
+        Ok(Capturing { token: self, state, capture })
     }
 
     /// The result, or `None` while it is not ready. Never blocks, asks no driver.

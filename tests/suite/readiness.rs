@@ -256,6 +256,20 @@ fn a_descriptor_closed_by_its_owner_hurts_nobody() {
     assert_eq!(gmb_context_destroy(context), GMB_OK);
 }
 
+/// Flags of a descriptor are those of all of a watch's: one that its owner makes a blocking one blocks nobody else.
+#[test]
+fn a_descriptor_made_blocking_blocks_nobody() {
+    let bed = Bed::new();
+    let mailbox = mailbox(&bed.context, 8, 16);
+    let watch = mailbox.watch(Interest::Readable { reader: 0 }).unwrap();
+    let own = watch.try_clone_fd().unwrap();
+    assert_eq!(unsafe { libc::fcntl(own.as_raw_fd(), libc::F_SETFL, 0) }, 0);
+    watch.arm(1).unwrap();
+    watch.arm(1).unwrap();
+    bed.push(&mailbox, 1);
+    assert!(polls(own.as_fd(), FOREVER));
+}
+
 /// The watching thread sleeps while nothing is armed: it takes no time of the CPU then.
 #[test]
 fn nobody_watches_while_nothing_is_armed() {

@@ -32,10 +32,20 @@ impl Drop for Relaxed {
 
 /// A capture under way, as the driver tells of it.
 struct Progress {
-    id: CaptureId,
     graph: sys::CUgraph,
     /// What the stream's next work comes after.
     before: Vec<sys::CUgraphNode>,
+}
+
+fn check_active(status: sys::CUstreamCaptureStatus, stream: RawStream) -> Result<()> {
+    match status {
+        sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_ACTIVE => Ok(()),
+        sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_INVALIDATED => Err(Error::new(
+            GMB_ERROR_CAPTURE,
+            format!("the capture of stream {stream:p} was spoilt by a call that cannot be captured: end it"),
+        )),
+        _ => Err(Error::new(GMB_ERROR_CAPTURE, format!("stream {stream:p} is not being captured"))),
+    }
 }
 
 /// Called by the driver when the last graph that held it is gone.
@@ -49,41 +59,51 @@ impl Cuda {
     fn progress(&self, stream: RawStream) -> Result<Progress> {
         let _current = self.enter()?;
         let mut status = sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
-        let (mut id, mut graph, mut nodes, mut count) = (0, null_mut(), null::<sys::CUgraphNode>(), 0usize);
+        let (mut graph, mut nodes, mut count) = (null_mut(), null::<sys::CUgraphNode>(), 0usize);
         // SAFETY: all pointers are valid; the driver owns the list of nodes.
         let result = unsafe {
             sys::cuStreamGetCaptureInfo_v2(
                 cu_stream(stream),
                 &mut status,
-                &mut id,
+                null_mut(),
                 &mut graph,
                 &mut nodes,
                 &mut count,
             )
         };
         self.check(result, "cuStreamGetCaptureInfo")?;
-        match status {
-            sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_ACTIVE => {}
-            sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_INVALIDATED => {
-                return Err(Error::new(
-                    GMB_ERROR_CAPTURE,
-                    format!("the capture of stream {stream:p} was spoilt by a call that cannot be captured: end it"),
-                ));
-            }
-            _ => {
-                return Err(Error::new(GMB_ERROR_CAPTURE, format!("stream {stream:p} is not being captured")))
-            }
-        }
+        check_active(status, stream)?;
         let mut before = Vec::new();
         if count != 0 {
             // SAFETY: the list holds for as long as nothing is added to the capture.
             before.extend_from_slice(unsafe { std::slice::from_raw_parts(nodes, count) });
         }
-        Ok(Progress { id, graph, before })
+        Ok(Progress { graph, before })
     }
 
+    /// Of a stream of this context under capture.
     pub(super) fn capture_id(&self, stream: RawStream) -> Result<CaptureId> {
-        self.progress(stream).map(|progress| progress.id.wrapping_add(1).max(1))
+        let _current = self.enter()?;
+        let mut status = sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
+        let (mut id, mut context) = (0, null_mut());
+        // SAFETY: both pointers are valid; what is not asked for is null.
+        let result = unsafe {
+            sys::cuStreamGetCaptureInfo_v2(
+                cu_stream(stream),
+                &mut status,
+                &mut id,
+                null_mut(),
+                null_mut(),
+                null_mut(),
+            )
+        };
+        self.check(result, "cuStreamGetCaptureInfo")?;
+        check_active(status, stream)?;
+        let _relaxed = Relaxed::new();
+        // SAFETY: the pointer is valid.
+        self.check(unsafe { sys::cuStreamGetCtx(cu_stream(stream), &mut context) }, "cuStreamGetCtx")?;
+        self.check_own(stream, context)?;
+        Ok(id.wrapping_add(1).max(1))
     }
 
     pub(super) fn begin_capture(&self, stream: RawStream, mode: CaptureMode) -> Result<()> {

@@ -5,7 +5,8 @@ use std::ptr::null_mut;
 
 use cudarc::driver::sys;
 
-use super::{check, lost, Cuda};
+use super::errors::{check, lost};
+use super::Cuda;
 use crate::error::Result;
 
 thread_local! {

@@ -11,6 +11,7 @@ use std::sync::Mutex;
 
 use cudarc::driver::sys;
 
+use super::capture::Relaxed;
 use super::Cuda;
 use crate::error::{Error, Result};
 use crate::status::*;
@@ -35,6 +36,7 @@ impl Cuda {
     }
 
     pub(super) fn allocate_host(&self, bytes: usize) -> Result<u64> {
+        let _relaxed = Relaxed::new();
         let _current = self.enter()?;
         if !self.registers()? {
             return self.allocate_drivers(bytes.max(1));
@@ -76,9 +78,10 @@ impl Cuda {
         Ok(address as u64)
     }
 
-    /// Gives memory back once the device's work enqueued before is done. What was registered goes
-    /// in any case: a lost device does no more work.
+    /// Gives memory back once the device's work enqueued before is done. What is registered goes when it no longer is, or
+    /// when the device is lost, which does no more work.
     pub(super) fn release_host(&self, address: u64) -> Result<()> {
+        let _relaxed = Relaxed::new();
         let layout = lock(&self.registered.0).remove(&address);
         let unregistered = self.enter().and_then(|_current| {
             let pointer = address as *mut c_void;
@@ -91,10 +94,14 @@ impl Cuda {
             // SAFETY: registered when it was allocated.
             self.check(unsafe { sys::cuMemHostUnregister(pointer) }, "cuMemHostUnregister")
         });
-        if let Some(layout) = layout {
-            // SAFETY: allocated with this layout, and taken from the map just now.
-            unsafe { dealloc(address as *mut u8, layout) };
+        let Some(layout) = layout else { return unregistered };
+        if unregistered.as_ref().is_err_and(|error| error.status() != GMB_ERROR_DEVICE_LOST) {
+            // Kernels may still write there.
+            lock(&self.registered.0).insert(address, layout);
+            return unregistered;
         }
+        // SAFETY: allocated with this layout, and taken from the map above.
+        unsafe { dealloc(address as *mut u8, layout) };
         unregistered
     }
 }

@@ -4,6 +4,7 @@ use std::ptr::null_mut;
 
 use cudarc::driver::sys;
 
+use super::capture::Relaxed;
 use super::Cuda;
 use crate::error::Result;
 
@@ -61,6 +62,7 @@ impl Cuda {
     }
 
     pub(super) fn reserved(&self) -> Result<u64> {
+        let _relaxed = Relaxed::new();
         let _current = self.enter()?;
         let mut bytes = 0u64;
         let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT;

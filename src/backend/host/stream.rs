@@ -64,7 +64,7 @@ impl Completion {
         self.at.get().copied()
     }
 
-    pub(super) fn complete(&self) {
+    fn complete(&self) {
         let _ = self.at.set(Instant::now());
         let _gate = lock(&self.gate);
         self.done.store(true, Ordering::Release);

@@ -148,3 +148,82 @@ fn room_that_enqueued_pushes_may_take_is_not_there() {
     bed.finish();
     assert_eq!(mailbox.wait_writable(1, None).unwrap(), 3);
 }
+
+/// Launches count for nobody: what is ready afterwards is what kernels have told.
+#[test]
+fn room_and_records_after_launches_are_those_that_are_there() {
+    let bed = Bed::new();
+    let mailbox = mailbox(&bed.context, 8, 16);
+    let rows = poisoned(&bed.context, 16 * 8, 3);
+    let push = Push { count: 3, records: rows.address(), length: 16, ..Default::default() };
+    let graph = captured(&bed.context, bed.stream.get(), || {
+        unsafe { mailbox.push(&push, bed.stream.get(), None) }.unwrap();
+    });
+    graph.launch(bed.stream.get()).unwrap();
+    bed.finish();
+    assert_eq!(mailbox.wait_readable(0, 3, Some(Duration::ZERO)).unwrap(), 3);
+    // Most of this is refused.
+    bed.push(&mailbox, 8);
+    bed.finish();
+    let token = Token::new(&bed.context).unwrap();
+    let out = Outlet::new(&bed.context, &mailbox, 8);
+    unsafe { mailbox.pop(&out.pop, bed.stream.get(), Some(&token)) }.unwrap();
+    assert_eq!(token.wait(After::Submission, None).unwrap().count, 8);
+    assert_eq!(mailbox.wait_writable(8, Some(PATIENCE)).unwrap(), 8);
+    // Graphs go on with the readers there were.
+    let added = mailbox.add_reader(ReaderStart::Next, bed.stream.get()).map(|_| ());
+    assert_eq!(added.unwrap_err().status(), GMB_ERROR_NOT_SUPPORTED);
+    assert_eq!(mailbox.remove_reader(0, bed.stream.get()).unwrap_err().status(), GMB_ERROR_NOT_SUPPORTED);
+}
+
+#[test]
+fn a_reader_that_is_being_let_in_has_nothing_to_read() {
+    let bed = Bed::new();
+    let mailbox = mailbox(&bed.context, 8, 16);
+    let gate = Gate::close(&bed.context, bed.stream.get());
+    let reader = mailbox.add_reader(ReaderStart::Next, bed.stream.get()).unwrap();
+    let error = mailbox.wait_readable(reader, 1, Some(Duration::ZERO)).unwrap_err();
+    assert_eq!(error.status(), GMB_ERROR_TIMEOUT);
+    gate.open();
+    bed.push(&mailbox, 2);
+    assert_eq!(mailbox.wait_readable(reader, 2, None).unwrap(), 2);
+}
+
+/// A mailbox for a single stream waits for its own operations at its end, also when others of it are in a graph.
+#[test]
+fn the_end_of_a_captured_mailbox_waits_for_what_is_under_way() {
+    let context = context();
+    let stream = context.stream().unwrap();
+    let options =
+        MailboxOptions { capacity: 8, payload_bytes: 16, single_stream: true, ..Default::default() };
+    let rows = poisoned(&context, 16 * 8, 3);
+    let push = Push { count: 3, records: rows.address(), length: 16, ..Default::default() };
+    for before in [true, false] {
+        let mailbox = Mailbox::new(&context, &options).unwrap();
+        let capturing = context.stream().unwrap();
+        let mut gate = None;
+        if before {
+            gate = Some(Gate::close(&context, stream.get()));
+            unsafe { mailbox.push(&push, stream.get(), None) }.unwrap();
+        }
+        let graph = captured(&context, capturing.get(), || {
+            unsafe { mailbox.push(&push, capturing.get(), None) }.unwrap();
+        });
+        if !before {
+            gate = Some(Gate::close(&context, stream.get()));
+            unsafe { mailbox.push(&push, stream.get(), None) }.unwrap();
+        }
+        drop(graph);
+        std::thread::scope(|scope| {
+            let (ended, is_ended) = std::sync::mpsc::channel();
+            scope.spawn(move || {
+                drop(mailbox);
+                ended.send(()).unwrap();
+            });
+            assert!(is_ended.recv_timeout(PATIENCE).is_err(), "ended while a push was under way");
+            drop(gate.take());
+            is_ended.recv().unwrap();
+        });
+        context.synchronize(stream.get()).unwrap();
+    }
+}
