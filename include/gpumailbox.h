@@ -1715,10 +1715,6 @@ gmb_status gmb_token_wait(struct gmb_token token,
  */
 gmb_status gmb_token_device_result(struct gmb_token token, const struct gmb_result **result);
 
-extern int32_t gmb_profiler_begin(const char *name);
-
-extern void gmb_profiler_end(void);
-
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus
