@@ -40,6 +40,7 @@ rm -f "$kit"/stage/lib/*.a
 cp -r c_examples "$kit/c_examples"
 cp -r tests/hostile "$kit/hostile"
 cp -r tests/torch "$kit/torch"
+cp -r tests/residency "$kit/residency"
 mkdir -p "$kit/docs-input"
 cp README.md CHANGELOG.md docs/*.md "$kit/docs-input/" 2>/dev/null || true
 cp scripts/kit/run.py "$kit/run"

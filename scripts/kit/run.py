@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -108,6 +109,52 @@ def hostile(name):
     return {"program": name, "result": "ok" if code == 0 else "FAILED", "totals": text.strip().splitlines()[-1:]}
 
 
+def cupti():
+    """Where CUPTI's headers and library lie: with the toolkit, or in a Python package."""
+    places = [pathlib.Path("/usr/local/cuda/extras/CUPTI"), pathlib.Path("/usr/local/cuda")]
+    places += [found for root in sys.path if root for found in pathlib.Path(root).glob("nvidia/*")]
+    for place in places:
+        libraries = [folder for folder in (place / "lib64", place / "lib") if list(folder.glob("libcupti.so*"))]
+        if (place / "include" / "cupti.h").is_file() and libraries:
+            return place / "include", sorted(libraries[0].glob("libcupti.so*"))[0]
+    return None
+
+
+def residency():
+    """That nothing leaves the GPU, as tests/residency tells; what is planted must be found."""
+    found = cupti()
+    if found is None:
+        failures.append("residency: no CUPTI")
+        return {"result": "no CUPTI found"}
+    include, library = found
+    toolkit = pathlib.Path(shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc").resolve().parents[1]
+    own, program = KIT / "stage" / "lib", BUILD / "residency"
+    section("residency: build", ["c++", "-std=c++17", "-O1", "-g", f"-I{KIT / 'stage' / 'include'}", f"-I{include}",
+                                 f"-I{toolkit / 'include'}", str(KIT / "residency" / "residency.cpp"), "-o", str(program),
+                                 str(library), f"-L{own}", "-lgpumailbox", "-l:libcuda.so.1",
+                                 f"-Wl,-rpath,{library.parent}:{own}"], 120)
+    code, text = section("residency", [str(program)], 120)
+    report = {"cycles_of_every_mode": text.strip().splitlines(), "planted": {}, "host_bytes_an_operation": {}}
+    for plant in ("copy", "mapped"):
+        code, text, _ = run([str(program), "--cycles", "50", "--plant", plant], 120)
+        report["planted"][plant] = text.strip().splitlines()[-1:]
+        if code != 3:
+            failures.append(f"residency: a planted {plant} was not found")
+    # What kernels write to host memory, by the profiler: sectors of 32 bytes.
+    metric = "lts__t_sectors_aperture_sysmem_op_write.sum"
+    profiled = ["ncu", "--csv", "--page", "raw", "--clock-control", "none", "--cache-control", "none", "--metrics", metric,
+                "-k", "regex:gmb_kernel_", "--launch-skip", "60", "--launch-count", "40", str(program), "--plain", "--cycles", "10"]
+    for name, extra in (("as it is", []), ("mapped", ["--plant", "mapped"])):
+        code, text = section(f"residency: host bytes, {name}", [*profiled, *extra], 240) if not extra else \
+            run([*profiled, *extra], 240)[:2]
+        sectors = [int(value) for value in re.findall(r',"?(\d+)"?\s*$', text, re.M)]
+        report["host_bytes_an_operation"][name] = {"kernels": len(sectors), "most": 32 * max(sectors, default=0)}
+    least, planted = (report["host_bytes_an_operation"][name] for name in ("as it is", "mapped"))
+    if not least["kernels"] or least["most"] > 64 or planted["most"] <= 64:
+        failures.append("residency: host bytes")
+    return report
+
+
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "kit.log").write_text("")
@@ -151,6 +198,8 @@ def main():
     library = KIT / "stage" / "lib" / "libgpumailbox.so.0"
     code, text = section("torch.cuda.graph", [sys.executable, str(KIT / "torch" / "capture.py"), str(library)], 120)
     report["torch_capture"] = text.strip().splitlines()[-1:]
+
+    report["residency"] = residency()
 
     report["hostile"] = [hostile(name) for name in ("arguments", "threads", "process")]
 
