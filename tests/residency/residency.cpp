@@ -48,7 +48,6 @@ bool plain = false;
 
 struct counts {
   std::atomic<long> copies{0}, fills{0}, kernels{0}, others{0};
-  std::atomic<unsigned long long> copied{0};
 } seen;
 
 void CUPTIAPI give(uint8_t **buffer, size_t *size, size_t *most) {
