@@ -94,6 +94,7 @@ fn compile_profiler(nvcc: &Path, prefix: &str) {
         .flag("-Wall")
         .flag("-Wextra")
         .flag(prefix)
+        .flag(format!("-ffile-prefix-map={}=/toolkit", toolkit.display()))
         .compile("gmb_profiler");
     println!("cargo:rustc-cfg=gmb_nvtx");
 }
