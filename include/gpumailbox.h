@@ -97,6 +97,88 @@ typedef struct CUstream_st CUstream_st;
 typedef int32_t gmb_status;
 
 /**
+ * Handle of a mailbox: records in a ring in device memory. Zero is null.
+ */
+typedef struct gmb_mailbox {
+  /**
+   * Opaque.
+   */
+  uint64_t id;
+} gmb_mailbox;
+
+/**
+ * Any stream: a `CUstream` or `cudaStream_t` as it is, a CUDA sentinel (null is the legacy
+ * default stream), one from `gmb_stream_create`, or `GMB_STREAM_CURRENT`. On the host backend only the library's
+ * own streams and the sentinels; never dereference it.
+ */
+typedef struct CUstream_st *gmb_stream;
+
+/**
+ * Handle of a borrow: records of a mailbox that stay where they are until they are released. Zero is null.
+ */
+typedef struct gmb_borrow {
+  /**
+   * Opaque.
+   */
+  uint64_t id;
+} gmb_borrow;
+
+/**
+ * Outcome of one push or pop, as the kernel writes it in device memory.
+ */
+typedef struct gmb_result {
+  /**
+   * Grows by one with every operation reported through the same token.
+   */
+  uint32_t epoch;
+  /**
+   * Records accepted by the push or delivered by the pop.
+   */
+  uint32_t count;
+  /**
+   * `GMB_OK` or the error found on the device; `count` records moved before it.
+   */
+  int32_t status;
+  /**
+   * `GMB_RESULT_*` bits.
+   */
+  uint32_t flags;
+  /**
+   * Records that were overwritten, or replaced by newer ones, before this reader's pop came
+   * to them: those between its last record and the first of this pop. Zero for a push.
+   */
+  uint64_t lost;
+} gmb_result;
+
+/**
+ * Records that lie where they were pushed to: at most two runs of slots, for a ring ends and goes on at its begin.
+ * Addresses are device addresses. Record `i` of a span begins `i * stride` bytes after its first; its `gmb_record_header`
+ * lies 16 bytes before it.
+ */
+typedef struct gmb_spans {
+  /**
+   * Index of the first record: its header's sequence is one more.
+   */
+  uint64_t first;
+  /**
+   * Payload of the first record of each span; null for one that is empty.
+   */
+  const void *records[2];
+  /**
+   * Records of each span.
+   */
+  uint32_t count[2];
+  /**
+   * Bytes from one record to the next, a multiple of 16.
+   */
+  uint32_t stride;
+  /**
+   * Zero.
+   */
+  uint32_t reserved;
+} gmb_spans;
+
+/**
  * Which device family runs the mailboxes: `GMB_BACKEND_*`.
  */
 typedef int32_t gmb_backend;
@@ -179,13 +261,6 @@ typedef struct gmb_event {
 } gmb_event;
 
 /**
- * Any stream: a `CUstream` or `cudaStream_t` as it is, a CUDA sentinel (null is the legacy
- * default stream), one from `gmb_stream_create`, or `GMB_STREAM_CURRENT`. On the host backend only the library's
- * own streams and the sentinels; never dereference it.
- */
-typedef struct CUstream_st *gmb_stream;
-
-/**
  * An event pool's counts at one moment.
  */
 typedef struct gmb_event_pool_info {
@@ -232,43 +307,6 @@ typedef struct gmb_stream_guard {
    */
   uint64_t id;
 } gmb_stream_guard;
-
-/**
- * Handle of a mailbox: records in a ring in device memory. Zero is null.
- */
-typedef struct gmb_mailbox {
-  /**
-   * Opaque.
-   */
-  uint64_t id;
-} gmb_mailbox;
-
-/**
- * Outcome of one push or pop, as the kernel writes it in device memory.
- */
-typedef struct gmb_result {
-  /**
-   * Grows by one with every operation reported through the same token.
-   */
-  uint32_t epoch;
-  /**
-   * Records accepted by the push or delivered by the pop.
-   */
-  uint32_t count;
-  /**
-   * `GMB_OK` or the error found on the device; `count` records moved before it.
-   */
-  int32_t status;
-  /**
-   * `GMB_RESULT_*` bits.
-   */
-  uint32_t flags;
-  /**
-   * Records that were overwritten, or replaced by newer ones, before this reader's pop came
-   * to them: those between its last record and the first of this pop. Zero for a push.
-   */
-  uint64_t lost;
-} gmb_result;
 
 /**
  * What precedes each payload in the ring: 16 bytes, one access.
@@ -400,9 +438,13 @@ typedef struct gmb_ring_side {
    */
   uint64_t drawn;
   /**
+   * Of a writer that keeps one record: one more than the number of its slot, or zero where its index tells that.
+   */
+  uint64_t newest;
+  /**
    * Keeps the combining words on a line of their own.
    */
-  uint64_t pad2[11];
+  uint64_t pad2[10];
   /**
    * Operations finished on this side.
    */
@@ -1075,6 +1117,65 @@ typedef void (*gmb_host_function)(void *argument);
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
+
+extern void gmb_host_borrow(const void *args, uint32_t block, uint32_t blocks);
+
+extern void gmb_host_release(const void *args, uint32_t block, uint32_t blocks);
+
+/**
+ * Takes up to `max` records of a reader without moving them: those that are next, or the newest under `GMB_FULL_LATEST`.
+ * In the order of the stream, and against pushes as a pop. Until they are released their slots are not written, whatever
+ * the policy: pushes find so much less room, and one that overwrites accepts no more than fits beside them. A reader can
+ * hold 64 borrows, and cannot pop meanwhile (`GMB_ERROR_BUSY`). The caller owns the borrow and ends it with
+ * `gmb_borrow_release`; it may outlive the mailbox's handle. Does not block, but for a mailbox's first one; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW` (too many records; 64 borrows are out),
+ * `_INVALID_ARGUMENT` (no such reader), `_INVALID_STREAM` (also of a single-stream mailbox), `_NOT_SUPPORTED` (under
+ * capture, or operations of the mailbox were captured; a mailbox that overwrites and is arbitrated by the device),
+ * `_OUT_OF_MEMORY`, `_OUT_OF_HOST_MEMORY`, `_MEMORY_LIMIT`, `_DEVICE_LOST`, `_DRIVER`. In the result:
+ * `GMB_ERROR_CORRUPT`, `_ORDER_VIOLATION`.
+ */
+gmb_status gmb_mailbox_borrow(struct gmb_mailbox mailbox,
+                              uint32_t reader,
+                              uint32_t max,
+                              gmb_stream stream,
+                              struct gmb_borrow *borrow);
+
+/**
+ * What came, and where it lies: `GMB_OK` when that is known, else `GMB_NOT_READY`, and then nothing is written. Never
+ * blocks and asks no driver; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`.
+ */
+gmb_status gmb_borrow_poll(struct gmb_borrow borrow,
+                           struct gmb_result *result,
+                           struct gmb_spans *spans);
+
+/**
+ * Blocks the calling thread until it is known what came, and where it lies. Spins, then yields, then sleeps. `timeout_ns`
+ * is in nanoseconds; `GMB_WAIT_FOREVER` waits without limit, 0 asks once. Thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_TIMEOUT` (wait again), `_DEVICE_LOST`.
+ */
+gmb_status gmb_borrow_wait(struct gmb_borrow borrow,
+                           uint64_t timeout_ns,
+                           struct gmb_result *result,
+                           struct gmb_spans *spans);
+
+/**
+ * Address of the `gmb_spans` in device memory, for kernels: written in the order of the borrow's stream, valid until it
+ * is released. Never blocks; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`.
+ */
+gmb_status gmb_borrow_device_spans(struct gmb_borrow borrow,
+                                   const struct gmb_spans **spans);
+
+/**
+ * Releases the records in the order of a stream, and ends the borrow: what the stream holds now may still read them, later
+ * work must not. Borrows are released in any order; space is free for pushes in the order of the records. Does not block;
+ * thread-safe. After an error it is still held.
+ * Errors: `GMB_ERROR_INVALID_HANDLE` (released already), `_INVALID_STREAM`, `_NOT_SUPPORTED` (the stream is being
+ * captured), `_DEVICE_LOST`, `_DRIVER`.
+ */
+gmb_status gmb_borrow_release(struct gmb_borrow borrow,
+                              gmb_stream stream);
 
 /**
  * Opens a device.

@@ -139,6 +139,10 @@ typedef struct gmb_push_args {
    */
   uint32_t tile;
   /**
+   * Tables of what readers have borrowed, or zero while nothing is.
+   */
+  uint64_t borrowed;
+  /**
    * Where the slots lie.
    */
   struct gmb_geometry_args geometry;
@@ -227,5 +231,51 @@ typedef struct gmb_reader_args {
    */
   uint64_t reader_progress;
 } gmb_reader_args;
+
+/**
+ * Arguments of `gmb_kernel_borrow` and `gmb_kernel_release`: one block.
+ */
+typedef struct gmb_borrow_args {
+  /**
+   * `gmb_ring_header` in device memory.
+   */
+  uint64_t ring;
+  /**
+   * Table of what the reader has borrowed.
+   */
+  uint64_t table;
+  /**
+   * `gmb_spans` in device memory.
+   */
+  uint64_t device_spans;
+  /**
+   * `gmb_spans` in host memory.
+   */
+  uint64_t host_spans;
+  /**
+   * Which reader.
+   */
+  uint32_t reader;
+  /**
+   * Place in the table.
+   */
+  uint32_t place;
+  /**
+   * Most records to borrow.
+   */
+  uint32_t max;
+  /**
+   * Zero.
+   */
+  uint32_t reserved;
+  /**
+   * Where the slots lie.
+   */
+  struct gmb_geometry_args geometry;
+  /**
+   * Where the outcome goes.
+   */
+  struct gmb_report_args report;
+} gmb_borrow_args;
 
 #endif  /* GMB_KERNELS_ARGS_H */

@@ -2,7 +2,7 @@
 #ifndef GMB_KERNELS_ENTRY_H
 #define GMB_KERNELS_ENTRY_H
 
-#include <gpumailbox/readers.cuh>
+#include <gpumailbox/borrow.cuh>
 
 #include "args.h"
 
@@ -27,7 +27,8 @@ GMB_HD inline gmb::ring::source source_of(const gmb_push_args &a) {
           (a.flags & GMB_PUSH_WHOLE) != 0,
           a.readers,
           a.tile,
-          (a.flags & GMB_DRAW_TILES) != 0};
+          (a.flags & GMB_DRAW_TILES) != 0,
+          at<const gmb::ring::held>(a.borrowed)};
 }
 
 GMB_HD inline gmb::ring::sink sink_of(const gmb_pop_args &a) {
@@ -62,6 +63,15 @@ template <class Block> GMB_HD inline void run_push_latest(const Block &block, co
 
 template <class Block> GMB_HD inline void run_pop_latest(const Block &block, const gmb_pop_args &a) {
   gmb::ring::pop_latest(block, ring_of(a.ring), a.reader, sink_of(a), report_of(a.report));
+}
+
+template <class Block> GMB_HD inline void run_borrow(const Block &block, const gmb_borrow_args &a) {
+  gmb::ring::borrow(block, ring_of(a.ring), geometry_of(a.ring, a.geometry), a.reader, a.max, at<gmb::ring::held>(a.table),
+                    a.place, {at<gmb_spans>(a.device_spans), at<gmb_spans>(a.host_spans)}, report_of(a.report));
+}
+
+template <class Block> GMB_HD inline void run_release(const Block &block, const gmb_borrow_args &a) {
+  gmb::ring::release(block, ring_of(a.ring), a.reader, at<gmb::ring::held>(a.table), a.place, report_of(a.report));
 }
 
 template <class Block> GMB_HD inline void run_reader(const Block &block, const gmb_reader_args &a) {

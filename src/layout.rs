@@ -100,8 +100,10 @@ pub struct gmb_ring_side {
     pub floor: u64,
     /// Tiles of records that blocks of the running operation drew; zero when idle.
     pub drawn: u64,
+    /// Of a writer that keeps one record: one more than the number of its slot, or zero where its index tells that.
+    pub newest: u64,
     /// Keeps the combining words on a line of their own.
-    pub pad2: [u64; 11],
+    pub pad2: [u64; 10],
     /// Operations finished on this side.
     pub operations: u64,
     /// Records asked for and not moved, for want of room or of records.
@@ -115,6 +117,30 @@ pub struct gmb_ring_side {
     /// Fills the line.
     pub pad3: [u64; 11],
 }
+
+/// Records that lie where they were pushed to: at most two runs of slots, for a ring ends and goes on at its begin.
+/// Addresses are device addresses. Record `i` of a span begins `i * stride` bytes after its first; its `gmb_record_header`
+/// lies 16 bytes before it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(non_camel_case_types)]
+pub struct gmb_spans {
+    /// Index of the first record: its header's sequence is one more.
+    pub first: u64,
+    /// Payload of the first record of each span; null for one that is empty.
+    pub records: [*const std::ffi::c_void; 2],
+    /// Records of each span.
+    pub count: [u32; 2],
+    /// Bytes from one record to the next, a multiple of 16.
+    pub stride: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+// SAFETY: addresses of device memory, which nothing here follows.
+unsafe impl Send for gmb_spans {}
+// SAFETY: as above.
+unsafe impl Sync for gmb_spans {}
 
 /// The header of a mailbox in device memory; the slots follow at `header_bytes`.
 #[repr(C)]
@@ -182,7 +208,8 @@ impl gmb_ring_side {
             agreed: 0,
             floor: index,
             drawn: 0,
-            pad2: [0; 11],
+            newest: 0,
+            pad2: [0; 10],
             operations: 0,
             refused: 0,
             empty: 0,

@@ -18,6 +18,47 @@ namespace ring {
 /* True when index `a` lies behind `b`. */
 GMB_HD inline bool behind(uint64_t a, uint64_t b) { return static_cast<int64_t>(a - b) < 0; }
 
+/* Where a borrow stands in the table of its reader (borrow.cuh); `slot` is one more than that of its first record, zero
+ * for nothing. */
+struct held {
+  uint64_t first;
+  uint64_t slot;
+};
+
+/* Borrows that a reader can hold at once. */
+constexpr uint32_t most_held = 64;
+
+/* The oldest index that a reader in use has borrowed, or `writer` if none has. */
+GMB_HD inline uint64_t oldest_held(gmb_ring_header *ring, uint64_t writer) {
+  const uint32_t readers = load_relaxed(&ring->reader_mask);
+  uint64_t oldest = writer;
+  for (uint32_t r = 0; r < GMB_MAX_READERS; ++r) {
+    if (!(readers >> r & 1)) continue;
+    const uint64_t first = load_relaxed(&ring->reader[r].committed);
+    if (first != load_relaxed(&ring->reader[r].claimed) && behind(first, oldest)) oldest = first;
+  }
+  return oldest;
+}
+
+/* The slot of the newest record where only that is kept: its index tells it, unless slots were borrowed. */
+GMB_HD inline uint64_t newest_slot(gmb_ring_header *ring, const geometry &at, uint64_t index) {
+  const uint64_t named = load_relaxed(&ring->writer.newest);
+  return named != 0 ? named - 1 : index & at.mask;
+}
+
+/* A slot for a record that replaces the newest, of those that nobody has borrowed; none if there is none. */
+constexpr uint64_t no_slot = ~static_cast<uint64_t>(0);
+GMB_HD inline uint64_t unborrowed_slot(gmb_ring_header *ring, const geometry &at, const held *tables, uint64_t newest) {
+  const uint64_t last = newest_slot(ring, at, newest);
+  for (uint64_t step = 1; step < at.capacity() && step <= GMB_MAX_READERS * most_held + 1; ++step) {
+    const uint64_t slot = (last + step) & at.mask;
+    bool taken = false;
+    for (uint32_t i = 0; i < GMB_MAX_READERS * most_held && !taken; ++i) taken = tables[i].slot == slot + 1;
+    if (!taken) return slot;
+  }
+  return no_slot;
+}
+
 /* The oldest index that is intact for certain. */
 GMB_HD inline uint64_t oldest_intact(gmb_ring_header *ring) {
   /* A reservation is taken back only after the floor is up. */
@@ -68,15 +109,18 @@ GMB_HD inline void push_over(const Block &block, gmb_ring_header *ring, const so
                              const report &to) {
   gmb_ring_side *side = &ring->writer;
   const turn t = take_turn(block, ring, side, to, nothing_ahead(), [&](uint64_t first, int) {
-    reserve(side, first + from.count);
-    return static_cast<uint64_t>(from.count);
+    /* What is borrowed is not written over. */
+    const uint64_t free = from.borrowed ? ring->capacity - (first - oldest_held(ring, first)) : from.count;
+    const uint64_t room = from.count < free ? from.count : free;
+    reserve(side, first + room);
+    return room;
   });
   if (t.status != GMB_OK) return refuse(block, t.status, from.count, to);
 
   fence_device();
   const geometry at(ring);
   const share mine(block, lanes);
-  const uint64_t passed = from.count > ring->capacity ? from.count - ring->capacity : 0;
+  const uint64_t passed = t.room > ring->capacity ? t.room - ring->capacity : 0;
   /* Of what is passed over only the lengths are looked at. */
   const bool all_fit = !from.lengths && from.length <= from.max_length;
   for (uint64_t i = mine.group + (all_fit ? passed : 0); i < t.room; i += mine.groups) {
@@ -92,11 +136,10 @@ GMB_HD inline void push_over(const Block &block, gmb_ring_header *ring, const so
   end_reserved(block, ring, t, from.count, to);
 }
 
-/* Copies the record at `index` into row `i`. False when the slot holds another
+/* Copies the record at `index`, which should lie in `slot`, into row `i`. False when the slot holds another
  * one, or a torn one: the caller finds out which. */
-GMB_HD inline bool read_record(const geometry &at, uint64_t index, const sink &into, uint64_t i, uint32_t lane,
-                               uint32_t lanes) {
-  const unit *slot = at.slot(index);
+GMB_HD inline bool read_record(const geometry &at, const unit *slot, uint64_t index, const sink &into, uint64_t i,
+                               uint32_t lane, uint32_t lanes) {
   const unit header = load_shared(slot);
   if (header.lo != index + 1 || header_length(header) > at.payload_bytes) return false;
   const uint32_t units = 1 + (header_length(header) + 15) / 16;
@@ -203,7 +246,7 @@ GMB_HD inline void pop_over(const Block &block, gmb_ring_header *ring, uint32_t 
   const geometry at(ring);
   const share mine(block, lanes);
   for (uint64_t i = mine.group; i < t.room; i += mine.groups) {
-    if (!read_record(at, t.first + i, into, i, mine.lane, lanes)) {
+    if (!read_record(at, at.slot(t.first + i), t.first + i, into, i, mine.lane, lanes)) {
       fence_device();
       /* Overwritten meanwhile: the end drops it. Else something foreign wrote here. */
       if (!behind(t.first + i, oldest_intact(ring))) block.lower_word(grant_word(i, GMB_ERROR_CORRUPT));
@@ -224,13 +267,26 @@ GMB_HD inline void push_latest(const Block &block, gmb_ring_header *ring, const 
     if (from.lengths[i] > from.max_length) block.lower_word(grant_word(i, GMB_ERROR_BAD_LENGTH));
   }
   block.sync();
+  const geometry at(ring);
+  if (block.thread() == 0) {
+    const uint64_t newest = t.first + grant_count(*block.word) - 1;
+    const uint64_t slot = from.borrowed ? unborrowed_slot(ring, at, from.borrowed, t.first - 1) : newest & at.mask;
+    /* All others are borrowed, and the newest stays. */
+    if (slot == no_slot) *block.word = grant_word(0, GMB_OK);
+    block.word[word_drawn] = slot;
+  }
+  block.sync();
   const uint64_t count = grant_count(*block.word);
   if (count > 0) {
-    if (block.thread() == 0) reserve(side, t.first + count);
+    const uint64_t slot = block.word[word_drawn];
+    if (block.thread() == 0) {
+      reserve(side, t.first + count);
+      store_relaxed(&side->newest, from.borrowed ? slot + 1 : 0);
+    }
     block.sync();
     fence_device();
     const uint64_t i = count - 1;
-    write_record(geometry(ring).slot(t.first + i), t.first + i, from.records + i * from.stride,
+    write_record(at.slot(slot), t.first + i, from.records + i * from.stride,
                  from.lengths ? from.lengths[i] : from.length, from.types ? from.types[i] : from.type, block.thread(),
                  block.threads());
   }
@@ -258,7 +314,9 @@ GMB_HD inline void pop_latest(const Block &block, gmb_ring_header *ring, uint32_
     const uint64_t published = *block.word;
     if (published == t.first) break;
     newest = published - 1;
-    const bool whole = read_record(geometry(ring), newest, into, 0, block.thread(), block.threads());
+    const geometry at(ring);
+    const unit *slot = at.slot(newest_slot(ring, at, newest));
+    const bool whole = read_record(at, slot, newest, into, 0, block.thread(), block.threads());
     fence_device();
     block.sync();
     if (block.thread() == 0) {

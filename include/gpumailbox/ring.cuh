@@ -12,6 +12,8 @@
 namespace gmb {
 namespace ring {
 
+struct held;
+
 /* Records to push. `lengths` and `types` may be null: then `length` and `type` hold for all. */
 struct source {
   const unsigned char *records;
@@ -26,6 +28,7 @@ struct source {
   uint32_t readers;    /* those probably in use: they are looked at first */
   uint32_t tile = 0;   /* records of a tile, a power of two; zero for as many as a block moves at once */
   bool draw = false;   /* blocks draw their tiles */
+  const held *borrowed = nullptr; /* tables of what readers have borrowed, if anything may be */
 };
 
 /* Where popped records go. `headers` may be null. */

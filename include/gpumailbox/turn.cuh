@@ -82,6 +82,7 @@ struct ending {
   uint64_t asked;
   int32_t status;
   uint64_t index;      /* of the side afterwards */
+  uint64_t claimed;    /* the same, but for a reader that has borrowed */
   uint64_t operations; /* of the side, with this one */
   uint64_t lost;
   uint32_t epoch;
@@ -93,7 +94,7 @@ struct ending {
 
 GMB_HD inline ending ended(const books &kept, uint64_t count, uint64_t asked, int32_t status, uint64_t index,
                            uint64_t lost) {
-  return {count, asked, status, index, kept.operations + 1, lost, kept.epoch + 1};
+  return {count, asked, status, index, index, kept.operations + 1, lost, kept.epoch + 1};
 }
 
 /* Tells of an operation in steps, so that the waits for them overlap. First what the device is told; then, behind a
@@ -256,7 +257,7 @@ GMB_HD inline bool arrive_last(uint32_t blocks, gmb_ring_side *side, uint32_t op
 GMB_HD inline void close_turn(gmb_ring_header *ring, gmb_ring_side *side, uint64_t before, const books &kept,
                               const ending &e, uint64_t held, const report &to) {
   tell_device(to, e);
-  store_fenced(&side->claimed, e.index);
+  store_fenced(&side->claimed, e.claimed);
   store_relaxed(&side->operations, e.operations);
   if (e.count < e.asked) store_relaxed(&side->refused, kept.refused + (e.asked - e.count));
   if (e.count == 0) store_relaxed(&side->empty, kept.empty + 1);
@@ -300,7 +301,7 @@ GMB_HD GMB_RARE inline void refuse(int32_t status, uint64_t asked, report to) {
   /* The side's own counts are out of reach: go on from what the host was told last. */
   const uint64_t told = to.host_progress ? *to.host_progress : 0;
   const uint32_t epoch = to.epoch != 0 ? to.epoch : to.device_result ? to.device_result->epoch + 1 : 1;
-  tell(to, {0, asked, status, told >> 24, told + 1, 0, epoch});
+  tell(to, {0, asked, status, told >> 24, told >> 24, told + 1, 0, epoch});
 }
 
 template <class Block>

@@ -80,6 +80,8 @@ pub struct gmb_push_args {
     pub readers: u32,
     /// Records of a tile, a power of two, or zero for as many as a block moves at once.
     pub tile: u32,
+    /// Tables of what readers have borrowed, or zero while nothing is.
+    pub borrowed: u64,
     /// Where the slots lie.
     pub geometry: gmb_geometry_args,
     /// Where the outcome goes.
@@ -109,6 +111,33 @@ pub struct gmb_pop_args {
     pub flags: u32,
     /// Records of a tile, a power of two, or zero for as many as a block moves at once.
     pub tile: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Where the slots lie.
+    pub geometry: gmb_geometry_args,
+    /// Where the outcome goes.
+    pub report: gmb_report_args,
+}
+
+/// Arguments of `gmb_kernel_borrow` and `gmb_kernel_release`: one block.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(non_camel_case_types)]
+pub struct gmb_borrow_args {
+    /// `gmb_ring_header` in device memory.
+    pub ring: u64,
+    /// Table of what the reader has borrowed.
+    pub table: u64,
+    /// `gmb_spans` in device memory.
+    pub device_spans: u64,
+    /// `gmb_spans` in host memory.
+    pub host_spans: u64,
+    /// Which reader.
+    pub reader: u32,
+    /// Place in the table.
+    pub place: u32,
+    /// Most records to borrow.
+    pub max: u32,
     /// Zero.
     pub reserved: u32,
     /// Where the slots lie.

@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::events::EventKind;
 use crate::graph::CaptureMode;
 use crate::stream::Priority;
-use args::{gmb_pop_args, gmb_push_args, gmb_reader_args};
+use args::{gmb_borrow_args, gmb_pop_args, gmb_push_args, gmb_reader_args};
 
 /// A stream as it crosses the API: a `CUstream`, or the host backend's own value.
 pub(crate) type RawStream = *mut c_void;
@@ -67,11 +67,15 @@ pub(crate) enum Kernel {
     PopLatest(gmb_pop_args),
     /// Let a reader in or out.
     Reader(gmb_reader_args),
+    /// Borrow records in place.
+    Borrow(gmb_borrow_args),
+    /// End a borrow.
+    Release(gmb_borrow_args),
 }
 
 impl Kernel {
     /// Entry points, by index.
-    pub(crate) const NAMES: [&'static CStr; 9] = [
+    pub(crate) const NAMES: [&'static CStr; 11] = [
         c"gmb_kernel_push",
         c"gmb_kernel_pop",
         c"gmb_kernel_push_over",
@@ -81,6 +85,8 @@ impl Kernel {
         c"gmb_kernel_reader",
         c"gmb_kernel_push_alone",
         c"gmb_kernel_pop_alone",
+        c"gmb_kernel_borrow",
+        c"gmb_kernel_release",
     ];
 
     pub(crate) const PUSH: usize = 0;
@@ -97,6 +103,8 @@ impl Kernel {
             Self::PushLatest(_) => 4,
             Self::PopLatest(_) => 5,
             Self::Reader(_) => 6,
+            Self::Borrow(_) => 9,
+            Self::Release(_) => 10,
         }
     }
 
@@ -117,6 +125,7 @@ impl Kernel {
             }
             Self::Pop(args) | Self::PopOver(args) | Self::PopLatest(args) => std::ptr::from_ref(args).cast(),
             Self::Reader(args) => std::ptr::from_ref(args).cast(),
+            Self::Borrow(args) | Self::Release(args) => std::ptr::from_ref(args).cast(),
         }
     }
 }

@@ -6,6 +6,7 @@
 // C has no `unsafe`: what a pointer must be is said in each function's comment.
 #![allow(clippy::not_unsafe_ptr_arg_deref)]
 
+pub mod borrow;
 pub mod context;
 pub mod event;
 pub mod graph;
@@ -29,7 +30,7 @@ use crate::error::{Error, Result};
 use crate::guard::GuardCore;
 use crate::handle::{Pinned, Table};
 use crate::status::*;
-use crate::{Context, Event, Graph, Mailbox, Token, Watch};
+use crate::{Borrow, Context, Event, Graph, Mailbox, Token, Watch};
 
 static CONTEXTS: Table<Context> = Table::new(1, "context");
 static MAILBOXES: Table<Mailbox> = Table::new(2, "mailbox");
@@ -38,6 +39,7 @@ static EVENTS: Table<Event> = Table::new(4, "event");
 static GUARDS: Table<GuardCore> = Table::new(5, "stream guard");
 static GRAPHS: Table<Graph> = Table::new(6, "graph");
 static WATCHES: Table<Watch> = Table::new(7, "watch");
+static BORROWS: Table<Borrow> = Table::new(8, "borrow");
 
 /// Largest options struct that will ever be: a bigger `struct_size` is garbage.
 const LARGEST_OPTIONS: usize = 4096;

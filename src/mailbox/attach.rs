@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
+use super::borrow::Borrows;
 use super::core::Core;
 use super::readers::Readers;
 use super::side::Side;
@@ -181,11 +182,12 @@ impl Mailbox {
                 push,
                 readers,
                 ring,
+                borrows: Borrows::default(),
+                only: Mutex::new(0),
                 closed: AtomicBool::new(false),
                 captured: AtomicU64::new(0),
             }),
             line: Line::default(),
-            only: Mutex::new(0),
             staging: [const { Mutex::new(None) }; 2],
         })
     }
@@ -260,6 +262,9 @@ fn check_header(header: &gmb_ring_header) -> Result<FullPolicy> {
         side.arrivals != 0 || side.grant != u64::MAX || side.agreed != 0 || side.drawn != 0
     };
     let writing = header.writer.claimed != header.writer.committed;
+    if header.reader.iter().any(|side| side.claimed != side.committed) {
+        return Err(Error::new(GMB_ERROR_BUSY, "a reader of the mailbox has borrowed records"));
+    }
     if writing || busy(&header.writer) || header.reader.iter().any(busy) {
         return Err(Error::new(GMB_ERROR_BUSY, "an operation on the mailbox is under way, or was cut off"));
     }

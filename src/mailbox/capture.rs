@@ -33,6 +33,12 @@ impl Mailbox {
                 "a mailbox that waits for room cannot be used in a graph, where no thread waits; the capture goes on",
             ));
         }
+        if self.core.borrows.were_made() {
+            return Err(Error::new(
+                GMB_ERROR_NOT_SUPPORTED,
+                "records of the mailbox were borrowed, and a launch could not know whether they still are; the capture goes on",
+            ));
+        }
         let backend = self.context.backend();
         // Threads that capture at once would take each other's nodes for theirs.
         let _alone = lock(&CAPTURING);

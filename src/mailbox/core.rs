@@ -1,8 +1,10 @@
 //! What a mailbox shares with its graphs, watches and the kernels under way.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Mutex;
 
 use super::attach::{read_header, Ring};
+use super::borrow::Borrows;
 use super::readers::Readers;
 use super::side::Side;
 use super::FullPolicy;
@@ -20,6 +22,9 @@ pub(super) struct Core {
     pub(super) push: Side,
     pub(super) readers: Readers,
     pub(super) ring: Ring,
+    pub(super) borrows: Borrows,
+    /// Of a single-stream mailbox: the stream of its first operation, held while one is submitted.
+    pub(super) only: Mutex<u64>,
     pub(super) closed: AtomicBool,
     /// The capture that was given this to hold last; zero before the first.
     pub(super) captured: AtomicU64,
@@ -67,7 +72,11 @@ impl Part for Core {
 impl Drop for Core {
     fn drop(&mut self) {
         // The ring must outlive its kernels: if they may still run, it stays.
-        if self.finish() && self.ring.owned {
+        if !self.finish() {
+            return;
+        }
+        self.borrows.free(&self.context);
+        if self.ring.owned {
             // SAFETY: every operation is done, and no other work may use the ring.
             let _ = unsafe { self.context.free_ring(self.ring.address) };
         }

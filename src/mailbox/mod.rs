@@ -1,6 +1,7 @@
 //! Mailboxes: records in a device ring, pushed and popped in bulk.
 
 mod attach;
+mod borrow;
 mod capture;
 mod core;
 mod host_copy;
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub use attach::Attach;
+pub use borrow::Borrow;
 pub use host_copy::HostRows;
 pub use readers::{ReaderInfo, ReaderStart};
 pub use readiness::{Interest, Watch};
@@ -186,8 +188,6 @@ pub struct Mailbox {
     stride: u32,
     core: Arc<Core>,
     line: Line,
-    /// Of a single-stream mailbox: the stream of its first operation, held while one is submitted.
-    only: Mutex<u64>,
     /// Of the blocking host calls: a push that waits for room must not keep a pop from making it.
     staging: [Mutex<Option<Staging>>; 2],
 }

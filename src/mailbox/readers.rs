@@ -162,7 +162,7 @@ impl Mailbox {
         let stream = self.context.resolve(stream)?;
         let mut pushes = lock(&self.core.push.submission);
         let mut pops = lock(&side.submission);
-        let only = self.check_stream(stream)?;
+        let only = self.core.check_stream(stream)?;
         if self.core.is_captured() {
             return Err(Error::new(
                 GMB_ERROR_NOT_SUPPORTED,
@@ -170,6 +170,7 @@ impl Mailbox {
                  use another mailbox",
             ));
         }
+        self.core.borrows.check_none(reader)?;
         self.core.push.make_wait(stream)?;
         side.make_wait(stream)?;
         if action != GMB_READER_REMOVE {

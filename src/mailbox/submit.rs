@@ -2,6 +2,7 @@
 
 use std::sync::MutexGuard;
 
+use super::core::Core;
 use super::readers::not_in_use;
 use super::side::{ahead, Side, Submitted};
 use super::{Arbitration, FullPolicy, Mailbox, Pop, Push};
@@ -67,7 +68,10 @@ impl Mailbox {
             }
         };
         let kernel = |report| {
-            let args = gmb_push_args { report, tile: shape.tile, flags: args.flags | shape.flags, ..args };
+            // What overwrites must know what is borrowed; the others wait for readers anyway.
+            let borrowed = if self.core.full_policy.overwrites() { self.core.borrows.tables() } else { 0 };
+            let flags = args.flags | shape.flags;
+            let args = gmb_push_args { report, tile: shape.tile, flags, borrowed, ..args };
             match self.core.full_policy {
                 FullPolicy::Reject | FullPolicy::Wait => Kernel::Push(args),
                 FullPolicy::OverwriteOldest => Kernel::PushOver(args),
@@ -78,22 +82,24 @@ impl Mailbox {
             let readers = self.core.readers.in_use().map(|(_, side)| side);
             return self.capture(&self.core.push, readers, (stream, capture), shape.blocks, token, kernel);
         }
-        let only = self.check_stream(stream)?;
+        let only = self.core.check_stream(stream)?;
         // Before the waits: a call that is refused leaves nothing in the stream.
         let submission = token.map(Token::submit).transpose()?;
         let captured = self.core.is_captured();
+        // Where only the newest is kept, its slot is no longer that of its index.
+        let moves = self.core.full_policy == FullPolicy::Latest && self.core.borrows.were_made();
         self.core.push.make_wait(stream)?;
         let end = self.core.push.can_reach(&mut submitted).wrapping_add(count);
         if self.arbitration == Arbitration::Cpu {
             for (_, reader) in self.core.readers.in_use() {
                 // With room in any case, how far its pops are makes no difference.
-                if captured || ahead(end, reader.reached()) > self.core.capacity {
+                if captured || moves || ahead(end, reader.reached()) > self.core.capacity {
                     reader.make_wait(stream)?;
                 }
             }
         }
         let after = self.core.push.sure().wrapping_add(count);
-        self.submit(&self.core.push, submitted, stream, shape.blocks, most, submission, kernel)?;
+        self.core.submit(&self.core.push, submitted, stream, shape.blocks, most, submission, kernel)?;
         choose(only, stream);
         // A length that the device refuses would end the push.
         if self.core.full_policy == FullPolicy::Wait && args.lengths == 0 {
@@ -126,6 +132,7 @@ impl Mailbox {
         if !self.core.readers.is_in_use(pop.reader) {
             return Err(not_in_use(pop.reader));
         }
+        self.core.borrows.check_none(pop.reader)?;
         let most = u64::from(pop.max).min(self.core.capacity);
         let shape = match self.core.full_policy {
             FullPolicy::Latest => Shape::default(),
@@ -144,7 +151,7 @@ impl Mailbox {
             let push = std::iter::once(&self.core.push);
             return self.capture(side, push, (stream, capture), shape.blocks, token, kernel);
         }
-        let only = self.check_stream(stream)?;
+        let only = self.core.check_stream(stream)?;
         let submission = token.map(Token::submit).transpose()?;
         // Before the wait: what is certain now is what the stream will wait for.
         let published = self.core.push.sure();
@@ -160,7 +167,7 @@ impl Mailbox {
         }
         // Before the launch: afterwards the pop may have reported, and would count twice.
         let released = side.sure();
-        self.submit(side, submitted, stream, shape.blocks, most, submission, kernel)?;
+        self.core.submit(side, submitted, stream, shape.blocks, most, submission, kernel)?;
         choose(only, stream);
         if self.core.full_policy == FullPolicy::Wait && self.arbitration == Arbitration::Cpu {
             let unread = ahead(published, released);
@@ -172,57 +179,11 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Keeps what is not captured out of captures, and holds a single-stream mailbox to its first stream: that is
-    /// chosen, by `choose`, when an operation was launched there. Called under a submission lock.
-    pub(super) fn check_stream(&self, stream: Resolved) -> Result<Option<MutexGuard<'_, u64>>> {
-        if stream.is_capturing() {
-            return Err(Error::new(
-                GMB_ERROR_NOT_SUPPORTED,
-                "the stream is being captured into a graph, and this operation cannot be; the capture goes on",
-            ));
-        }
-        if !self.core.single_stream {
-            return Ok(None);
-        }
-        let only = lock(&self.only);
-        if *only != 0 && *only != stream.id() {
-            return Err(Error::new(
-                GMB_ERROR_INVALID_STREAM,
-                "the mailbox was made for a single stream and its first operation came on another one",
-            ));
-        }
-        Ok(Some(only))
-    }
-
     pub(super) fn check_token(&self, token: Option<&Token>) -> Result<()> {
         if token.is_some_and(|token| !token.context().is(&self.context)) {
             return Err(Error::argument("the token is of another context than the mailbox"));
         }
         Ok(())
-    }
-
-    /// Launches and marks the end, all under the side's submission lock.
-    #[allow(clippy::too_many_arguments)]
-    fn submit(
-        &self,
-        side: &Side,
-        mut submitted: MutexGuard<'_, Submitted>,
-        stream: Resolved,
-        blocks: u32,
-        most: u64,
-        submission: Option<Submission<'_>>,
-        kernel: impl FnOnce(gmb_report_args) -> Kernel,
-    ) -> Result<()> {
-        let mut report = submission.as_ref().map(|s| s.report()).unwrap_or_default();
-        report.host_progress = side.progress();
-        report.operation = side.next_operation() as u32;
-        side.launches(most);
-        // SAFETY: the ring and the slots outlive the kernel; the caller vouches for the rest.
-        unsafe { self.context.backend().launch(&kernel(report), blocks, stream.raw)? };
-        if let Some(submission) = submission {
-            submission.confirm();
-        }
-        side.launched(&mut submitted, stream, most)
     }
 
     fn push_args(&self, push: &Push) -> Result<gmb_push_args> {
@@ -262,6 +223,7 @@ impl Mailbox {
             flags: if self.core.full_policy == FullPolicy::Wait { GMB_PUSH_WHOLE } else { 0 },
             readers: self.core.readers.mask(),
             tile: 0,
+            borrowed: 0,
             geometry: self.geometry(),
             report: gmb_report_args::default(),
         })
@@ -304,7 +266,7 @@ impl Mailbox {
         self.context.check_reachable(range)
     }
 
-    fn geometry(&self) -> gmb_geometry_args {
+    pub(super) fn geometry(&self) -> gmb_geometry_args {
         gmb_geometry_args {
             capacity: self.core.capacity,
             header_bytes: size_of::<gmb_ring_header>() as u32,
@@ -347,6 +309,54 @@ impl Mailbox {
     }
 }
 
+impl Core {
+    /// Keeps what is not captured out of captures, and holds a single-stream mailbox to its first stream: that is
+    /// chosen, by `choose`, when an operation was launched there. Called under a submission lock.
+    pub(super) fn check_stream(&self, stream: Resolved) -> Result<Option<MutexGuard<'_, u64>>> {
+        if stream.is_capturing() {
+            return Err(Error::new(
+                GMB_ERROR_NOT_SUPPORTED,
+                "the stream is being captured into a graph, and this operation cannot be; the capture goes on",
+            ));
+        }
+        if !self.single_stream {
+            return Ok(None);
+        }
+        let only = lock(&self.only);
+        if *only != 0 && *only != stream.id() {
+            return Err(Error::new(
+                GMB_ERROR_INVALID_STREAM,
+                "the mailbox was made for a single stream and its first operation came on another one",
+            ));
+        }
+        Ok(Some(only))
+    }
+
+    /// Launches and marks the end, all under the side's submission lock.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn submit(
+        &self,
+        side: &Side,
+        mut submitted: MutexGuard<'_, Submitted>,
+        stream: Resolved,
+        blocks: u32,
+        most: u64,
+        submission: Option<Submission<'_>>,
+        kernel: impl FnOnce(gmb_report_args) -> Kernel,
+    ) -> Result<()> {
+        let mut report = submission.as_ref().map(|s| s.report()).unwrap_or_default();
+        report.host_progress = side.progress();
+        report.operation = side.next_operation() as u32;
+        side.launches(most);
+        // SAFETY: the ring and the slots outlive the kernel; the caller vouches for the rest.
+        unsafe { self.context.backend().launch(&kernel(report), blocks, stream.raw)? };
+        if let Some(submission) = submission {
+            submission.confirm();
+        }
+        side.launched(&mut submitted, stream, most)
+    }
+}
+
 /// How an operation is laid out on the device.
 #[derive(Clone, Copy)]
 struct Shape {
@@ -378,7 +388,7 @@ pub(super) fn choose(only: Option<MutexGuard<'_, u64>>, stream: Resolved) {
     }
 }
 
-fn check_count(name: &str, count: u32) -> Result<()> {
+pub(super) fn check_count(name: &str, count: u32) -> Result<()> {
     match count {
         0 => Err(Error::new(GMB_ERROR_ZERO_COUNT, format!("{name} is 0: nothing to do"))),
         _ if count > GMB_MAX_RECORDS => {

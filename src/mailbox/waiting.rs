@@ -67,7 +67,7 @@ impl Mailbox {
         self.check_token(token)?;
         drop(token.map(Token::submit).transpose()?);
         let stream = self.context.resolve(stream)?;
-        drop(self.check_stream(stream)?);
+        drop(self.core.check_stream(stream)?);
         let place = self.line.enter();
         let attempt = || {
             if self.core.closed.load(Ordering::Acquire) {

@@ -16,7 +16,7 @@ use crate::backend::{wait_until, Backend, CaptureId};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::graph::Held;
-use crate::layout::gmb_result;
+use crate::layout::{gmb_result, gmb_spans};
 use crate::profiler::Range;
 use crate::status::*;
 use crate::stream::Resolved;
@@ -26,6 +26,9 @@ use slot::{Unused, Words};
 /// Bytes from one slot to the next, in both memories: a line each.
 const SLOT_BYTES: usize = 128;
 const SLOTS_PER_CHUNK: usize = 64;
+
+/// Where a slot has the spans of a borrow, in both memories.
+const SPANS: u64 = 32;
 
 /// Addresses of one slot.
 #[derive(Clone, Copy, Debug)]
@@ -245,6 +248,17 @@ impl Token {
             self.core.context.backend().capture_keep(stream.raw, Box::new(held))?;
         }
         Ok(Capturing { token: self, state, capture })
+    }
+
+    /// Where the kernel of a borrow tells its spans: on the device and in host memory.
+    pub(crate) fn spans(&self) -> (u64, u64) {
+        (self.core.slot.device + SPANS, self.core.slot.host + SPANS)
+    }
+
+    /// Those of a borrow whose result is there.
+    pub(crate) fn read_spans(&self) -> gmb_spans {
+        // SAFETY: the slot has room for it, all bit patterns are valid, and it was written before the result was.
+        unsafe { std::ptr::read_volatile(self.spans().1 as *const gmb_spans) }
     }
 
     /// The result, or `None` while it is not ready. Never blocks, asks no driver.

@@ -407,6 +407,8 @@ void gmb_host_pop_over(const void *, uint32_t, uint32_t);
 void gmb_host_push_latest(const void *, uint32_t, uint32_t);
 void gmb_host_pop_latest(const void *, uint32_t, uint32_t);
 void gmb_host_reader(const void *, uint32_t, uint32_t);
+void gmb_host_borrow(const void *, uint32_t, uint32_t);
+void gmb_host_release(const void *, uint32_t, uint32_t);
 }
 
 static kernel kernels[] = {
@@ -419,6 +421,8 @@ static kernel kernels[] = {
     {"gmb_kernel_reader", gmb_host_reader, sizeof(gmb_reader_args), 0, 0},
     PUSH_OR_POP_ALONE(push, gmb_push_args),
     PUSH_OR_POP_ALONE(pop, gmb_pop_args),
+    {"gmb_kernel_borrow", gmb_host_borrow, sizeof(gmb_borrow_args), 0, 0},
+    {"gmb_kernel_release", gmb_host_release, sizeof(gmb_borrow_args), 0, 0},
 };
 
 EXPORT int cuModuleLoadData(void **module, const void *) {

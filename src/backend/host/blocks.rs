@@ -19,6 +19,8 @@ extern "C" {
     fn gmb_host_push_latest(args: *const c_void, block: u32, blocks: u32);
     fn gmb_host_pop_latest(args: *const c_void, block: u32, blocks: u32);
     fn gmb_host_reader(args: *const c_void, block: u32, blocks: u32);
+    fn gmb_host_borrow(args: *const c_void, block: u32, blocks: u32);
+    fn gmb_host_release(args: *const c_void, block: u32, blocks: u32);
 }
 
 /// A launch being worked off by several threads.
@@ -64,6 +66,8 @@ fn run_block(kernel: &Kernel, block: u32, blocks: u32) {
         Kernel::PushLatest(_) => gmb_host_push_latest,
         Kernel::PopLatest(_) => gmb_host_pop_latest,
         Kernel::Reader(_) => gmb_host_reader,
+        Kernel::Borrow(_) => gmb_host_borrow,
+        Kernel::Release(_) => gmb_host_release,
     };
     // SAFETY: the arguments are the entry point's own, and whoever launched the kernel keeps every
     // address in them valid until it is done.

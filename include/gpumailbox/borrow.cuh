@@ -1,0 +1,113 @@
+/* Records borrowed in place: taken by a reader, and not released until it says so.
+ *
+ * A reader's *claimed* index goes ahead of its *released* one by what is borrowed. Each borrow holds an entry of a
+ * table with the index it begins at; the released index is the least of those, or the claimed one if there is none. So
+ * borrows end in any order, and space comes free in order. No pop of the reader may run while one is held. */
+#ifndef GPUMAILBOX_BORROW_CUH
+#define GPUMAILBOX_BORROW_CUH
+
+#include "readers.cuh"
+
+static_assert(sizeof(gmb_spans) == 40, "spans");
+
+namespace gmb {
+namespace ring {
+
+/* The index that a reader has released, with these held. */
+GMB_HD inline uint64_t released(const held *table, uint64_t claimed) {
+  uint64_t least = claimed;
+  for (uint32_t i = 0; i < most_held; ++i) {
+    if (table[i].slot != 0 && behind(table[i].first, least)) least = table[i].first;
+  }
+  return least;
+}
+
+/* Where a borrow is told: both on the device and in host memory. */
+struct spans_report {
+  gmb_spans *device;
+  gmb_spans *host;
+};
+
+GMB_HD inline void tell_spans(gmb_spans *to, const geometry &at, uint64_t first, uint64_t slot, uint64_t count) {
+  const uint64_t before_end = at.capacity() - slot;
+  const uint64_t one = count < before_end ? count : before_end;
+  const uint64_t start = reinterpret_cast<uint64_t>(at.slots) + 16;
+  uint64_t *words = reinterpret_cast<uint64_t *>(to);
+  store_system(words, first);
+  store_system(words + 1, count > 0 ? start + slot * at.stride : 0);
+  store_system(words + 2, count > one ? start : 0);
+  store_system(words + 3, one | (count - one) << 32);
+  store_system(words + 4, static_cast<uint64_t>(at.stride));
+}
+
+/* Borrows up to `max` records for one reader, those before the first slot that does not hold the record it should; of a
+ * mailbox with one newest record that one. One block. On a mailbox that overwrites no push may run beside it. */
+template <class Block>
+GMB_HD inline void borrow(const Block &block, gmb_ring_header *ring, const geometry &at, uint32_t reader, uint32_t max,
+                          held *table, uint32_t place, const spans_report &spans, const report &to) {
+  gmb_ring_side *side = &ring->reader[reader & (GMB_MAX_READERS - 1)];
+  uint64_t *const start = block.word + word_drawn, *const first_slot = start + 1;
+  const turn t = take_turn(block, ring, side, to, nothing_ahead(), [&](uint64_t, int) {
+    const uint64_t claimed = load_relaxed(&side->claimed);
+    const uint64_t published = load_acquire(&ring->writer.committed);
+    uint64_t first = claimed, ready = published - claimed;
+    if (ring->full_policy == GMB_FULL_LATEST) {
+      if (ready > 0) first = published - 1, ready = 1;
+      *first_slot = newest_slot(ring, at, first);
+    } else {
+      if (ring->full_policy == GMB_FULL_OVERWRITE_OLDEST) {
+        const uint64_t oldest = oldest_intact(ring);
+        if (behind(first, oldest)) first = behind(published, oldest) ? published : oldest;
+        ready = published - first;
+      }
+      *first_slot = first & at.mask;
+    }
+    *start = first;
+    return max < ready ? static_cast<uint64_t>(max) : ready;
+  });
+  if (t.status != GMB_OK) return refuse(block, t.status, max, to);
+
+  const uint64_t first = *start, slot = *first_slot;
+  for (uint64_t i = block.thread(); i < t.room; i += block.threads()) {
+    const unit header = load_shared(at.slot(slot + i));
+    if (header.lo != first + i + 1 || header_length(header) > at.payload_bytes) {
+      block.lower_word(grant_word(i, GMB_ERROR_CORRUPT));
+    }
+  }
+  block.sync();
+  if (block.thread() != 0) return;
+  const uint64_t word = block.word[0], count = grant_count(word);
+  const uint64_t claimed = load_relaxed(&side->claimed);
+  /* What was lost before the first is known once something came. */
+  const uint64_t end = count > 0 ? first + count : claimed;
+  table[place] = {first, count > 0 ? slot + 1 : 0};
+  const uint64_t asked = ring->full_policy == GMB_FULL_LATEST ? 1 : max;
+  ending e = ended(books_at_end(block, side, to), count, asked, grant_status(word), released(table, end),
+                   count > 0 ? first - claimed : 0);
+  e.claimed = end;
+  if (spans.device) tell_spans(spans.device, at, first, slot, count);
+  if (spans.host) tell_spans(spans.host, at, first, slot, count);
+  close_turn(ring, side, t.first, books_at_end(block, side, to), e, 0, to);
+}
+
+/* Ends a borrow: its records' space is free once those before it are. One block. */
+template <class Block>
+GMB_HD inline void release(const Block &block, gmb_ring_header *ring, uint32_t reader, held *table, uint32_t place,
+                           const report &to) {
+  gmb_ring_side *side = &ring->reader[reader & (GMB_MAX_READERS - 1)];
+  const turn t =
+      take_turn(block, ring, side, to, nothing_ahead(), [](uint64_t, int) { return static_cast<uint64_t>(1); });
+  if (t.status != GMB_OK) return refuse(block, t.status, 1, to);
+  if (block.thread() != 0) return;
+  const uint64_t claimed = load_relaxed(&side->claimed);
+  table[place].slot = 0;
+  const books kept = books_at_end(block, side, to);
+  ending e = ended(kept, 1, 1, GMB_OK, released(table, claimed), 0);
+  e.claimed = claimed;
+  close_turn(ring, side, t.first, kept, e, 0, to);
+}
+
+}  // namespace ring
+}  // namespace gmb
+
+#endif
