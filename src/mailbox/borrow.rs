@@ -143,10 +143,11 @@ impl Mailbox {
                 "operations of the mailbox were captured, and their launches do not know what is borrowed",
             ));
         }
+        let stream = self.context.resolve(stream)?;
+        drop(self.core.check_stream(stream)?);
         let tables = self.core.borrows.make(&self.context)?;
         let token = Token::new(&self.context)?;
         let _entered = self.context.backend().enter_for_calls()?;
-        let stream = self.context.resolve(stream)?;
         let mut submitted = lock(&side.submission);
         if !self.core.readers.is_in_use(reader) {
             return Err(not_in_use(reader));

@@ -31,6 +31,8 @@ static gmb_mailbox mailbox, stale_mailbox, unused_mailbox;
 static gmb_token token, unused_token, foreign_token, stale_token;
 static gmb_graph graph, stale_graph;
 static gmb_watch watch, stale_watch;
+static gmb_mailbox lent;
+static gmb_borrow borrow, stale_borrow;
 static gmb_event untimed, timed, timed_later, captured, foreign_event, stale_event;
 static gmb_stream_guard stale_guard;
 static gmb_stream stream, foreign_stream, stale_stream;
@@ -88,6 +90,10 @@ static void make_world(void) {
   CHECK(gmb_watch_create(mailbox, GMB_INTEREST_WRITABLE, 0, &watch));
   CHECK(gmb_watch_create(mailbox, GMB_INTEREST_WRITABLE, 0, &stale_watch));
   CHECK(gmb_watch_destroy(stale_watch));
+  CHECK(gmb_mailbox_create(context, &mailbox_options, &lent));
+  CHECK(gmb_mailbox_borrow(lent, 0, 1, stream, &borrow));
+  CHECK(gmb_mailbox_borrow(lent, 0, 1, stream, &stale_borrow));
+  CHECK(gmb_borrow_release(stale_borrow, stream));
   CHECK(gmb_memory_allocate(context, BYTES, &memory));
   CHECK(gmb_memory_allocate(foreign_context, BYTES, &foreign_memory));
   CHECK(gmb_pinned_allocate(context, BYTES, &pinned));
@@ -263,6 +269,11 @@ CALL(wait_writable) { return gmb_mailbox_wait_writable(MAILBOX(0), U32(1), a[2],
 CALL(watch_create) { return gmb_watch_create(MAILBOX(0), I32(1), U32(2), P(3)); }
 CALL(watch_arm) { return gmb_watch_arm((gmb_watch){a[0]}, U32(1)); }
 CALL(watch_get_fd) { return gmb_watch_get_fd((gmb_watch){a[0]}, P(1)); }
+CALL(mailbox_borrow) { return gmb_mailbox_borrow(MAILBOX(0), U32(1), U32(2), P(3), P(4)); }
+CALL(borrow_poll) { return gmb_borrow_poll((gmb_borrow){a[0]}, P(1), P(2)); }
+CALL(borrow_wait) { return gmb_borrow_wait((gmb_borrow){a[0]}, a[1], P(2), P(3)); }
+CALL(borrow_device_spans) { return gmb_borrow_device_spans((gmb_borrow){a[0]}, P(1)); }
+CALL(borrow_release) { return gmb_borrow_release((gmb_borrow){a[0]}, P(1)); }
 CALL(watch_destroy) { return gmb_watch_destroy((gmb_watch){a[0]}); }
 CALL(token_create) { return gmb_token_create(CONTEXT(0), P(1)); }
 CALL(token_destroy) { return gmb_token_destroy(TOKEN(0)); }
@@ -289,6 +300,7 @@ UNDO(stream_begin_capture) {
   CHECK(gmb_stream_end_capture(context, P(1), &made));
   CHECK(gmb_graph_destroy(made));
 }
+UNDO(mailbox_borrow) { if (status == GMB_OK) CHECK(gmb_borrow_release(*(gmb_borrow *)P(4), stream)); }
 UNDO(watch_create) { if (status == GMB_OK) CHECK(gmb_watch_destroy(*(gmb_watch *)P(3))); }
 UNDO(watch_get_fd) { if (status == GMB_OK) close(*(int32_t *)P(1)); }
 UNDO(submission) {
@@ -309,6 +321,7 @@ static union {
   gmb_stream stream;
   gmb_graph graph;
   gmb_watch watch;
+  gmb_borrow borrow;
   void *memory;
   uint32_t reader;
 } fresh;
@@ -340,6 +353,8 @@ MAKE(graph) {
   a[0] = fresh.graph.id;
 }
 UNDO(graph) { (void)a, (void)status, gmb_graph_destroy(fresh.graph); }
+MAKE(borrow) { CHECK(gmb_mailbox_borrow(lent, 0, 1, stream, &fresh.borrow)); a[0] = fresh.borrow.id; }
+UNDO(borrow) { (void)a, (void)status, gmb_borrow_release(fresh.borrow, stream); }
 MAKE(watch) { CHECK(gmb_watch_create(mailbox, GMB_INTEREST_WRITABLE, 0, &fresh.watch)); a[0] = fresh.watch.id; }
 UNDO(watch) { (void)a, (void)status, gmb_watch_destroy(fresh.watch); }
 MAKE(memory) { CHECK(gmb_memory_allocate(context, 512, &fresh.memory)); a[1] = bits_of(fresh.memory); }

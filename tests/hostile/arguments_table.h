@@ -177,6 +177,31 @@ static void describe_readiness(void) {
   handle("watch", watch.id, stale_watch.id, E(INVALID_HANDLE));
 }
 
+static void describe_borrows(void) {
+  FUNCTION(mailbox_borrow, mailbox_borrow, GMB_OK, NULL, undo_mailbox_borrow);
+  handle("mailbox", lent.id, stale_mailbox.id, E(INVALID_HANDLE));
+  WORD("reader", 0, {1, BAD, 0}, {16, BAD, 0}, {32, BAD, 0}, {HIGH_BIT >> 32, BAD, 0}, {UINT32_MAX, BAD, 0});
+  WORD("max", 1, {0, E(ZERO_COUNT), 0}, {CAPACITY + 1, GMB_OK, 0}, {RECORDS_TOO_MANY, E(OVERFLOW), 0},
+       {UINT32_MAX, E(OVERFLOW), 0});
+  stream_arg(GMB_OK);
+  output("borrow", 8);
+  FUNCTION(borrow_poll, borrow_poll, GMB_OK, NULL, NULL);
+  handle("borrow", borrow.id, stale_borrow.id, E(INVALID_HANDLE));
+  output("result", 8);
+  output("spans", 8);
+  FUNCTION(borrow_wait, borrow_wait, GMB_OK, NULL, NULL);
+  handle("borrow", borrow.id, stale_borrow.id, E(INVALID_HANDLE));
+  WORD("timeout_ns", 0, {1, GMB_OK, 0}, {HIGH_BIT, GMB_OK, 0}, {GMB_WAIT_FOREVER, GMB_OK, 0});
+  output("result", 8);
+  output("spans", 8);
+  FUNCTION(borrow_device_spans, borrow_device_spans, GMB_OK, NULL, NULL);
+  handle("borrow", borrow.id, stale_borrow.id, E(INVALID_HANDLE));
+  output("spans", 8);
+  FUNCTION(borrow_release, borrow_release, GMB_OK, make_borrow, undo_borrow);
+  handle("borrow", borrow.id, stale_borrow.id, E(INVALID_HANDLE));
+  stream_arg(GMB_OK);
+}
+
 static void describe_memory(void) {
   FUNCTION(memory_allocate, memory_allocate, GMB_OK, NULL, undo_memory_allocate);
   context_arg();
@@ -426,6 +451,7 @@ static void describe(void) {
   describe_tokens();
   describe_graphs();
   describe_readiness();
+  describe_borrows();
   describe_memory();
   describe_mailboxes();
   describe_operations();

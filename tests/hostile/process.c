@@ -33,6 +33,7 @@ enum { PAYLOAD = 64, CASE_SECONDS = 20 };
   X(stream_query) X(stream_synchronize) X(stream_wait_event) X(token_create) X(token_destroy)             \
   X(token_device_result) X(token_poll) X(token_wait) X(status_name) X(status_string) X(version)           \
   X(version_string) X(graph_destroy) X(graph_launch) X(mailbox_wait_readable) X(mailbox_wait_writable)    \
+  X(borrow_device_spans) X(borrow_poll) X(borrow_release) X(borrow_wait) X(mailbox_borrow)                  \
   X(stream_begin_capture) X(stream_end_capture) X(watch_arm) X(watch_create) X(watch_destroy) X(watch_get_fd)
 #define DECLARE(name) __typeof__(gmb_##name) *name;
 static struct { FUNCTIONS(DECLARE) } g;
@@ -83,6 +84,8 @@ struct world {
   gmb_stream_guard guard;
   gmb_graph graph;
   gmb_watch watch;
+  gmb_mailbox lent;
+  gmb_borrow borrow;
   void *memory, *pinned;
 };
 
@@ -104,6 +107,9 @@ static void make(struct world *w) {
   OK(g.stream_begin_capture(w->context, w->stream, GMB_CAPTURE_THREAD_LOCAL));
   OK(g.mailbox_push(w->mailbox, &push, w->stream, (gmb_token){0}));
   OK(g.stream_end_capture(w->context, w->stream, &w->graph));
+  /* Never released before the end. */
+  OK(g.mailbox_create(w->context, &options, &w->lent));
+  OK(g.mailbox_borrow(w->lent, 0, 4, w->stream, &w->borrow));
   /* It is never that full: somebody watches for ever. */
   OK(g.watch_create(w->mailbox, GMB_INTEREST_READABLE, 0, &w->watch));
   OK(g.watch_arm(w->watch, 16));
@@ -133,6 +139,8 @@ static void use(struct world *w) {
 static void end(struct world *w) {
   OK(g.watch_destroy(w->watch));
   OK(g.graph_destroy(w->graph));
+  OK(g.borrow_release(w->borrow, w->stream));
+  OK(g.mailbox_destroy(w->lent));
   OK(g.pinned_free(w->context, w->pinned));
   OK(g.memory_free(w->context, w->memory));
   OK(g.stream_destroy(w->context, w->stream));
@@ -188,6 +196,9 @@ static void child_of_fork(struct world *w) {
   gmb_stream_guard guard;
   gmb_graph graph;
   gmb_watch watch;
+  gmb_borrow borrow;
+  gmb_spans spans;
+  const gmb_spans *on_device;
   int32_t descriptor;
   gmb_result result;
   const gmb_result *address;
@@ -249,6 +260,11 @@ static void child_of_fork(struct world *w) {
   FORKED(g.watch_arm(w->watch, 1));
   FORKED(g.watch_get_fd(w->watch, &descriptor));
   FORKED(g.watch_destroy(w->watch));
+  FORKED(g.mailbox_borrow(w->lent, 0, 1, w->stream, &borrow));
+  FORKED(g.borrow_poll(w->borrow, &result, &spans));
+  FORKED(g.borrow_wait(w->borrow, GMB_WAIT_FOREVER, &result, &spans));
+  FORKED(g.borrow_device_spans(w->borrow, &on_device));
+  FORKED(g.borrow_release(w->borrow, w->stream));
   FORKED(g.token_create(w->context, &token));
   FORKED(g.token_poll(w->token, &result));
   FORKED(g.token_wait(w->token, GMB_EPOCH_LAST, GMB_WAIT_FOREVER, &result));

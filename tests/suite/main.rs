@@ -3,6 +3,7 @@
 #![allow(clippy::undocumented_unsafe_blocks)]
 
 mod bad_input;
+mod borrow;
 mod capture;
 mod context;
 mod drivers;
