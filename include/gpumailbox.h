@@ -1118,10 +1118,6 @@ typedef void (*gmb_host_function)(void *argument);
 extern "C" {
 #endif // __cplusplus
 
-extern void gmb_host_borrow(const void *args, uint32_t block, uint32_t blocks);
-
-extern void gmb_host_release(const void *args, uint32_t block, uint32_t blocks);
-
 /**
  * Takes up to `max` records of a reader without moving them: those that are next, or the newest under `GMB_FULL_LATEST`.
  * In the order of the stream, and against pushes as a pop. Until they are released their slots are not written, whatever

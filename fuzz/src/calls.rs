@@ -21,12 +21,13 @@ macro_rules! functions {
 }
 
 functions! {
+    gmb_borrow_device_spans gmb_borrow_poll gmb_borrow_release gmb_borrow_wait
     gmb_context_create gmb_context_destroy gmb_context_get_info
     gmb_event_create gmb_event_destroy gmb_event_elapsed_ms gmb_event_pool_get_info gmb_event_query
     gmb_event_record gmb_event_synchronize
     gmb_graph_destroy gmb_graph_launch
     gmb_last_error_message
-    gmb_mailbox_add_reader gmb_mailbox_attach gmb_mailbox_create gmb_mailbox_create_in gmb_mailbox_destroy
+    gmb_mailbox_add_reader gmb_mailbox_attach gmb_mailbox_borrow gmb_mailbox_create gmb_mailbox_create_in gmb_mailbox_destroy
     gmb_mailbox_get_info gmb_mailbox_get_reader_info gmb_mailbox_pop gmb_mailbox_pop_to_host_blocking
     gmb_mailbox_push gmb_mailbox_push_from_host_blocking gmb_mailbox_remove_reader gmb_mailbox_required_bytes
     gmb_mailbox_wait_readable gmb_mailbox_wait_writable

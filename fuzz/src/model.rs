@@ -104,6 +104,8 @@ pub struct Mailbox {
     pub ring: u64,
     pub ring_bytes: u64,
     pub row: u64,
+    /// An operation was captured: readers no longer come and go.
+    pub captured: bool,
     pub model: Model,
 }
 

@@ -262,18 +262,22 @@ fn check_header(header: &gmb_ring_header) -> Result<FullPolicy> {
         side.arrivals != 0 || side.grant != u64::MAX || side.agreed != 0 || side.drawn != 0
     };
     let writing = header.writer.claimed != header.writer.committed;
-    if header.reader.iter().any(|side| side.claimed != side.committed) {
-        return Err(Error::new(GMB_ERROR_BUSY, "a reader of the mailbox has borrowed records"));
-    }
     if writing || busy(&header.writer) || header.reader.iter().any(busy) {
         return Err(Error::new(GMB_ERROR_BUSY, "an operation on the mailbox is under way, or was cut off"));
     }
     // Readers of a mailbox that overwrites may be far behind, but nobody is ahead of the writer.
     let most = if full_policy.overwrites() { u64::MAX / 2 } else { header.capacity };
     let distance = |side: &gmb_ring_side| header.writer.committed.wrapping_sub(side.committed);
-    let mut readers = header.reader.iter().enumerate().filter(|(r, _)| header.reader_mask >> r & 1 == 1);
-    if readers.any(|(_, side)| distance(side) > most) {
+    let in_use = |r: usize| header.reader_mask >> r & 1 == 1;
+    let readers = || header.reader.iter().enumerate().filter(|&(r, _)| in_use(r)).map(|(_, side)| side);
+    if readers().any(|side| distance(side) > most) {
         return Err(corrupt("a reader is where no record is"));
+    }
+    if readers().any(|side| side.claimed != side.committed) {
+        return Err(Error::new(
+            GMB_ERROR_BUSY,
+            "a reader of the mailbox has borrowed records, or was cut off",
+        ));
     }
     Ok(full_policy)
 }

@@ -91,7 +91,12 @@ fn push(
         assert_eq!(status, if whole { GMB_ERROR_NOT_SUPPORTED } else { GMB_ERROR_INVALID_ARGUMENT });
         return None;
     }
+    // Of one whose records were ever borrowed.
+    if status == GMB_ERROR_NOT_SUPPORTED {
+        return None;
+    }
     assert_eq!(status, GMB_OK, "{}", super::status::message());
+    world.mailboxes.0[at].it.captured = true;
     Some(Captured { mailbox: at, count, length })
 }
 

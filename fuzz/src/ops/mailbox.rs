@@ -49,7 +49,8 @@ fn enter(world: &mut World, id: u64, context: usize, made: &gmb_mailbox_options,
     let readers = made.readers.max(1);
     let model = Model::new(policy, made.capacity, made.payload_bytes, made.initial_index, readers);
     let single = (made.flags == 1).then_some(None);
-    let mut mailbox = Mailbox { context, single, place, ring: 0, ring_bytes: 0, row: 0, model };
+    let mut mailbox =
+        Mailbox { context, single, place, ring: 0, ring_bytes: 0, row: 0, captured: false, model };
     let told = told(id);
     (mailbox.ring, mailbox.ring_bytes) = (told.ring as u64, told.ring_bytes);
     mailbox.row = u64::from(told.slot_stride) - 16;
@@ -190,6 +191,7 @@ pub fn attach(world: &mut World, input: &mut Input) {
         ring: told.ring as u64,
         ring_bytes: told.ring_bytes,
         row: u64::from(told.slot_stride) - 16,
+        captured: false,
         model,
     };
     world.mailboxes.add(mailbox.id, mailbox_of_it);

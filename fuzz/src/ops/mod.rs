@@ -1,5 +1,6 @@
 //! An operation code for each function; those beyond the last stand for what programs do most.
 
+pub mod borrow;
 pub mod context;
 pub mod event;
 pub mod graph;
@@ -75,6 +76,7 @@ const ALL: &[Operation] = &[
     graph::graph,
     readiness::wait,
     readiness::watch,
+    borrow::borrow,
 ];
 
 const OFTEN: &[Operation] = &[

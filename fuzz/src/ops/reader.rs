@@ -33,7 +33,9 @@ pub fn add(world: &mut World, input: &mut Input) {
     let out = Out::<u32>::new(input);
     let status = call!(readers::gmb_mailbox_add_reader(gmb_mailbox { id }, start, stream, out.pointer()));
     let mask = at.map_or(0, |at| world.mailboxes.0[at].it.model.mask());
-    let good = is_let_in(world, at, resolved) && (0..2).contains(&start) && out.good && mask != 0xffff;
+    let captured = at.is_some_and(|at| world.mailboxes.0[at].it.captured);
+    let good =
+        is_let_in(world, at, resolved) && !captured && (0..2).contains(&start) && out.good && mask != 0xffff;
     assert_eq!(status == GMB_OK, good, "status {status}");
     let (Some(reader), Some(at), Some(resolved)) = (out.take(status), at, resolved) else { return };
     assert_eq!(reader, mask.trailing_ones(), "not the least number that is free");
@@ -49,7 +51,8 @@ pub fn remove(world: &mut World, input: &mut Input) {
     let reader = input.spoil(reader, 16) as u32;
     let (stream, resolved) = world.stream(input, at.map(|at| world.mailboxes.0[at].it.context));
     let status = call!(readers::gmb_mailbox_remove_reader(gmb_mailbox { id }, reader, stream));
-    let good = is_let_in(world, at, resolved) && reader < 16 && mask >> reader & 1 == 1;
+    let captured = at.is_some_and(|at| world.mailboxes.0[at].it.captured);
+    let good = is_let_in(world, at, resolved) && !captured && reader < 16 && mask >> reader & 1 == 1;
     assert_eq!(status == GMB_OK, good, "status {status}");
     if let (GMB_OK, Some(at), Some(resolved)) = (status, at, resolved) {
         world.mailboxes.0[at].it.model.readers[reader as usize] = None;

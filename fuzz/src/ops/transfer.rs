@@ -81,13 +81,20 @@ fn lengths(input: &mut Input, count: u32, payload: u32, most: u64) -> Lengths {
 }
 
 /// Whether a stream may be used, and what a single-stream mailbox makes of it.
-fn is_let_in(world: &World, at: Option<usize>, stream: Option<u64>) -> bool {
+pub(super) fn is_let_in(world: &World, at: Option<usize>, stream: Option<u64>) -> bool {
     let single = at.and_then(|at| world.mailboxes.0[at].it.single).flatten();
     stream.is_some() && (single.is_none() || single == stream)
 }
 
 /// Enters what was submitted: the token, the stream, the memory in use.
-fn launched(world: &mut World, at: usize, stream: u64, token: Option<usize>, what: Operation, uses: &[u64]) {
+pub(super) fn launched(
+    world: &mut World,
+    at: usize,
+    stream: u64,
+    token: Option<usize>,
+    what: Operation,
+    uses: &[u64],
+) {
     if let Some(token) = token {
         // It was ready after all, and its result is gone.
         super::token::forget(world, token);
