@@ -327,55 +327,64 @@ class token : public detail::owner<gmb_token, gmb_token_destroy> {
   }
 };
 
-/* gmb_graph: captured work, launched any number of times. */
-class graph : public detail::owner<gmb_graph, gmb_graph_destroy> {
+/* gmb_borrow: records read where they lie. It ends with release(), and with nothing else. */
+class borrow {
  public:
-  using owner::owner;
-
-  /* In the order of the stream; does not block. */
-  gmb::status launch(stream_ref stream) const { return gmb::status(gmb_graph_launch(get(), stream.get())); }
-};
-
-/* A stream's capture, from begin() to end(); one that is destroyed before ends without a graph. */
-class stream_capture {
- public:
-  stream_capture() = default;
-  stream_capture(stream_capture &&other) noexcept
-      : context_(other.context_), stream_(other.stream_), active_(std::exchange(other.active_, false)) {}
-  stream_capture &operator=(stream_capture &&other) noexcept {
-    if (this != &other) {
-      reset();
-      context_ = other.context_, stream_ = other.stream_;
-      active_ = std::exchange(other.active_, false);
-    }
+  borrow() = default;
+  explicit borrow(gmb_borrow handle) : handle_(handle) {}
+  borrow(borrow &&other) noexcept : handle_(std::exchange(other.handle_, {})) {}
+  borrow &operator=(borrow &&other) noexcept {
+    if (this != &other) handle_ = std::exchange(other.handle_, {});
     return *this;
   }
-  stream_capture(const stream_capture &) = delete;
-  stream_capture &operator=(const stream_capture &) = delete;
-  ~stream_capture() { reset(); }
+  borrow(const borrow &) = delete;
+  borrow &operator=(const borrow &) = delete;
 
-  static expected<stream_capture> begin(const context &owner, stream_ref stream,
-                                        gmb_capture_mode mode = GMB_CAPTURE_THREAD_LOCAL) {
-    stream_capture made;
-    const gmb_status code = gmb_stream_begin_capture(owner.get(), stream.get(), mode);
-    made.context_ = owner.get(), made.stream_ = stream.get(), made.active_ = code == GMB_OK;
-    return detail::give(code, made);
+  gmb_borrow get() const { return handle_; }
+  struct contents {
+    gmb_result result;
+    gmb_spans spans;
+  };
+  /* What came and where it lies; code() is GMB_NOT_READY until that is known. */
+  expected<contents> poll() const {
+    contents value{};
+    return detail::give(gmb_borrow_poll(handle_, &value.result, &value.spans), value);
   }
-
-  expected<graph> end() {
-    gmb_graph handle{};
-    const gmb_status code = gmb_stream_end_capture(context_, stream_, &handle);
-    active_ = false;
-    return detail::made<graph>(code, handle);
+  expected<contents> wait() const {
+    contents value{};
+    return detail::give(gmb_borrow_wait(handle_, GMB_WAIT_FOREVER, &value.result, &value.spans), value);
+  }
+  expected<const gmb_spans *> device_spans() const {
+    const gmb_spans *address = nullptr;
+    return detail::give(gmb_borrow_device_spans(handle_, &address), address);
+  }
+  /* What the stream holds now may still read; not released, the records keep their slots. */
+  gmb::status release(stream_ref stream) {
+    const gmb::status done(gmb_borrow_release(handle_, stream.get()));
+    if (done.ok()) handle_ = {};
+    return done;
   }
 
  private:
-  gmb_context context_{};
-  gmb_stream stream_ = nullptr;
-  bool active_ = false;
+  gmb_borrow handle_{};
+};
 
-  void reset() {
-    if (active_) (void)end();
+/* gmb_watch: a file descriptor for what a mailbox has. */
+class watch : public detail::owner<gmb_watch, gmb_watch_destroy> {
+ public:
+  using owner::owner;
+
+  static expected<watch> create(gmb_mailbox mailbox, gmb_interest interest = GMB_INTEREST_READABLE, uint32_t reader = 0) {
+    gmb_watch handle{};
+    const gmb_status code = gmb_watch_create(mailbox, interest, reader, &handle);
+    return detail::made<watch>(code, handle);
+  }
+  /* Has the descriptors become readable, once. */
+  gmb::status arm(uint32_t count = 1) const { return gmb::status(gmb_watch_arm(get(), count)); }
+  /* The caller's own, to be closed by him. */
+  expected<int32_t> descriptor() const {
+    int32_t value = -1;
+    return detail::give(gmb_watch_get_fd(get(), &value), value);
   }
 };
 
@@ -475,6 +484,24 @@ class mailbox : public detail::owner<gmb_mailbox, gmb_mailbox_destroy> {
     return pop(pop_into(records), stream, result);
   }
 
+  /* Takes up to `max` records of a reader without moving them. */
+  expected<gmb::borrow> borrow(uint32_t max, stream_ref stream, uint32_t reader = 0) const {
+    gmb_borrow handle{};
+    const gmb_status code = gmb_mailbox_borrow(get(), reader, max, stream.get(), &handle);
+    if (code != GMB_OK) return gmb::status(code);
+    return gmb::borrow(handle);
+  }
+
+  /* Blocks until a reader has so many records, or there is so much room; says how many, or how much. */
+  expected<uint64_t> wait_readable(uint32_t count = 1, uint32_t reader = 0, uint64_t timeout_ns = GMB_WAIT_FOREVER) const {
+    uint64_t ready = 0;
+    return detail::give(gmb_mailbox_wait_readable(get(), reader, count, timeout_ns, &ready), ready);
+  }
+  expected<uint64_t> wait_writable(uint32_t count = 1, uint64_t timeout_ns = GMB_WAIT_FOREVER) const {
+    uint64_t ready = 0;
+    return detail::give(gmb_mailbox_wait_writable(get(), count, timeout_ns, &ready), ready);
+  }
+
   expected<uint32_t> add_reader(stream_ref stream, gmb_reader_start start = GMB_READER_NEXT) const {
     uint32_t reader = 0;
     return detail::give(gmb_mailbox_add_reader(get(), start, stream.get(), &reader), reader);
@@ -535,5 +562,7 @@ inline status set_log_function(gmb_log_level level, gmb_log_function function, v
 }
 
 }  // namespace gmb
+
+#include <gpumailbox/graph.hpp>
 
 #endif

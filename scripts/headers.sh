@@ -15,7 +15,7 @@ alone() {
 }
 alone gpumailbox.h c c11
 alone gpumailbox.h c++ c++17
-for header in gpumailbox.hpp gpumailbox/detail.hpp; do
+for header in gpumailbox.hpp gpumailbox/detail.hpp gpumailbox/graph.hpp; do
   for standard in c++17 c++20; do
     alone "$header" c++ "$standard"
     alone "$header" c++ "$standard" -fno-exceptions -fno-rtti
