@@ -253,6 +253,10 @@ typedef struct gmb_borrow_args {
    */
   uint64_t host_spans;
   /**
+   * Host word for how far *claimed* is ahead of *released*.
+   */
+  uint64_t host_borrowed;
+  /**
    * Which reader.
    */
   uint32_t reader;

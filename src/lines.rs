@@ -64,10 +64,10 @@ impl Line {
         self.address
     }
 
-    /// The line's first word.
-    pub(crate) fn word(&self) -> &AtomicU64 {
+    /// One of the line's words.
+    pub(crate) fn word(&self, number: usize) -> &AtomicU64 {
         // SAFETY: the line is ours while this lives, aligned, and only written in whole words.
-        unsafe { AtomicU64::from_ptr(self.address as *mut u64) }
+        unsafe { AtomicU64::from_ptr((self.address as *mut u64).add(number)) }
     }
 }
 

@@ -22,10 +22,12 @@ GMB_HD inline uint64_t released(const held *table, uint64_t claimed) {
   return least;
 }
 
-/* Where a borrow is told: both on the device and in host memory. */
+/* Where a borrow is told: spans on the device and in host memory, and a word of the host's for how far *claimed* is ahead
+ * of *released*. */
 struct spans_report {
   gmb_spans *device;
   gmb_spans *host;
+  uint64_t *ahead;
 };
 
 GMB_HD inline void tell_spans(gmb_spans *to, const geometry &at, uint64_t first, uint64_t slot, uint64_t count) {
@@ -87,13 +89,15 @@ GMB_HD inline void borrow(const Block &block, gmb_ring_header *ring, const geome
   e.claimed = end;
   if (spans.device) tell_spans(spans.device, at, first, slot, count);
   if (spans.host) tell_spans(spans.host, at, first, slot, count);
+  /* Before the result: whoever knows of the records knows that they are taken. */
+  if (spans.ahead) store_system(spans.ahead, e.claimed - e.index);
   close_turn(ring, side, t.first, books_at_end(block, side, to), e, 0, to);
 }
 
 /* Ends a borrow: its records' space is free once those before it are. One block. */
 template <class Block>
 GMB_HD inline void release(const Block &block, gmb_ring_header *ring, uint32_t reader, held *table, uint32_t place,
-                           const report &to) {
+                           uint64_t *ahead, const report &to) {
   gmb_ring_side *side = &ring->reader[reader & (GMB_MAX_READERS - 1)];
   const turn t =
       take_turn(block, ring, side, to, nothing_ahead(), [](uint64_t, int) { return static_cast<uint64_t>(1); });
@@ -105,6 +109,8 @@ GMB_HD inline void release(const Block &block, gmb_ring_header *ring, uint32_t r
   ending e = ended(kept, 1, 1, GMB_OK, released(table, claimed), 0);
   e.claimed = claimed;
   close_turn(ring, side, t.first, kept, e, 0, to);
+  /* After the index: in between there seems to be less to read than there is, and not more. */
+  if (ahead) store_system(ahead, e.claimed - e.index);
 }
 
 }  // namespace ring

@@ -132,6 +132,8 @@ pub struct gmb_borrow_args {
     pub device_spans: u64,
     /// `gmb_spans` in host memory.
     pub host_spans: u64,
+    /// Host word for how far *claimed* is ahead of *released*.
+    pub host_borrowed: u64,
     /// Which reader.
     pub reader: u32,
     /// Place in the table.

@@ -172,6 +172,7 @@ impl Mailbox {
             table: tables + u64::from(reader) * TABLE_BYTES,
             device_spans,
             host_spans,
+            host_borrowed: side.borrowed_word(),
             reader,
             place,
             max,
@@ -246,6 +247,7 @@ impl Borrow {
         let args = gmb_borrow_args {
             ring: core.ring.address,
             table: core.borrows.make(&core.context)? + u64::from(self.reader) * TABLE_BYTES,
+            host_borrowed: side.borrowed_word(),
             reader: self.reader,
             place: self.place,
             geometry: self.geometry,

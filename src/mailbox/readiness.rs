@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use super::core::Core;
-use super::side::{ahead, UNBOUNDED};
+use super::side::ahead;
 use super::Mailbox;
 use crate::backend::wait_until;
 use crate::context::Context;
@@ -49,9 +49,7 @@ impl Core {
                 if !side.has_begun() {
                     return Ok(0);
                 }
-                let unread = ahead(self.push.reached(), side.reached());
-                // A pop may report before the push of which it took records.
-                Ok(if unread > UNBOUNDED { 0 } else { unread.min(self.capacity) })
+                Ok(side.unread(|| self.push.reached()).min(self.capacity))
             }
             Interest::Writable if self.full_policy.overwrites() => Ok(self.capacity),
             Interest::Writable => {

@@ -77,13 +77,31 @@ impl Side {
             nodes: Mutex::default(),
             line: Line::new(context)?,
         };
-        side.line.word().store((index << 24) | (operations & OPERATION_MASK), Ordering::Release);
+        side.line.word(1).store(0, Ordering::Release);
+        side.line.word(0).store((index << 24) | (operations & OPERATION_MASK), Ordering::Release);
         Ok(side)
     }
 
     /// Where the kernel reports.
     pub(super) fn progress(&self) -> u64 {
         self.line.address()
+    }
+
+    /// Where the kernel of a borrow, and of its release, tells how far *claimed* is ahead of *released*.
+    pub(super) fn borrowed_word(&self) -> u64 {
+        self.line.address() + 8
+    }
+
+    /// Records that a reader has not taken, of those before `published()`: never too many.
+    pub(super) fn unread(&self, published: impl FnOnce() -> u64) -> u64 {
+        // A release tells the index first, a borrow what it took: so this is the older of the two words.
+        let borrowed = self.line.word(1).load(Ordering::Acquire);
+        let unread = ahead(published(), self.reached());
+        // A pop may report before the push of which it took records.
+        if unread > UNBOUNDED {
+            return 0;
+        }
+        unread.saturating_sub(borrowed)
     }
 
     /// Number of the next operation.
@@ -94,7 +112,7 @@ impl Side {
     /// Index this side has reached at least, modulo 2^40.
     pub(super) fn reached(&self) -> u64 {
         let life = self.life.load(Ordering::Acquire);
-        let word = self.line.word().load(Ordering::Acquire);
+        let word = self.line.word(0).load(Ordering::Acquire);
         if life == BEGUN {
             return word >> 24;
         }
@@ -132,7 +150,7 @@ impl Side {
     /// True when every operation submitted has reported.
     fn is_idle(&self) -> bool {
         let submitted = self.operations.load(Ordering::Acquire);
-        self.line.word().load(Ordering::Acquire) & OPERATION_MASK == submitted & OPERATION_MASK
+        self.line.word(0).load(Ordering::Acquire) & OPERATION_MASK == submitted & OPERATION_MASK
     }
 
     /// True when the last operation came on another stream than this one.
@@ -197,7 +215,7 @@ impl Side {
 
     /// The most this side's index can be, modulo 2^40, once all that was submitted is done.
     pub(super) fn can_reach(&self, submitted: &mut MutexGuard<'_, Submitted>) -> u64 {
-        let (reached, word) = (self.reached(), self.line.word().load(Ordering::Acquire));
+        let (reached, word) = (self.reached(), self.line.word(0).load(Ordering::Acquire));
         while submitted.pending.front().is_some_and(|&(operation, _)| has_reported(word, operation)) {
             submitted.pending.pop_front();
         }
@@ -242,7 +260,7 @@ impl Side {
         let counted = self.captured_at.load(Ordering::Acquire);
         let done = || match counted {
             NEVER => self.is_idle(),
-            counted => has_reported(self.line.word().load(Ordering::Acquire), counted),
+            counted => has_reported(self.line.word(0).load(Ordering::Acquire), counted),
         };
         // A mailbox that was stopped for good may have lost count: then wait for everything.
         let limit = Some(Duration::from_millis(200));

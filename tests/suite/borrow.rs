@@ -156,6 +156,10 @@ fn borrowing_equals_the_model() {
                             "{policy:?}"
                         );
                         assert_eq!(spans.count.iter().sum::<u32>(), result.count);
+                        // What is borrowed is no longer there to be read.
+                        let left = model.published.wrapping_sub(model.claimed).min(capacity);
+                        let ready = mailbox.wait_readable(0, 1, Some(std::time::Duration::ZERO));
+                        assert_eq!(ready.unwrap_or(0), left, "{policy:?}");
                         assert_eq!(contents(&context, &spans), expected);
                         if expected.is_empty() {
                             borrow.release(on).unwrap();
