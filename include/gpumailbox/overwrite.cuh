@@ -28,14 +28,11 @@ struct held {
 /* Borrows that a reader can hold at once. */
 constexpr uint32_t most_held = 64;
 
-/* The oldest index that a reader in use has borrowed, or `writer` if none has. */
-GMB_HD inline uint64_t oldest_held(gmb_ring_header *ring, uint64_t writer) {
-  const uint32_t readers = load_relaxed(&ring->reader_mask);
+/* The oldest index that any reader has borrowed, or `writer` if none has. */
+GMB_HD inline uint64_t oldest_held(const held *tables, uint64_t writer) {
   uint64_t oldest = writer;
-  for (uint32_t r = 0; r < GMB_MAX_READERS; ++r) {
-    if (!(readers >> r & 1)) continue;
-    const uint64_t first = load_relaxed(&ring->reader[r].committed);
-    if (first != load_relaxed(&ring->reader[r].claimed) && behind(first, oldest)) oldest = first;
+  for (uint32_t i = 0; i < GMB_MAX_READERS * most_held; ++i) {
+    if (tables[i].slot != 0 && behind(tables[i].first, oldest)) oldest = tables[i].first;
   }
   return oldest;
 }
@@ -109,8 +106,9 @@ GMB_HD inline void push_over(const Block &block, gmb_ring_header *ring, const so
                              const report &to) {
   gmb_ring_side *side = &ring->writer;
   const turn t = take_turn(block, ring, side, to, nothing_ahead(), [&](uint64_t first, int) {
-    /* What is borrowed is not written over. */
-    const uint64_t free = from.borrowed ? ring->capacity - (first - oldest_held(ring, first)) : from.count;
+    /* What is borrowed is not written over. No borrow begins or ends beside this, so all blocks see the same. */
+    const uint64_t oldest = from.borrowed ? oldest_held(from.borrowed, first) : first;
+    const uint64_t free = oldest != first ? ring->capacity - (first - oldest) : from.count;
     const uint64_t room = from.count < free ? from.count : free;
     reserve(side, first + room);
     return room;
@@ -272,7 +270,7 @@ GMB_HD inline void push_latest(const Block &block, gmb_ring_header *ring, const 
     const uint64_t newest = t.first + grant_count(*block.word) - 1;
     const uint64_t slot = from.borrowed ? unborrowed_slot(ring, at, from.borrowed, t.first - 1) : newest & at.mask;
     /* All others are borrowed, and the newest stays. */
-    if (slot == no_slot) *block.word = grant_word(0, GMB_OK);
+    if (slot == no_slot && grant_count(*block.word) > 0) *block.word = grant_word(0, GMB_OK);
     block.word[word_drawn] = slot;
   }
   block.sync();

@@ -87,8 +87,8 @@ impl Mailbox {
     /// # Errors
     /// `NULL_POINTER`, `MISALIGNED`, `TRUNCATED` (less memory than the header
     /// says), `BAD_MAGIC`, `BAD_VERSION` (another layout, a newer one, say),
-    /// `CORRUPT` (a header that contradicts itself), `BUSY` (an operation is under
-    /// way), `ORDER_VIOLATION` (it was stopped for good).
+    /// `CORRUPT` (a header that contradicts itself), `NOT_SUPPORTED` (the newest record was moved for a borrow, and the
+    /// device should arbitrate), `BUSY` (an operation is under way, or records were borrowed and not released), `ORDER_VIOLATION` (it was stopped for good).
     ///
     /// # Safety
     /// As for [`Mailbox::new_in`].
@@ -106,6 +106,12 @@ impl Mailbox {
             return Err(Error::new(
                 GMB_ERROR_TRUNCATED,
                 format!("{memory_bytes} bytes of memory: the mailbox there takes {bytes}"),
+            ));
+        }
+        if header.writer.newest != 0 && options.arbitration == Arbitration::Device {
+            return Err(Error::new(
+                GMB_ERROR_NOT_SUPPORTED,
+                "records of the mailbox were borrowed, so its newest lies in another slot: let the CPU arbitrate",
             ));
         }
         let ring = Ring { address: memory, bytes, owned: false };
@@ -182,7 +188,7 @@ impl Mailbox {
                 push,
                 readers,
                 ring,
-                borrows: Borrows::default(),
+                borrows: Borrows::new(header.writer.newest != 0),
                 only: Mutex::new(0),
                 closed: AtomicBool::new(false),
                 captured: AtomicU64::new(0),
@@ -249,6 +255,7 @@ fn check_header(header: &gmb_ring_header) -> Result<FullPolicy> {
         || header.capacity_bytes != bytes - size as u64
         || u64::from(header.stride) * header.capacity != header.capacity_bytes
         || header.reader_mask >> GMB_MAX_READERS != 0
+        || header.writer.newest > header.capacity
     {
         return Err(corrupt("its sizes do not fit each other"));
     }

@@ -1,17 +1,19 @@
 //! Records borrowed in place: read where they lie, and released on a stream.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::collections::HashMap;
+use std::sync::atomic::{fence, AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use super::core::Core;
 use super::readers::not_in_use;
 use super::submit::choose;
-use super::{Arbitration, FullPolicy, Mailbox};
+use super::{Arbitration, Mailbox};
 use crate::backend::args::{gmb_borrow_args, gmb_geometry_args, gmb_report_args};
 use crate::backend::Kernel;
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::graph::Part;
 use crate::layout::*;
 use crate::profiler::Range;
 use crate::results::{After, Token};
@@ -26,15 +28,52 @@ const ENTRY_BYTES: u64 = 16;
 const TABLE_BYTES: u64 = MOST as u64 * ENTRY_BYTES;
 
 /// What readers of a mailbox have borrowed.
-#[derive(Default)]
 pub(super) struct Borrows {
     /// Address of the readers' tables, made with the first borrow.
     tables: OnceLock<u64>,
     /// Places in use by reader, each changed under its submission lock.
     used: [AtomicU64; GMB_MAX_READERS as usize],
+    /// A token for each place that was used: the next borrow there is ordered after the one before, so that kernels which
+    /// read the spans in stream order find their own.
+    tokens: Mutex<HashMap<(u32, u32), Arc<Token>>>,
+    /// The newest record of a mailbox that was attached to lies where a borrow has moved it to.
+    moved: bool,
 }
 
 impl Borrows {
+    pub(super) fn new(moved: bool) -> Self {
+        Self {
+            tables: OnceLock::new(),
+            used: [const { AtomicU64::new(0) }; GMB_MAX_READERS as usize],
+            tokens: Mutex::default(),
+            moved,
+        }
+    }
+
+    /// A place that no borrow holds, with a token whose last result is there. Under the reader's submission lock.
+    fn place(&self, context: &Context, reader: u32) -> Result<(u32, Arc<Token>)> {
+        let used = self.used[reader as usize].load(Ordering::Acquire);
+        if used.count_ones() == MOST {
+            return Err(Error::new(
+                GMB_ERROR_OVERFLOW,
+                format!("reader {reader} has {MOST} borrows out, the most that one can have: release some"),
+            ));
+        }
+        let mut tokens = lock(&self.tokens);
+        for place in (0..MOST).filter(|place| used >> place & 1 == 0) {
+            match tokens.get(&(reader, place)) {
+                Some(token) if token.submit().is_ok() => return Ok((place, Arc::clone(token))),
+                Some(_) => {}
+                None => {
+                    let token = Arc::new(Token::new(context)?);
+                    tokens.insert((reader, place), Arc::clone(&token));
+                    return Ok((place, token));
+                }
+            }
+        }
+        Err(Error::new(GMB_ERROR_BUSY, "none of the reader's last 64 borrows has reported yet: wait for one"))
+    }
+
     /// Address of the tables while something may be borrowed, else zero.
     pub(super) fn tables(&self) -> u64 {
         if self.used.iter().all(|used| used.load(Ordering::Acquire) == 0) {
@@ -44,7 +83,7 @@ impl Borrows {
     }
 
     pub(super) fn were_made(&self) -> bool {
-        self.tables.get().is_some()
+        self.moved || self.tables.get().is_some()
     }
 
     /// For what a reader with borrows out cannot do.
@@ -58,18 +97,24 @@ impl Borrows {
         }
     }
 
-    fn make(&self, context: &Context) -> Result<u64> {
+    /// The tables, made if they are not there. Under no lock: that may block.
+    fn make(&self, core: &Core) -> Result<u64> {
         if let Some(&tables) = self.tables.get() {
             return Ok(tables);
         }
+        let context = &core.context;
         let bytes = TABLE_BYTES as usize * GMB_MAX_READERS as usize;
         let tables = context.allocate_ring(bytes)?;
         let (backend, service) = (context.backend(), context.service());
         // SAFETY: so many bytes were allocated just now; the fill is waited for.
         let zeroed = unsafe { backend.fill(tables, 0, bytes, service) }
             .and_then(|()| backend.stream_synchronize(service));
-        // Of two at once the first stays.
-        if zeroed.is_err() || self.tables.set(tables).is_err() {
+        // While nobody submits anything: from then on operations order themselves otherwise. Of two at once the first stays.
+        let set = zeroed.is_ok() && {
+            let _held = core.hold();
+            self.tables.set(tables).is_ok()
+        };
+        if !set {
             // SAFETY: nothing uses it.
             let _ = unsafe { context.free_ring(tables) };
         }
@@ -108,7 +153,9 @@ impl Borrows {
 /// ```
 pub struct Borrow {
     core: Arc<Core>,
-    token: Token,
+    token: Arc<Token>,
+    /// Of its own result: later ones are of other borrows.
+    epoch: u32,
     geometry: gmb_geometry_args,
     reader: u32,
     place: u32,
@@ -137,38 +184,33 @@ impl Mailbox {
                 "a push beside it could write over what is borrowed: the mailbox overwrites, and the device arbitrates",
             ));
         }
-        if self.core.is_captured() {
-            return Err(Error::new(
-                GMB_ERROR_NOT_SUPPORTED,
-                "operations of the mailbox were captured, and their launches do not know what is borrowed",
-            ));
-        }
+        self.check_uncaptured()?;
         let stream = self.context.resolve(stream)?;
         drop(self.core.check_stream(stream)?);
-        let tables = self.core.borrows.make(&self.context)?;
-        let token = Token::new(&self.context)?;
-        let _entered = self.context.backend().enter_for_calls()?;
-        let mut submitted = lock(&side.submission);
-        if !self.core.readers.is_in_use(reader) {
+        let core = &self.core;
+        let tables = core.borrows.make(core)?;
+        let backend = self.context.backend();
+        let _entered = backend.enter_for_calls()?;
+        let (_pushes, mut submitted) = core.lock_reader(side);
+        if !core.readers.is_in_use(reader) {
             return Err(not_in_use(reader));
         }
-        let only = self.core.check_stream(stream)?;
-        let used = &self.core.borrows.used[reader as usize];
-        let place = used.load(Ordering::Acquire).trailing_ones();
-        if place >= MOST {
-            return Err(Error::new(
-                GMB_ERROR_OVERFLOW,
-                format!("reader {reader} has {MOST} borrows out, the most that one can have: release some"),
-            ));
-        }
+        // Told, by the tables, before it is asked; a capture does the same the other way round.
+        fence(Ordering::SeqCst);
+        self.check_uncaptured()?;
+        let only = core.check_stream(stream)?;
+        let (place, token) = core.borrows.place(&self.context, reader)?;
+        let submission = token.submit()?;
         side.make_wait(stream)?;
         if self.arbitration == Arbitration::Cpu {
-            self.core.push.make_wait(stream)?;
+            core.push.make_wait(stream)?;
         }
         side.can_reach(&mut submitted);
         let (device_spans, host_spans) = token.spans();
-        let args = gmb_borrow_args {
-            ring: self.core.ring.address,
+        let report = submission.report();
+        let epoch = report.epoch;
+        let kernel = Kernel::Borrow(gmb_borrow_args {
+            ring: core.ring.address,
             table: tables + u64::from(reader) * TABLE_BYTES,
             device_spans,
             host_spans,
@@ -176,28 +218,42 @@ impl Mailbox {
             reader,
             place,
             max,
+            reserved: 0,
             geometry: self.geometry(),
-            ..Default::default()
-        };
-        let most = if self.core.full_policy == FullPolicy::Latest { 1 } else { u64::from(max) };
-        // Before the launch: a push that is submitted afterwards must know.
-        used.fetch_or(1 << place, Ordering::AcqRel);
-        let submission = token.submit()?;
-        let kernel = |report: gmb_report_args| Kernel::Borrow(gmb_borrow_args { report, ..args });
-        self.core
-            .submit(side, submitted, stream, 1, most.min(self.core.capacity), Some(submission), kernel)
-            .inspect_err(|_| {
-                used.fetch_and(!(1 << place), Ordering::AcqRel);
-            })?;
+            report: gmb_report_args {
+                host_progress: side.progress(),
+                operation: side.next_operation() as u32,
+                ..report
+            },
+        });
+        let most = u64::from(max).min(core.capacity);
+        side.launches(most);
+        // SAFETY: the ring, the tables and the slot outlive the kernel.
+        unsafe { backend.launch(&kernel, 1, stream.raw)? };
+        core.borrows.used[reader as usize].fetch_or(1 << place, Ordering::AcqRel);
+        submission.confirm();
         choose(only, stream);
-        Ok(Borrow {
-            core: Arc::clone(&self.core),
-            token,
+        let made = Borrow {
+            core: Arc::clone(core),
+            token: Arc::clone(&token),
+            epoch,
             geometry: self.geometry(),
             reader,
             place,
             released: AtomicBool::new(false),
-        })
+        };
+        side.launched(&mut submitted, stream, most)?;
+        Ok(made)
+    }
+
+    fn check_uncaptured(&self) -> Result<()> {
+        if !self.core.is_captured() {
+            return Ok(());
+        }
+        Err(Error::new(
+            GMB_ERROR_NOT_SUPPORTED,
+            "operations of the mailbox were captured, and their launches do not know what is borrowed",
+        ))
     }
 }
 
@@ -205,18 +261,29 @@ impl Borrow {
     /// What came and where it lies, or `None` while it is not ready. Never blocks, asks no driver.
     ///
     /// # Errors
-    /// Those of [`Token::poll`].
+    /// `INVALID_ARGUMENT` (it was released).
     pub fn poll(&self) -> Result<Option<(gmb_result, gmb_spans)>> {
-        Ok(self.token.poll()?.map(|result| (result, self.token.read_spans())))
+        match self.token.poll()? {
+            Some(result) => self.own(result).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Blocks the calling thread until it is ready: spins, then yields, then sleeps. `None` waits without limit.
     ///
     /// # Errors
-    /// `TIMEOUT`, `DEVICE_LOST`.
+    /// `TIMEOUT`, `INVALID_ARGUMENT` (it was released), `DEVICE_LOST`.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<(gmb_result, gmb_spans)> {
-        let result = self.token.wait(After::Submission, timeout)?;
-        Ok((result, self.token.read_spans()))
+        self.own(self.token.wait(After::Epoch(self.epoch.wrapping_sub(1)), timeout)?)
+    }
+
+    /// The spans of a result that is this one's.
+    fn own(&self, result: gmb_result) -> Result<(gmb_result, gmb_spans)> {
+        let spans = self.token.read_spans();
+        if self.released.load(Ordering::Acquire) || result.epoch != self.epoch {
+            return Err(released());
+        }
+        Ok((result, spans))
     }
 
     /// Addresses of the `gmb_spans` and of the `gmb_result` in device memory, for kernels: written in
@@ -237,23 +304,27 @@ impl Borrow {
         let side = core.readers.get(self.reader)?;
         let _entered = core.context.backend().enter_for_calls()?;
         let stream = core.context.resolve(stream)?;
-        let mut submitted = lock(&side.submission);
+        let (pushes, mut submitted) = core.lock_reader(side);
         if self.released.load(Ordering::Acquire) {
-            return Err(Error::argument("these records were released already"));
+            return Err(released());
         }
         let only = core.check_stream(stream)?;
         side.make_wait(stream)?;
+        if pushes.is_some() {
+            core.push.make_wait(stream)?;
+        }
         side.can_reach(&mut submitted);
         let args = gmb_borrow_args {
             ring: core.ring.address,
-            table: core.borrows.make(&core.context)? + u64::from(self.reader) * TABLE_BYTES,
+            table: core.borrows.make(core)? + u64::from(self.reader) * TABLE_BYTES,
             host_borrowed: side.borrowed_word(),
             reader: self.reader,
             place: self.place,
             geometry: self.geometry,
             ..Default::default()
         };
-        core.submit(side, submitted, stream, 1, 0, None, |report| {
+        // As much as may have been claimed behind it comes free.
+        core.submit(side, submitted, stream, 1, core.capacity, None, |report| {
             Kernel::Release(gmb_borrow_args { report, ..args })
         })?;
         choose(only, stream);
@@ -261,6 +332,10 @@ impl Borrow {
         core.borrows.used[self.reader as usize].fetch_and(!(1 << self.place), Ordering::AcqRel);
         Ok(())
     }
+}
+
+fn released() -> Error {
+    Error::argument("these records were released already")
 }
 
 impl std::fmt::Debug for Borrow {

@@ -33,12 +33,7 @@ impl Mailbox {
                 "a mailbox that waits for room cannot be used in a graph, where no thread waits; the capture goes on",
             ));
         }
-        if self.core.borrows.were_made() {
-            return Err(Error::new(
-                GMB_ERROR_NOT_SUPPORTED,
-                "records of the mailbox were borrowed, and a launch could not know whether they still are; the capture goes on",
-            ));
-        }
+        self.check_unborrowed()?;
         let backend = self.context.backend();
         // Threads that capture at once would take each other's nodes for theirs.
         let _alone = lock(&CAPTURING);
@@ -49,6 +44,9 @@ impl Mailbox {
             let part: Arc<dyn Part> = Arc::clone(&self.core) as Arc<dyn Part>;
             note_part(&self.context, capture, &part);
             self.core.note_capture(capture);
+            // Told before it is asked; a borrow does the same the other way round.
+            std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+            self.check_unborrowed()?;
         }
         side.come_after(stream, capture)?;
         if self.arbitration == Arbitration::Cpu {
@@ -66,6 +64,16 @@ impl Mailbox {
             token.confirm();
         }
         side.captured(stream, capture)
+    }
+
+    fn check_unborrowed(&self) -> Result<()> {
+        if !self.core.borrows.were_made() {
+            return Ok(());
+        }
+        Err(Error::new(
+            GMB_ERROR_NOT_SUPPORTED,
+            "records of the mailbox were borrowed, and a launch could not know whether they still are; the capture goes on",
+        ))
     }
 }
 

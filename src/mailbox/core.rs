@@ -1,12 +1,12 @@
 //! What a mailbox shares with its graphs, watches and the kernels under way.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use super::attach::{read_header, Ring};
 use super::borrow::Borrows;
 use super::readers::Readers;
-use super::side::Side;
+use super::side::{Side, Submitted};
 use super::FullPolicy;
 use crate::backend::CaptureId;
 use crate::context::Context;
@@ -34,6 +34,27 @@ impl Core {
     /// True when operations were captured: then nobody knows how many will have run, or when.
     pub(super) fn is_captured(&self) -> bool {
         self.captured.load(Ordering::Acquire) != 0
+    }
+
+    /// True when pushes, pops, borrows and releases must not run beside each other: of a mailbox that overwrites, once
+    /// something was borrowed. Then its slots are not always those of their indices, and what a push may write over changes.
+    pub(super) fn is_serial(&self) -> bool {
+        self.full_policy.overwrites() && self.borrows.were_made()
+    }
+
+    /// A reader's submission lock, and before it the pushes' where its operations must not be submitted beside them.
+    pub(super) fn lock_reader<'a>(
+        &'a self,
+        side: &'a Side,
+    ) -> (Option<MutexGuard<'a, Submitted>>, MutexGuard<'a, Submitted>) {
+        loop {
+            let pushes = self.is_serial().then(|| lock(&self.push.submission));
+            let pops = lock(&side.submission);
+            // It becomes so under all of these locks.
+            if pushes.is_some() || !self.is_serial() {
+                return (pushes, pops);
+            }
+        }
     }
 
     /// True for the capture that was given this to hold last.

@@ -67,9 +67,9 @@ impl Mailbox {
                 (most, self.shape_of(most, Kernel::PUSH))
             }
         };
+        // What overwrites must know what is borrowed: under this lock nothing is borrowed or released then.
+        let borrowed = if self.core.full_policy.overwrites() { self.core.borrows.tables() } else { 0 };
         let kernel = |report| {
-            // What overwrites must know what is borrowed; the others wait for readers anyway.
-            let borrowed = if self.core.full_policy.overwrites() { self.core.borrows.tables() } else { 0 };
             let flags = args.flags | shape.flags;
             let args = gmb_push_args { report, tile: shape.tile, flags, borrowed, ..args };
             match self.core.full_policy {
@@ -86,14 +86,13 @@ impl Mailbox {
         // Before the waits: a call that is refused leaves nothing in the stream.
         let submission = token.map(Token::submit).transpose()?;
         let captured = self.core.is_captured();
-        // Where only the newest is kept, its slot is no longer that of its index.
-        let moves = self.core.full_policy == FullPolicy::Latest && self.core.borrows.were_made();
+        let serial = self.core.is_serial();
         self.core.push.make_wait(stream)?;
         let end = self.core.push.can_reach(&mut submitted).wrapping_add(count);
         if self.arbitration == Arbitration::Cpu {
             for (_, reader) in self.core.readers.in_use() {
                 // With room in any case, how far its pops are makes no difference.
-                if captured || moves || ahead(end, reader.reached()) > self.core.capacity {
+                if captured || serial || ahead(end, reader.reached()) > self.core.capacity {
                     reader.make_wait(stream)?;
                 }
             }
@@ -128,7 +127,7 @@ impl Mailbox {
         self.check_token(token)?;
         let _entered = self.context.backend().enter_for_calls()?;
         let stream = self.context.resolve(stream)?;
-        let mut submitted = lock(&side.submission);
+        let (_pushes, mut submitted) = self.core.lock_reader(side);
         if !self.core.readers.is_in_use(pop.reader) {
             return Err(not_in_use(pop.reader));
         }

@@ -285,6 +285,81 @@ fn what_cannot_be_borrowed_says_so() {
     context.synchronize(stream.get()).unwrap();
 }
 
+/// One thread borrows, looks and releases, on a stream of its own, while another pushes as fast as it can: nobody ever
+/// sees a record change under his eyes, and what comes is in order.
+#[test]
+fn nothing_is_written_over_while_it_is_borrowed() {
+    let context = context();
+    for policy in [FullPolicy::Reject, FullPolicy::OverwriteOldest, FullPolicy::Latest] {
+        let mailbox = super::policies::with_policy(&context, policy, 8, 48);
+        let ended = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let stream = context.stream().unwrap();
+                let mut random = Random::new();
+                let batches: Vec<Batch> = (0..8u8)
+                    .map(|value| {
+                        let items = vec![Item { bytes: vec![value; 48], msg_type: u32::from(value) }; 12];
+                        Batch::new(&context, &mailbox, &items)
+                    })
+                    .collect();
+                while !ended.load(std::sync::atomic::Ordering::Acquire) {
+                    let batch = &batches[random.between(0, 7) as usize];
+                    let push = Push { count: random.between(1, 12) as u32, ..batch.push };
+                    unsafe { mailbox.push(&push, stream.get(), None) }.unwrap();
+                    if random.between(0, 15) == 0 {
+                        context.synchronize(stream.get()).unwrap();
+                    }
+                }
+                context.synchronize(stream.get()).unwrap();
+            });
+            let stream = context.stream().unwrap();
+            let (mut next, mut seen) = (0u64, 0);
+            while seen < 300 {
+                let borrow = mailbox.borrow(0, 3, stream.get()).unwrap();
+                let (result, spans) = borrow.wait(None).unwrap();
+                assert_eq!(result.status, GMB_OK, "{policy:?}");
+                let first = contents(&context, &spans);
+                assert_eq!(contents(&context, &spans), first, "{policy:?}: written over");
+                for (index, item) in &first {
+                    assert!(
+                        item.bytes.iter().all(|&byte| u32::from(byte) == item.msg_type),
+                        "{policy:?}: torn"
+                    );
+                    assert!(*index >= next, "{policy:?}: not in order");
+                    next = index + 1;
+                    seen += 1;
+                }
+                borrow.release(stream.get()).unwrap();
+            }
+            ended.store(true, std::sync::atomic::Ordering::Release);
+        });
+    }
+}
+
+/// A pop finds what was pushed before it, also behind a release that has not run.
+#[test]
+fn a_pop_behind_a_release_finds_what_was_pushed() {
+    let context = context();
+    let mailbox = mailbox(&context, 64, 16);
+    let streams = [context.stream().unwrap(), context.stream().unwrap(), context.stream().unwrap()];
+    let records = poisoned(&context, 16 * 16, 9);
+    let push = Push { count: 10, records: records.address(), length: 16, ..Default::default() };
+    let token = Token::new(&context).unwrap();
+    for _ in 0..20 {
+        unsafe { mailbox.push(&push, streams[0].get(), Some(&token)) }.unwrap();
+        assert_eq!(token.wait(After::Submission, None).unwrap().count, 10);
+        let borrow = mailbox.borrow(0, 10, streams[1].get()).unwrap();
+        assert_eq!(borrow.wait(None).unwrap().0.count, 10);
+        borrow.release(streams[1].get()).unwrap();
+        assert_eq!(borrow.wait(None).unwrap_err().status(), GMB_ERROR_INVALID_ARGUMENT);
+        unsafe { mailbox.push(&push, streams[0].get(), None) }.unwrap();
+        let outlet = Outlet::new(&context, &mailbox, 10);
+        unsafe { mailbox.pop(&outlet.pop, streams[2].get(), Some(&token)) }.unwrap();
+        assert_eq!(token.wait(After::Submission, None).unwrap().count, 10);
+    }
+}
+
 /// What is borrowed may outlive the mailbox; not released, it holds its memory, and no longer.
 #[test]
 fn a_borrow_outlives_its_mailbox() {
