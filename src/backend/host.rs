@@ -507,6 +507,14 @@ impl Backend for Host {
         self.stream(stream)?.submit(Step::Copy { to, from, bytes })
     }
 
+    unsafe fn read_words(&self, words: &mut [u64], from: u64, _service: RawStream) -> Result<()> {
+        for (word, at) in words.iter_mut().zip((from as usize..).step_by(size_of::<u64>())) {
+            // SAFETY: aligned and readable, says the caller; kernels write it atomically.
+            *word = unsafe { AtomicU64::from_ptr(at as *mut u64) }.load(Ordering::Acquire);
+        }
+        Ok(())
+    }
+
     unsafe fn fill(&self, to: u64, value: u8, bytes: usize, stream: RawStream) -> Result<()> {
         self.stream(stream)?.submit(Step::Fill { to, value, bytes })
     }

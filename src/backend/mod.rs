@@ -256,6 +256,15 @@ pub(crate) trait Backend: Send + Sync {
     /// # Safety
     /// Both ranges stay valid until the copy is done.
     unsafe fn copy(&self, to: u64, from: u64, bytes: usize, stream: RawStream) -> Result<()>;
+    /// Reads words that kernels may be writing, none of them torn; waits for nothing but the reading.
+    ///
+    /// # Safety
+    /// `from` is aligned, and that many words there are readable.
+    unsafe fn read_words(&self, words: &mut [u64], from: u64, service: RawStream) -> Result<()> {
+        // SAFETY: the destination is waited for.
+        unsafe { self.copy(words.as_mut_ptr() as u64, from, size_of_val(words), service)? };
+        self.stream_synchronize(service)
+    }
     /// Fills device memory with a byte, in stream order.
     ///
     /// # Safety

@@ -289,14 +289,13 @@ fn check_header(header: &gmb_ring_header) -> Result<FullPolicy> {
     Ok(full_policy)
 }
 
-/// Copies a header to the host; waits for nothing but the copy.
+/// Reads a header, also while kernels write it; waits for nothing but the reading.
 pub(super) fn read_header(context: &Context, ring: u64) -> Result<gmb_ring_header> {
-    let mut header = std::mem::MaybeUninit::<gmb_ring_header>::zeroed();
-    let (backend, service) = (context.backend(), context.service());
-    // SAFETY: the destination has the header's size and is waited for; all bit patterns are valid.
-    unsafe {
-        backend.copy(header.as_mut_ptr() as u64, ring, size_of::<gmb_ring_header>(), service)?;
-        backend.stream_synchronize(service)?;
-        Ok(header.assume_init())
-    }
+    const WORDS: usize = size_of::<gmb_ring_header>() / size_of::<u64>();
+    const { assert!(WORDS * size_of::<u64>() == size_of::<gmb_ring_header>()) };
+    let mut words = [0; WORDS];
+    // SAFETY: the ring begins with a header, and is aligned like one.
+    unsafe { context.backend().read_words(&mut words, ring, context.service())? };
+    // SAFETY: as long as a header, of which all bit patterns are valid.
+    Ok(unsafe { std::ptr::read_unaligned(words.as_ptr().cast()) })
 }
