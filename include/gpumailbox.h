@@ -1545,7 +1545,7 @@ gmb_status gmb_mailbox_required_bytes(const struct gmb_mailbox_options *options,
 /**
  * Makes a mailbox in the caller's device memory (of a tensor, say), 128-byte aligned, of which
  * it takes `gmb_mailbox_required_bytes`. What is there is overwritten. The memory stays the caller's: it must
- * outlive the mailbox and be used by nothing else. Blocks until it is ready; thread-safe.
+ * outlive the mailbox with its borrows, watches and graphs, and be used by nothing else. Blocks until it is ready; thread-safe.
  * Errors: as for `gmb_mailbox_create`, and `GMB_ERROR_MISALIGNED`, `_TRUNCATED` (too little memory).
  */
 gmb_status gmb_mailbox_create_in(struct gmb_context context,
@@ -1565,7 +1565,8 @@ gmb_status gmb_mailbox_create_in(struct gmb_context context,
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT`, `_MISALIGNED`, `_OVERFLOW`,
  * `_TRUNCATED` (less memory than the header says), `_BAD_MAGIC` (no mailbox there), `_BAD_VERSION`
  * (another layout), `_CORRUPT` (a header that contradicts itself), `_BUSY` (an operation is under
- * way), `_ORDER_VIOLATION` (it was stopped for good), `_DEVICE_LOST`.
+ * way, or records were borrowed and not released), `_NOT_SUPPORTED` (the newest record was moved for a borrow, and the
+ * device should arbitrate), `_ORDER_VIOLATION` (it was stopped for good), `_DEVICE_LOST`.
  */
 gmb_status gmb_mailbox_attach(struct gmb_context context,
                               void *memory,

@@ -50,7 +50,7 @@ pub extern "C" fn gmb_mailbox_required_bytes(
 
 /// Makes a mailbox in the caller's device memory (of a tensor, say), 128-byte aligned, of which
 /// it takes `gmb_mailbox_required_bytes`. What is there is overwritten. The memory stays the caller's: it must
-/// outlive the mailbox and be used by nothing else. Blocks until it is ready; thread-safe.
+/// outlive the mailbox with its borrows, watches and graphs, and be used by nothing else. Blocks until it is ready; thread-safe.
 /// Errors: as for `gmb_mailbox_create`, and `GMB_ERROR_MISALIGNED`, `_TRUNCATED` (too little memory).
 #[no_mangle]
 pub extern "C" fn gmb_mailbox_create_in(
@@ -81,7 +81,8 @@ pub extern "C" fn gmb_mailbox_create_in(
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT`, `_MISALIGNED`, `_OVERFLOW`,
 /// `_TRUNCATED` (less memory than the header says), `_BAD_MAGIC` (no mailbox there), `_BAD_VERSION`
 /// (another layout), `_CORRUPT` (a header that contradicts itself), `_BUSY` (an operation is under
-/// way), `_ORDER_VIOLATION` (it was stopped for good), `_DEVICE_LOST`.
+/// way, or records were borrowed and not released), `_NOT_SUPPORTED` (the newest record was moved for a borrow, and the
+/// device should arbitrate), `_ORDER_VIOLATION` (it was stopped for good), `_DEVICE_LOST`.
 #[no_mangle]
 pub extern "C" fn gmb_mailbox_attach(
     context: gmb_context,

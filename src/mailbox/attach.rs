@@ -64,7 +64,7 @@ impl Mailbox {
     ///
     /// # Safety
     /// The memory must be device memory of this context's device, outlive the
-    /// mailbox, and be used by nothing else.
+    /// mailbox with its borrows, watches and graphs, and be used by nothing else.
     pub unsafe fn new_in(
         context: &Context,
         options: &MailboxOptions,
@@ -88,7 +88,8 @@ impl Mailbox {
     /// `NULL_POINTER`, `MISALIGNED`, `TRUNCATED` (less memory than the header
     /// says), `BAD_MAGIC`, `BAD_VERSION` (another layout, a newer one, say),
     /// `CORRUPT` (a header that contradicts itself), `NOT_SUPPORTED` (the newest record was moved for a borrow, and the
-    /// device should arbitrate), `BUSY` (an operation is under way, or records were borrowed and not released), `ORDER_VIOLATION` (it was stopped for good).
+    /// device should arbitrate), `BUSY` (an operation is under way, or records were borrowed and not released),
+    /// `ORDER_VIOLATION` (it was stopped for good).
     ///
     /// # Safety
     /// As for [`Mailbox::new_in`].
