@@ -16,6 +16,11 @@
 #define GMB_DRAW_TILES 2
 
 /**
+ * In both: all operations of the mailbox run one after the other.
+ */
+#define GMB_ORDERED 4
+
+/**
  * In `gmb_reader_args.action`: let the reader in at the next record.
  */
 #define GMB_READER_ADD_NEXT 0

@@ -2,6 +2,7 @@
 #ifndef GMB_KERNELS_ENTRY_H
 #define GMB_KERNELS_ENTRY_H
 
+#include <gpumailbox/alone.cuh>
 #include <gpumailbox/borrow.cuh>
 
 #include "args.h"
@@ -28,12 +29,13 @@ GMB_HD inline gmb::ring::source source_of(const gmb_push_args &a) {
           a.readers,
           a.tile,
           (a.flags & GMB_DRAW_TILES) != 0,
+          (a.flags & GMB_ORDERED) != 0,
           at<const gmb::ring::held>(a.borrowed)};
 }
 
 GMB_HD inline gmb::ring::sink sink_of(const gmb_pop_args &a) {
   return {at<unsigned char>(a.records), a.stride, at<gmb_record_header>(a.headers), a.max, a.tile,
-          (a.flags & GMB_DRAW_TILES) != 0};
+          (a.flags & GMB_DRAW_TILES) != 0, (a.flags & GMB_ORDERED) != 0};
 }
 
 GMB_HD inline gmb::ring::geometry geometry_of(uint64_t ring, const gmb_geometry_args &a) {
@@ -47,6 +49,16 @@ template <class Block> GMB_HD inline void run_push(const Block &block, const gmb
 template <class Block> GMB_HD inline void run_pop(const Block &block, const gmb_pop_args &a) {
   gmb::ring::pop(block, ring_of(a.ring), geometry_of(a.ring, a.geometry), a.reader, sink_of(a), 1u << a.lanes_log2,
                  report_of(a.report));
+}
+
+template <class Block> GMB_HD inline void run_push_alone(const Block &block, const gmb_push_args &a) {
+  gmb::ring::push_alone(block, ring_of(a.ring), geometry_of(a.ring, a.geometry), source_of(a), 1u << a.lanes_log2,
+                        report_of(a.report));
+}
+
+template <class Block> GMB_HD inline void run_pop_alone(const Block &block, const gmb_pop_args &a) {
+  gmb::ring::pop_alone(block, ring_of(a.ring), geometry_of(a.ring, a.geometry), a.reader, sink_of(a),
+                       1u << a.lanes_log2, report_of(a.report));
 }
 
 template <class Block> GMB_HD inline void run_push_over(const Block &block, const gmb_push_args &a) {

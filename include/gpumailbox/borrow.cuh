@@ -49,7 +49,7 @@ GMB_HD inline void borrow(const Block &block, gmb_ring_header *ring, const geome
                           held *table, uint32_t place, const spans_report &spans, const report &to) {
   gmb_ring_side *side = &ring->reader[reader & (GMB_MAX_READERS - 1)];
   uint64_t *const start = block.word + word_drawn, *const first_slot = start + 1;
-  const turn t = take_turn(block, ring, side, to, nothing_ahead(), [&](uint64_t, int) {
+  const turn t = take_turn(block, ring, side, false, to, nothing_ahead(), [&](uint64_t, int) {
     const uint64_t claimed = load_relaxed(&side->claimed);
     const uint64_t published = load_acquire(&ring->writer.committed);
     uint64_t first = claimed, ready = published - claimed;
@@ -91,7 +91,7 @@ GMB_HD inline void borrow(const Block &block, gmb_ring_header *ring, const geome
   if (spans.host) tell_spans(spans.host, at, first, slot, count);
   /* Before the result: whoever knows of the records knows that they are taken. */
   if (spans.ahead) store_system(spans.ahead, e.claimed - e.index);
-  close_turn(ring, side, t.first, books_at_end(block, side, to), e, 0, to);
+  close_turn(ring, side, t.first, books_at_end(block, side, to), e, 0, false, to);
 }
 
 /* Ends a borrow: its records' space is free once those before it are. One block. */
@@ -100,7 +100,7 @@ GMB_HD inline void release(const Block &block, gmb_ring_header *ring, uint32_t r
                            uint64_t *ahead, const report &to) {
   gmb_ring_side *side = &ring->reader[reader & (GMB_MAX_READERS - 1)];
   const turn t =
-      take_turn(block, ring, side, to, nothing_ahead(), [](uint64_t, int) { return static_cast<uint64_t>(1); });
+      take_turn(block, ring, side, false, to, nothing_ahead(), [](uint64_t, int) { return static_cast<uint64_t>(1); });
   if (t.status != GMB_OK) return refuse(block, t.status, 1, to);
   if (block.thread() != 0) return;
   const uint64_t claimed = load_relaxed(&side->claimed);
@@ -108,7 +108,7 @@ GMB_HD inline void release(const Block &block, gmb_ring_header *ring, uint32_t r
   const books kept = books_at_end(block, side, to);
   ending e = ended(kept, 1, 1, GMB_OK, released(table, claimed), 0);
   e.claimed = claimed;
-  close_turn(ring, side, t.first, kept, e, 0, to);
+  close_turn(ring, side, t.first, kept, e, 0, false, to);
   /* After the index: in between there seems to be less to read than there is, and not more. */
   if (ahead) store_system(ahead, e.claimed - e.index);
 }

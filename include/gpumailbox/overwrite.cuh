@@ -86,7 +86,7 @@ GMB_HD inline void end_reserved(const Block &block, gmb_ring_header *ring, const
   if (grant_status(word) == GMB_ERROR_ORDER_VIOLATION) return violation(ring, side, t.first, asked, kept, to);
   uint64_t held = count + most_unread(ring, load_relaxed(&ring->reader_mask), t.first);
   if (held > ring->capacity) held = ring->capacity;
-  close_turn(ring, side, t.first, kept, ended(kept, count, asked, grant_status(word), end, 0), held, to);
+  close_turn(ring, side, t.first, kept, ended(kept, count, asked, grant_status(word), end, 0), held, false, to);
 }
 
 /* Writes one record into its slot; all lanes of a group call it. */
@@ -105,7 +105,7 @@ template <class Block>
 GMB_HD inline void push_over(const Block &block, gmb_ring_header *ring, const source &from, uint32_t lanes,
                              const report &to) {
   gmb_ring_side *side = &ring->writer;
-  const turn t = take_turn(block, ring, side, to, nothing_ahead(), [&](uint64_t first, int) {
+  const turn t = take_turn(block, ring, side, false, to, nothing_ahead(), [&](uint64_t first, int) {
     /* What is borrowed is not written over. No borrow begins or ends beside this, so all blocks see the same. */
     const uint64_t oldest = from.borrowed ? oldest_held(from.borrowed, first) : first;
     const uint64_t free = oldest != first ? ring->capacity - (first - oldest) : from.count;
@@ -207,7 +207,7 @@ GMB_HD inline void end_validated(const Block &block, gmb_ring_header *ring, gmb_
   store_relaxed(&side->agreed, static_cast<uint64_t>(0));
   if (grant_status(word) == GMB_ERROR_ORDER_VIOLATION) return violation(ring, side, before, into.max, kept, to);
   const ending e = ended(kept, count, into.max, grant_status(word), end, t.first + torn - before);
-  close_turn(ring, side, before, kept, e, 0, to);
+  close_turn(ring, side, before, kept, e, 0, false, to);
 }
 
 /* Pops up to `into.max` records of a ring that is written over. The count's records are
@@ -217,7 +217,7 @@ GMB_HD inline void pop_over(const Block &block, gmb_ring_header *ring, uint32_t 
                             uint32_t lanes, const report &to) {
   gmb_ring_side *side = &ring->reader[reader & (GMB_MAX_READERS - 1)];
   uint64_t skip = 0;
-  turn t = take_turn(block, ring, side, to, nothing_ahead(), [&](uint64_t before, int) {
+  turn t = take_turn(block, ring, side, false, to, nothing_ahead(), [&](uint64_t before, int) {
     const uint64_t published = load_acquire(&ring->writer.committed);
     uint64_t start = oldest_intact(ring);
     if (behind(published, start)) start = published;
@@ -259,7 +259,7 @@ template <class Block>
 GMB_HD inline void push_latest(const Block &block, gmb_ring_header *ring, const source &from, const report &to) {
   gmb_ring_side *side = &ring->writer;
   const turn t =
-      take_turn(block, ring, side, to, nothing_ahead(), [&](uint64_t, int) { return static_cast<uint64_t>(from.count); });
+      take_turn(block, ring, side, false, to, nothing_ahead(), [&](uint64_t, int) { return static_cast<uint64_t>(from.count); });
   if (t.status != GMB_OK) return refuse(block, t.status, from.count, to);
   for (uint64_t i = block.thread(); from.lengths && i < t.room; i += block.threads()) {
     if (from.lengths[i] > from.max_length) block.lower_word(grant_word(i, GMB_ERROR_BAD_LENGTH));
@@ -300,7 +300,7 @@ GMB_HD inline void pop_latest(const Block &block, gmb_ring_header *ring, uint32_
                               const report &to) {
   gmb_ring_side *side = &ring->reader[reader & (GMB_MAX_READERS - 1)];
   const turn t =
-      take_turn(block, ring, side, to, nothing_ahead(), [](uint64_t, int) { return static_cast<uint64_t>(1); });
+      take_turn(block, ring, side, false, to, nothing_ahead(), [](uint64_t, int) { return static_cast<uint64_t>(1); });
   if (t.status != GMB_OK) return refuse(block, t.status, into.max, to);
   uint64_t newest = t.first;
   bool found = false;
@@ -336,7 +336,7 @@ GMB_HD inline void pop_latest(const Block &block, gmb_ring_header *ring, uint32_
   if (status == GMB_ERROR_ORDER_VIOLATION) return violation(ring, side, t.first, into.max, kept, to);
   /* One is all there can be: more were not refused. */
   const ending e = ended(kept, found ? 1 : 0, 1, status, end, found ? newest - t.first : 0);
-  close_turn(ring, side, t.first, kept, e, 0, to);
+  close_turn(ring, side, t.first, kept, e, 0, false, to);
 }
 
 }  // namespace ring

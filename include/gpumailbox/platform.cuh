@@ -9,7 +9,6 @@
 #include <stdint.h>
 
 #if defined(__CUDACC__)
-#include <cuda/atomic>
 #define GMB_HD __host__ __device__
 #else
 #define GMB_HD
@@ -81,75 +80,109 @@ GMB_HD inline uint32_t log2_of(uint32_t power) {
 
 #if GMB_ON_DEVICE
 
-template <class T>
-using device_ref = ::cuda::atomic_ref<T, ::cuda::thread_scope_device>;
-template <class T>
-using system_ref = ::cuda::atomic_ref<T, ::cuda::thread_scope_system>;
+/* Instructions of their own, for global memory: the atomics of a C++ library allow for pointers into shared and local
+ * memory, and a small operation spends more time on fetching instructions than on running them. */
+#define GMB_ACCESSES(type, width, letter)                                                                    \
+  __device__ inline type load_relaxed(const type *p) {                                                       \
+    type v;                                                                                                  \
+    asm volatile("ld.relaxed.gpu.global." width " %0, [%1];" : "=" letter(v) : "l"(p));                      \
+    return v;                                                                                                \
+  }                                                                                                          \
+  __device__ inline type load_acquire(const type *p) {                                                       \
+    type v;                                                                                                  \
+    asm volatile("ld.acquire.gpu.global." width " %0, [%1];" : "=" letter(v) : "l"(p) : "memory");           \
+    return v;                                                                                                \
+  }                                                                                                          \
+  __device__ inline void store_relaxed(type *p, type v) {                                                    \
+    asm volatile("st.relaxed.gpu.global." width " [%0], %1;" ::"l"(p), letter(v) : "memory");                \
+  }                                                                                                          \
+  __device__ inline void store_system(type *p, type v) {                                                     \
+    asm volatile("st.relaxed.sys.global." width " [%0], %1;" ::"l"(p), letter(v) : "memory");                \
+  }
+GMB_ACCESSES(uint64_t, "u64", "l")
+GMB_ACCESSES(uint32_t, "u32", "r")
+GMB_ACCESSES(int32_t, "s32", "r")
+#undef GMB_ACCESSES
 
-template <class T> __device__ inline T load_relaxed(T *p) {
-  return device_ref<T>(*p).load(::cuda::memory_order_relaxed);
-}
-template <class T> __device__ inline T load_acquire(T *p) {
-  return device_ref<T>(*p).load(::cuda::memory_order_acquire);
-}
 /* For several loads that are under way at once: a fence_acquire after them does what each load_acquire would. */
-template <class T> __device__ inline T load_ahead(T *p) { return load_relaxed(p); }
-__device__ inline void fence_acquire() {
-  ::cuda::atomic_thread_fence(::cuda::memory_order_acquire, ::cuda::thread_scope_device);
+__device__ inline uint64_t load_ahead(const uint64_t *p) { return load_relaxed(p); }
+/* Orders accesses on both sides of it as the device's other blocks see them. */
+__device__ inline void fence_device() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
+__device__ inline void fence_acquire() { fence_device(); }
+/* Everything before it is visible to the CPU before anything after it. */
+__device__ inline void fence_system() { asm volatile("fence.acq_rel.sys;" ::: "memory"); }
+__device__ inline void store_release(uint64_t *p, uint64_t v) {
+  asm volatile("st.release.gpu.global.u64 [%0], %1;" ::"l"(p), "l"(v) : "memory");
 }
-template <class T> __device__ inline void store_relaxed(T *p, T v) {
-  device_ref<T>(*p).store(v, ::cuda::memory_order_relaxed);
+__device__ inline uint64_t fetch_add_acq_rel(uint64_t *p, uint64_t v) {
+  uint64_t seen;
+  asm volatile("atom.acq_rel.gpu.global.add.u64 %0, [%1], %2;" : "=l"(seen) : "l"(p), "l"(v) : "memory");
+  return seen;
 }
-template <class T> __device__ inline void store_release(T *p, T v) {
-  device_ref<T>(*p).store(v, ::cuda::memory_order_release);
+__device__ inline void add_relaxed(uint64_t *p, uint64_t v) {
+  asm volatile("red.relaxed.gpu.global.add.u64 [%0], %1;" ::"l"(p), "l"(v) : "memory");
 }
-template <class T> __device__ inline T fetch_add_acq_rel(T *p, T v) {
-  return device_ref<T>(*p).fetch_add(v, ::cuda::memory_order_acq_rel);
+__device__ inline void lower_relaxed(uint64_t *p, uint64_t v) {
+  asm volatile("red.relaxed.gpu.global.min.u64 [%0], %1;" ::"l"(p), "l"(v) : "memory");
 }
-template <class T> __device__ inline T fetch_add_relaxed(T *p, T v) {
-  return device_ref<T>(*p).fetch_add(v, ::cuda::memory_order_relaxed);
+/* Counts in the word's low half, without a limit. No addition: for that the assembler gathers what a warp adds, and
+ * waits for the answer at once. */
+__device__ inline uint32_t draw_next(uint64_t *p) {
+  uint32_t seen;
+  asm volatile("atom.relaxed.gpu.global.inc.u32 %0, [%1], 0x7fffffff;" : "=r"(seen) : "l"(p) : "memory");
+  return seen;
 }
-/* Behind a fence_device, which makes it a release. */
-template <class T> __device__ inline bool replace_fenced(T *p, T expected, T v) {
-  return device_ref<T>(*p).compare_exchange_strong(expected, v, ::cuda::memory_order_relaxed);
+/* Behind a fence, which makes each of these a release. */
+__device__ inline void store_fenced(uint64_t *p, uint64_t v) { store_relaxed(p, v); }
+__device__ inline void store_fenced(uint32_t *p, uint32_t v) { store_relaxed(p, v); }
+__device__ inline void add_fenced(uint64_t *p, uint64_t v) { add_relaxed(p, v); }
+__device__ inline bool replace_fenced(uint64_t *p, uint64_t expected, uint64_t v) {
+  uint64_t seen;
+  asm volatile("atom.relaxed.gpu.global.cas.b64 %0, [%1], %2, %3;" : "=l"(seen) : "l"(p), "l"(expected), "l"(v) : "memory");
+  return seen == expected;
 }
 /* Stores `v` where zero stood; gives what stands there then. */
-template <class T> __device__ inline T settle_relaxed(T *p, T v) {
-  T seen = 0;
-  return device_ref<T>(*p).compare_exchange_strong(seen, v, ::cuda::memory_order_relaxed) ? v : seen;
+__device__ inline uint64_t settle_relaxed(uint64_t *p, uint64_t v) {
+  uint64_t seen;
+  asm volatile("atom.relaxed.gpu.global.cas.b64 %0, [%1], 0, %2;" : "=l"(seen) : "l"(p), "l"(v) : "memory");
+  return seen == 0 ? v : seen;
 }
 /* The same; who gets another block's value sees what that block had seen. */
-template <class T> __device__ inline T settle_acq_rel(T *p, T v) {
-  T seen = 0;
-  return device_ref<T>(*p).compare_exchange_strong(seen, v, ::cuda::memory_order_acq_rel) ? v : seen;
+__device__ inline uint64_t settle_acq_rel(uint64_t *p, uint64_t v) {
+  uint64_t seen;
+  asm volatile("atom.acq_rel.gpu.global.cas.b64 %0, [%1], 0, %2;" : "=l"(seen) : "l"(p), "l"(v) : "memory");
+  return seen == 0 ? v : seen;
 }
-template <class T> __device__ inline void fetch_sub_relaxed(T *p, T v) {
-  device_ref<T>(*p).fetch_sub(v, ::cuda::memory_order_relaxed);
-}
-template <class T> __device__ inline void fetch_min_relaxed(T *p, T v) {
-  device_ref<T>(*p).fetch_min(v, ::cuda::memory_order_relaxed);
-}
-/* Everything before it is visible to the CPU before anything after it. */
-__device__ inline void fence_system() {
-  ::cuda::atomic_thread_fence(::cuda::memory_order_acq_rel, ::cuda::thread_scope_system);
-}
-template <class T> __device__ inline void store_system(T *p, T v) {
-  system_ref<T>(*p).store(v, ::cuda::memory_order_relaxed);
-}
-
-/* The same for a store. */
-template <class T> __device__ inline void store_fenced(T *p, T v) { store_relaxed(p, v); }
-
-/* Orders accesses on both sides of it as the device's other blocks see them. */
-__device__ inline void fence_device() {
-  ::cuda::atomic_thread_fence(::cuda::memory_order_acq_rel, ::cuda::thread_scope_device);
-}
-/* For several units that are under way at once: the compiler does not move one of them behind what uses another. No
- * cache hint: streaming loads made large operations slower (docs/performance.md). */
-__device__ inline unit load_unit(const unit *p) {
+/* Accesses of several units that are under way at once. Where not `wanted`, what is loaded is undefined. They are
+ * predicated and no branches: what is loaded for one of two ways only, the assembler moves into it, behind the wait for
+ * whatever decides. No cache hint: streaming loads made large operations slower (docs/performance.md). */
+__device__ inline unit load_unit_if(bool wanted, const unit *p) {
   unit u;
-  asm volatile("ld.global.v2.u64 {%0, %1}, [%2];" : "=l"(u.lo), "=l"(u.hi) : "l"(p));
+  asm volatile("{ .reg .pred p; setp.ne.u32 p, %3, 0; @p ld.global.v2.u64 {%0, %1}, [%2]; }"
+               : "=l"(u.lo), "=l"(u.hi) : "l"(p), "r"(static_cast<uint32_t>(wanted)));
   return u;
+}
+/* The unit, or the word as the unit's last. */
+__device__ inline unit load_unit_or_word(bool wanted, const unit *p, bool word_wanted, const uint32_t *word) {
+  uint32_t x, y, z, w;
+  asm volatile("{ .reg .pred p, q; setp.ne.u32 p, %6, 0; setp.ne.u32 q, %7, 0; @p ld.global.v4.u32 {%0, %1, %2, %3}, [%4]; @q ld.global.u32 %3, [%5]; }"
+               : "=r"(x), "=r"(y), "=r"(z), "=r"(w) : "l"(p), "l"(word), "r"(static_cast<uint32_t>(wanted)), "r"(static_cast<uint32_t>(word_wanted)));
+  unit u;
+  u.lo = x | static_cast<uint64_t>(y) << 32;
+  u.hi = z | static_cast<uint64_t>(w) << 32;
+  return u;
+}
+__device__ inline uint32_t load_word_if(bool wanted, const uint32_t *p) {
+  uint32_t v;
+  asm volatile("{ .reg .pred p; setp.ne.u32 p, %2, 0; @p ld.global.u32 %0, [%1]; }"
+               : "=r"(v) : "l"(p), "r"(static_cast<uint32_t>(wanted)));
+  return v;
+}
+/* Between loads and what looks at them: the assembler does not move a load behind it. */
+__device__ inline void loads_under_way() { __syncwarp(__activemask()); }
+__device__ inline void store_unit_if(bool wanted, unit *p, unit u) {
+  asm volatile("{ .reg .pred p; setp.ne.u32 p, %3, 0; @p st.global.v2.u64 [%0], {%1, %2}; }" ::"l"(p), "l"(u.lo),
+               "l"(u.hi), "r"(static_cast<uint32_t>(wanted)) : "memory");
 }
 /* Units that another block may be writing: each half is one relaxed access. */
 __device__ inline unit load_shared(const unit *p) {
@@ -187,7 +220,7 @@ template <class T> inline void store_fenced(T *p, T v) { store_release(p, v); }
 template <class T> inline T fetch_add_acq_rel(T *p, T v) {
   return __atomic_fetch_add(p, v, __ATOMIC_ACQ_REL);
 }
-template <class T> inline T fetch_add_relaxed(T *p, T v) { return __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }
+inline uint32_t draw_next(uint64_t *p) { return static_cast<uint32_t>(__atomic_fetch_add(p, uint64_t{1}, __ATOMIC_RELAXED)); }
 template <class T> inline bool replace_fenced(T *p, T expected, T v) {
   return __atomic_compare_exchange_n(p, &expected, v, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
 }
@@ -199,8 +232,9 @@ template <class T> inline T settle_acq_rel(T *p, T v) {
   T seen = 0;
   return __atomic_compare_exchange_n(p, &seen, v, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE) ? v : seen;
 }
-template <class T> inline void fetch_sub_relaxed(T *p, T v) { __atomic_fetch_sub(p, v, __ATOMIC_RELAXED); }
-template <class T> inline void fetch_min_relaxed(T *p, T v) {
+template <class T> inline void add_relaxed(T *p, T v) { __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }
+template <class T> inline void add_fenced(T *p, T v) { __atomic_fetch_add(p, v, __ATOMIC_RELEASE); }
+template <class T> inline void lower_relaxed(T *p, T v) {
   T seen = load_relaxed(p);
   while (v < seen && !__atomic_compare_exchange_n(p, &seen, v, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
   }
@@ -215,7 +249,16 @@ inline void fence_device() { __sync_synchronize(); }
 #else
 inline void fence_device() { __atomic_thread_fence(__ATOMIC_ACQ_REL); }
 #endif
-inline unit load_unit(const unit *p) { return *p; }
+inline unit load_unit_if(bool wanted, const unit *p) { return wanted ? *p : unit{0, 0}; }
+inline unit load_unit_or_word(bool wanted, const unit *p, bool word_wanted, const uint32_t *word) {
+  if (wanted) return *p;
+  return {0, static_cast<uint64_t>(word_wanted ? *word : 0) << 32};
+}
+inline uint32_t load_word_if(bool wanted, const uint32_t *p) { return wanted ? *p : 0; }
+inline void loads_under_way() {}
+inline void store_unit_if(bool wanted, unit *p, unit u) {
+  if (wanted) *p = u;
+}
 inline unit load_shared(const unit *p) {
   unit u;
   u.lo = __atomic_load_n(&p->lo, __ATOMIC_RELAXED);
@@ -261,6 +304,8 @@ template <bool Alone> struct cuda_block {
   __device__ uint32_t block() const { return Alone ? 0 : blockIdx.x; }
   __device__ uint32_t blocks() const { return Alone ? 1 : gridDim.x; }
   __device__ void sync() const { __syncthreads(); }
+  /* The low half of the first word, and all of it. */
+  __device__ void lower_half(uint32_t v) const { atomicMin(reinterpret_cast<unsigned *>(word), v); }
   __device__ void lower_word(uint64_t v) const {
     atomicMin(reinterpret_cast<unsigned long long *>(word), static_cast<unsigned long long>(v));
   }
@@ -270,6 +315,7 @@ template <bool Alone> struct cuda_block {
   GMB_HD uint32_t block() const { return 0; }
   GMB_HD uint32_t blocks() const { return 1; }
   GMB_HD void sync() const {}
+  GMB_HD void lower_half(uint32_t) const {}
   GMB_HD void lower_word(uint64_t) const {}
 #endif
 };
@@ -289,6 +335,9 @@ struct host_block {
   GMB_HD uint32_t block() const { return index; }
   GMB_HD uint32_t blocks() const { return count; }
   GMB_HD void sync() const {}
+  GMB_HD void lower_half(uint32_t v) const {
+    if (v < static_cast<uint32_t>(*word)) *word = v;
+  }
   GMB_HD void lower_word(uint64_t v) const {
     if (v < *word) *word = v;
   }

@@ -28,6 +28,7 @@ struct source {
   uint32_t readers;    /* those probably in use: they are looked at first */
   uint32_t tile = 0;   /* records of a tile, a power of two; zero for as many as a block moves at once */
   bool draw = false;   /* blocks draw their tiles */
+  bool ordered = false; /* all operations of the mailbox run one after the other */
   const held *borrowed = nullptr; /* tables of what readers have borrowed, if anything may be */
 };
 
@@ -39,6 +40,7 @@ struct sink {
   uint32_t max;
   uint32_t tile = 0; /* as for a push */
   bool draw = false;
+  bool ordered = false;
 };
 
 /* Where the slots lie. A kernel gets it as an argument: reading the header for it would take a trip to memory. */
@@ -63,7 +65,7 @@ struct geometry {
 };
 
 /* Units that so many bytes take in a slot, the header's among them. */
-GMB_HD inline uint32_t units_of(uint32_t bytes) { return 1 + bytes / 16 + (bytes % 16 != 0); }
+GMB_HD inline uint32_t units_of(uint32_t bytes) { return 1 + (bytes + 15) / 16; }
 
 /* Which records a thread works on, and which part of each: a group of `lanes`
  * threads, a power of two that divides the block, moves one record together. */
@@ -107,9 +109,7 @@ GMB_HD inline void for_tiles(const Block &block, gmb_ring_side *side, uint32_t t
   GMB_NO_UNROLL
   for (uint32_t n = 0; at < tiles; ++n) {
     uint32_t next = 0;
-    if (draw && block.thread() == 0) {
-      next = static_cast<uint32_t>(fetch_add_relaxed(&side->drawn, static_cast<uint64_t>(1)));
-    }
+    if (draw && block.thread() == 0) next = draw_next(&side->drawn);
     move(reverse && draw ? tiles - 1 - at : at);
     at += blocks;
     if (!draw) continue;
@@ -133,12 +133,80 @@ GMB_HD inline unit *row_of(unsigned char *rows, uint32_t i, uint64_t stride) {
   return reinterpret_cast<unit *>(rows + i * stride);
 }
 
+/* What a thread has under way from rows to slots: a unit each of `n` records. */
+template <int n> struct in_flight_in {
+  uint32_t length[n];
+  unit moved[n];
+
+  /* Not only as much as the length says: that would be a second trip to memory. Nothing is looked at here, so that all
+   * loads are under way at once. */
+  GMB_HD void load(const source &from, const share &mine, uint32_t base, uint32_t end, uint32_t u) {
+    GMB_UNROLL
+    for (int k = 0; k < n; ++k) {
+      const uint32_t i = base + k * mine.in_block;
+      moved[k] = load_unit_or_word(i < end && u > 0, row_of(from.records, i, from.stride) + (u - 1),
+                                   i < end && u == 0 && from.types, from.types + i);
+      length[k] = load_word_if(i < end && from.lengths, from.lengths + i);
+    }
+    loads_under_way();
+  }
+
+  /* Lowers `bad` to the first record that is too long. */
+  GMB_HD void store(const geometry &at, uint64_t first, const source &from, const share &mine, uint32_t base,
+                    uint32_t end, uint32_t u, uint32_t &bad) {
+    GMB_UNROLL
+    for (int k = 0; k < n; ++k) {
+      const uint32_t i = base + k * mine.in_block;
+      if (!from.lengths) length[k] = from.length;
+      if (u == 0) {
+        moved[k] = header_unit(first + i + 1, length[k],
+                               from.types ? static_cast<uint32_t>(moved[k].hi >> 32) : from.type);
+      }
+      const bool fits = length[k] <= from.max_length;
+      store_unit_if(i < end && fits && u < units_of(length[k]), at.slot(first + i) + u, moved[k]);
+      if (i < end && !fits && i < bad) bad = i;
+    }
+  }
+};
+
+/* The same from slots to rows. */
+template <int n> struct in_flight_out {
+  unit header[n];
+  unit moved[n];
+
+  GMB_HD void load(const geometry &at, uint64_t first, const share &mine, uint32_t base, uint32_t end, uint32_t u) {
+    GMB_UNROLL
+    for (int k = 0; k < n; ++k) {
+      const uint32_t i = base + k * mine.in_block;
+      const unit *slot = at.slot(first + i);
+      header[k] = load_unit_if(i < end, slot);
+      moved[k] = load_unit_if(i < end, slot + u);
+    }
+    loads_under_way();
+  }
+
+  /* Lowers `bad` to the first slot that does not hold the record it should. */
+  GMB_HD void store(const geometry &at, uint64_t first, const sink &into, const share &mine, uint32_t base,
+                    uint32_t end, uint32_t u, uint32_t &bad) {
+    GMB_UNROLL
+    for (int k = 0; k < n; ++k) {
+      const uint32_t i = base + k * mine.in_block;
+      const bool good = header[k].lo == first + i + 1 && header_length(header[k]) <= at.payload_bytes;
+      unit *to = u == 0 ? reinterpret_cast<unit *>(into.headers + i) : row_of(into.records, i, into.stride) + (u - 1);
+      const bool wanted = u == 0 ? into.headers != nullptr : u < units_of(header_length(header[k]));
+      store_unit_if(i < end && good && wanted, to, moved[k]);
+      if (i < end && !good && i < bad) bad = i;
+    }
+  }
+};
+
 /* Indices of the readers' cursors that a push looks at in one trip. */
 constexpr uint32_t cursors_in_flight = 4;
 
 /* How much the slowest reader in use has not released. Without one, all is. */
-GMB_HD inline uint64_t most_unread(gmb_ring_header *ring, uint32_t readers, uint64_t writer) {
+GMB_HD GMB_RARE inline uint64_t most_unread(gmb_ring_header *ring, uint32_t readers, uint64_t writer) {
   uint64_t most = 0;
+  GMB_NO_UNROLL
   for (uint32_t base = 0; readers >> base != 0 && base < GMB_MAX_READERS; base += cursors_in_flight) {
     uint64_t cursor[cursors_in_flight];
     GMB_UNROLL
@@ -154,42 +222,49 @@ GMB_HD inline uint64_t most_unread(gmb_ring_header *ring, uint32_t readers, uint
   return most;
 }
 
+/* The cursors that are looked at first, and which readers there are. */
+struct cursors {
+  uint32_t mask;
+  uint64_t first[cursors_in_flight];
+};
+
+GMB_HD inline cursors load_cursors(gmb_ring_header *ring, uint32_t readers) {
+  cursors seen;
+  seen.mask = load_relaxed(&ring->reader_mask);
+  GMB_UNROLL
+  for (uint32_t r = 0; r < cursors_in_flight; ++r) {
+    if (readers >> r & 1) seen.first[r] = load_ahead(&ring->reader[r].committed);
+  }
+  return seen;
+}
+
+/* The same as most_unread, of which most has been loaded. There are at most GMB_MAX_RECORDS slots: half a word will do. */
+GMB_HD inline uint32_t unread_by(gmb_ring_header *ring, const cursors &seen, uint32_t readers, uint64_t writer) {
+  const uint32_t known = readers & seen.mask & ((1u << cursors_in_flight) - 1);
+  uint32_t unread = 0;
+  GMB_UNROLL
+  for (uint32_t r = 0; r < cursors_in_flight; ++r) {
+    const uint32_t behind = static_cast<uint32_t>(writer) - static_cast<uint32_t>(seen.first[r]);
+    if ((known >> r & 1) && behind > unread) unread = behind;
+  }
+  if (known != seen.mask) {
+    const uint32_t more = static_cast<uint32_t>(most_unread(ring, seen.mask & ~known, writer));
+    fence_acquire();
+    if (more > unread) unread = more;
+  }
+  return unread;
+}
+
 /* Pushes up to `from.count` records: the first so many that fit, or those
  * before the first bad length; of a whole push all or none. */
 template <class Block>
 GMB_HD inline void push(const Block &block, gmb_ring_header *ring, const geometry &at, const source &from,
                         uint32_t lanes, const report &to) {
   gmb_ring_side *side = &ring->writer;
-  struct cursors {
-    uint32_t mask;
-    uint64_t first[cursors_in_flight];
-  };
   const turn t = take_turn(
-      block, ring, side, to,
-      [&] {
-        cursors seen;
-        seen.mask = load_relaxed(&ring->reader_mask);
-        GMB_UNROLL
-        for (uint32_t r = 0; r < cursors_in_flight; ++r) {
-          if (from.readers >> r & 1) seen.first[r] = load_ahead(&ring->reader[r].committed);
-        }
-        return seen;
-      },
+      block, ring, side, from.ordered, to, [&] { return load_cursors(ring, from.readers); },
       [&](uint64_t first, const cursors &seen) {
-        uint32_t others = seen.mask;
-        uint64_t unread = 0;
-        GMB_UNROLL
-        for (uint32_t r = 0; r < cursors_in_flight; ++r) {
-          if ((from.readers & seen.mask) >> r & 1) {
-            others &= ~(1u << r);
-            if (first - seen.first[r] > unread) unread = first - seen.first[r];
-          }
-        }
-        if (others != 0) {
-          const uint64_t more = most_unread(ring, others, first);
-          fence_acquire();
-          if (more > unread) unread = more;
-        }
+        const uint32_t unread = unread_by(ring, seen, from.readers, first);
         block.word[word_unread] = unread;
         const uint64_t free = at.capacity() - unread;
         return from.count < free ? static_cast<uint64_t>(from.count) : free;
@@ -200,40 +275,22 @@ GMB_HD inline void push(const Block &block, gmb_ring_header *ring, const geometr
   const uint32_t units = units_of(from.max_length);
   const uint32_t room = static_cast<uint32_t>(t.room);
   const uint32_t tile = tile_of(block, from.tile, mine.in_block);
+  uint32_t bad = room;
   for_tiles(block, side, tiles_of(room, tile), from.draw, false, [&](uint32_t number) {
     const uint32_t end = room - number * tile < tile ? room : (number + 1) * tile;
     GMB_NO_UNROLL
     for (uint32_t base = number * tile + mine.local; base < end; base = next_base(block, base, end, mine)) {
       GMB_NO_UNROLL
       for (uint32_t u = mine.lane; u < units; u += lanes) {
-        uint32_t length[records_in_flight];
-        unit moved[records_in_flight];
-        GMB_UNROLL
-        for (int k = 0; k < records_in_flight; ++k) {
-          const uint32_t i = base + k * mine.in_block;
-          if (i >= end) continue;
-          /* Not only as much as the length says: that would be a second trip to memory. Nothing is looked at here, so
-           * that all loads are under way at once. */
-          if (u > 0) moved[k] = load_unit(row_of(from.records, i, from.stride) + (u - 1));
-          else moved[k].hi = from.types ? from.types[i] : from.type;
-          length[k] = from.lengths ? from.lengths[i] : from.length;
-        }
-        GMB_UNROLL
-        for (int k = 0; k < records_in_flight; ++k) {
-          const uint32_t i = base + k * mine.in_block;
-          if (i >= end) continue;
-          if (length[k] > from.max_length) {
-            block.lower_word(grant_word(i, GMB_ERROR_BAD_LENGTH));
-          } else if (u < units_of(length[k])) {
-            if (u == 0) moved[k] = header_unit(t.first + i + 1, length[k], static_cast<uint32_t>(moved[k].hi));
-            at.slot(t.first + i)[u] = moved[k];
-          }
-        }
+        in_flight_in<records_in_flight> moving;
+        moving.load(from, mine, base, end, u);
+        moving.store(at, t.first, from, mine, base, end, u, bad);
       }
       GMB_CHAOS_POINT(4);
     }
   });
-  end_turn(block, ring, side, t, from.count, from.whole, from.draw, to);
+  if (bad < room) block.lower_word(grant_word(bad, GMB_ERROR_BAD_LENGTH));
+  end_turn(block, ring, side, t, from.count, from.whole, from.draw, from.ordered, to);
 }
 
 template <class Block>
@@ -249,7 +306,7 @@ GMB_HD inline void pop(const Block &block, gmb_ring_header *ring, const geometry
                        const sink &into, uint32_t lanes, const report &to) {
   gmb_ring_side *side = &ring->reader[reader & (GMB_MAX_READERS - 1)];
   const turn t = take_turn(
-      block, ring, side, to, [&] { return load_ahead(&ring->writer.committed); },
+      block, ring, side, into.ordered, to, [&] { return load_ahead(&ring->writer.committed); },
       [&](uint64_t first, uint64_t published) {
         const uint64_t ready = published - first;
         const uint64_t room = into.max < ready ? static_cast<uint64_t>(into.max) : ready;
@@ -266,39 +323,22 @@ GMB_HD inline void pop(const Block &block, gmb_ring_header *ring, const geometry
   const uint32_t room = static_cast<uint32_t>(t.room);
   const uint32_t tile = tile_of(block, into.tile, mine.in_block);
   /* More than a cache holds: the newest first, which are the likeliest to be there still. */
+  uint32_t bad = room;
   for_tiles(block, side, tiles_of(room, tile), into.draw, true, [&](uint32_t number) {
     const uint32_t end = room - number * tile < tile ? room : (number + 1) * tile;
     GMB_NO_UNROLL
     for (uint32_t base = number * tile + mine.local; base < end; base = next_base(block, base, end, mine)) {
       GMB_NO_UNROLL
       for (uint32_t u = mine.lane; u < units; u += lanes) {
-        unit header[records_in_flight];
-        unit moved[records_in_flight];
-        GMB_UNROLL
-        for (int k = 0; k < records_in_flight; ++k) {
-          const uint32_t i = base + k * mine.in_block;
-          if (i >= end) continue;
-          const unit *slot = at.slot(t.first + i);
-          header[k] = load_unit(slot);
-          moved[k] = load_unit(slot + u);
-        }
-        GMB_UNROLL
-        for (int k = 0; k < records_in_flight; ++k) {
-          const uint32_t i = base + k * mine.in_block;
-          if (i >= end) continue;
-          if (header[k].lo != t.first + i + 1 || header_length(header[k]) > at.payload_bytes) {
-            block.lower_word(grant_word(i, GMB_ERROR_CORRUPT));
-          } else if (u == 0) {
-            if (into.headers) *reinterpret_cast<unit *>(into.headers + i) = moved[k];
-          } else if (u < units_of(header_length(header[k]))) {
-            row_of(into.records, i, into.stride)[u - 1] = moved[k];
-          }
-        }
+        in_flight_out<records_in_flight> moving;
+        moving.load(at, t.first, mine, base, end, u);
+        moving.store(at, t.first, into, mine, base, end, u, bad);
       }
       GMB_CHAOS_POINT(5);
     }
   });
-  end_turn(block, ring, side, t, into.max, false, into.draw, to);
+  if (bad < room) block.lower_word(grant_word(bad, GMB_ERROR_CORRUPT));
+  end_turn(block, ring, side, t, into.max, false, into.draw, into.ordered, to);
 }
 
 template <class Block>

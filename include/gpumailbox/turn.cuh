@@ -162,8 +162,8 @@ GMB_HD inline books books_at_end(const Block &block, gmb_ring_side *side, const 
 /* The leader's reading of the header, made known to the whole block. `ahead` loads what `room` needs, with the
  * header: all of it is one trip to memory. */
 template <class Block, class Ahead, class Room>
-GMB_HD inline turn take_turn(const Block &block, gmb_ring_header *ring, gmb_ring_side *side, const report &to,
-                             const Ahead &ahead, const Room &room) {
+GMB_HD inline turn take_turn(const Block &block, gmb_ring_header *ring, gmb_ring_side *side, bool ordered,
+                             const report &to, const Ahead &ahead, const Room &room) {
   turn t;
   if (block.thread() == 0) {
     GMB_CHAOS_POINT(6);
@@ -172,6 +172,7 @@ GMB_HD inline turn take_turn(const Block &block, gmb_ring_header *ring, gmb_ring
     const int32_t stopped = load_relaxed(&ring->fault);
     const uint64_t committed = load_relaxed(&side->committed);
     const uint64_t arrivals = block.blocks() == 1 ? load_relaxed(&side->arrivals) : 0;
+    const uint64_t claimed = ordered ? load_relaxed(&side->claimed) : committed;
     const auto seen = ahead();
     if (block.blocks() == 1) {
       const books found = open_books(side, to);
@@ -179,9 +180,10 @@ GMB_HD inline turn take_turn(const Block &block, gmb_ring_header *ring, gmb_ring
       at[0] = found.operations, at[1] = found.refused, at[2] = found.empty;
       at[3] = found.high_water, at[4] = found.lost, at[5] = found.epoch;
     }
-    fence_acquire();
+    if (!ordered) fence_acquire();
     const int32_t good = check_words(magic, version);
-    const int32_t fault = arrivals != 0 ? static_cast<int32_t>(GMB_ERROR_ORDER_VIOLATION) : stopped;
+    const bool violated = arrivals != 0 || claimed != committed;
+    const int32_t fault = violated ? static_cast<int32_t>(GMB_ERROR_ORDER_VIOLATION) : stopped;
     uint64_t word = 0;
     block.word[word_unread] = 0;
     if (good == GMB_OK) word = fault != GMB_OK ? grant_word(0, fault) : grant_word(room(committed, seen), GMB_OK);
@@ -227,7 +229,7 @@ GMB_HD inline bool arrive_last(uint32_t blocks, gmb_ring_side *side, uint32_t op
                                uint64_t &word) {
   if (blocks <= 1) return true;
   const bool lowers = word != grant_word(asked, GMB_OK);
-  if (lowers) fetch_min_relaxed(&side->grant, word);
+  if (lowers) lower_relaxed(&side->grant, word);
   GMB_CHAOS_POINT(2);
   const uint64_t mine = arrival(operation, 1) + (lowers ? lowering_block : 0);
   const uint64_t arrived = fetch_add_acq_rel(&side->arrivals, mine) + mine;
@@ -235,7 +237,7 @@ GMB_HD inline bool arrive_last(uint32_t blocks, gmb_ring_side *side, uint32_t op
   /* The arrivals stay then, so that every block that comes later sees it too
    * and the result of every operation is told; but they must not wrap. */
   if ((arrived & ~lowering_blocks) != arrival(operation, blocks)) {
-    if ((arrived & arrived_blocks) > arrived_blocks / 2) fetch_sub_relaxed(&side->arrivals, mine);
+    if ((arrived & arrived_blocks) > arrived_blocks / 2) add_relaxed(&side->arrivals, -mine);
     word = grant_word(0, GMB_ERROR_ORDER_VIOLATION);
     return true;
   }
@@ -246,7 +248,7 @@ GMB_HD inline bool arrive_last(uint32_t blocks, gmb_ring_side *side, uint32_t op
     /* What lowers is less than this: another operation has taken the word away. */
     word = least < word ? least : grant_word(0, GMB_ERROR_ORDER_VIOLATION);
   }
-  fetch_sub_relaxed(&side->arrivals, arrived);
+  add_relaxed(&side->arrivals, -arrived);
   return true;
 }
 
@@ -255,7 +257,7 @@ GMB_HD inline bool arrive_last(uint32_t blocks, gmb_ring_side *side, uint32_t op
  * The index has none between it and the host's words: the exchange has answered by then, which on the machines that we
  * know means that whatever the host launches finds it. PTX itself promises that only to work ordered by a stream or event. */
 GMB_HD inline void close_turn(gmb_ring_header *ring, gmb_ring_side *side, uint64_t before, const books &kept,
-                              const ending &e, uint64_t held, const report &to) {
+                              const ending &e, uint64_t held, bool ordered, const report &to) {
   tell_device(to, e);
   store_fenced(&side->claimed, e.claimed);
   store_relaxed(&side->operations, e.operations);
@@ -264,11 +266,17 @@ GMB_HD inline void close_turn(gmb_ring_header *ring, gmb_ring_side *side, uint64
   if (e.lost != 0) store_relaxed(&side->lost, kept.lost + e.lost);
   if (held > kept.high_water) store_relaxed(&side->high_water, held);
   if (to.host_slot || to.host_progress) fence_system();
-  else fence_device();
-  /* If the side's index moved meanwhile, another operation of it ran. */
-  const bool alone = replace_fenced(&side->committed, before, e.index);
-  GMB_CHAOS_POINT(3);
-  if (!alone) return violation(ring, side, before, e.asked, kept, to);
+  else if (!ordered || to.device_result) fence_device();
+  if (ordered) {
+    /* Nobody reads it before this has ended. Should another operation run all the same, both have added, and the next
+     * one finds that the indices differ. */
+    add_fenced(&side->committed, e.index - before);
+  } else {
+    /* If the side's index moved meanwhile, another operation of it ran. */
+    const bool alone = replace_fenced(&side->committed, before, e.index);
+    GMB_CHAOS_POINT(3);
+    if (!alone) return violation(ring, side, before, e.asked, kept, to);
+  }
   tell_epoch(to, e);
   tell_host(to, e);
 }
@@ -276,7 +284,7 @@ GMB_HD inline void close_turn(gmb_ring_header *ring, gmb_ring_side *side, uint64
 /* Ends an operation for this block, and for all if it is the last to arrive. */
 template <class Block>
 GMB_HD inline void end_turn(const Block &block, gmb_ring_header *ring, gmb_ring_side *side, const turn &t,
-                            uint64_t asked, bool whole, bool drew, const report &to) {
+                            uint64_t asked, bool whole, bool drew, bool ordered, const report &to) {
   block.sync();
   if (block.thread() != 0) return;
   GMB_CHAOS_POINT(1);
@@ -293,7 +301,7 @@ GMB_HD inline void end_turn(const Block &block, gmb_ring_header *ring, gmb_ring_
     store_relaxed(&side->agreed, static_cast<uint64_t>(0));
   }
   const uint64_t held = side == &ring->writer ? block.word[word_unread] + count : 0;
-  close_turn(ring, side, t.first, kept, ended(kept, count, asked, grant_status(word), end, 0), held, to);
+  close_turn(ring, side, t.first, kept, ended(kept, count, asked, grant_status(word), end, 0), held, ordered, to);
 }
 
 /* A header that is not ours names no side to arrive at: one block reports. */

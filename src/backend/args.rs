@@ -7,6 +7,8 @@
 pub const GMB_PUSH_WHOLE: u32 = 1;
 /// In `gmb_push_args.flags` and `gmb_pop_args.flags`: blocks draw their tiles.
 pub const GMB_DRAW_TILES: u32 = 2;
+/// In both: all operations of the mailbox run one after the other.
+pub const GMB_ORDERED: u32 = 4;
 
 /// In `gmb_reader_args.action`: let the reader in at the next record.
 pub const GMB_READER_ADD_NEXT: u32 = 0;
@@ -74,7 +76,7 @@ pub struct gmb_push_args {
     pub lanes_log2: u32,
     /// Lengths above this are refused: the payload size, or the stride if that is less.
     pub max_length: u32,
-    /// `GMB_PUSH_WHOLE` and `GMB_DRAW_TILES`.
+    /// `GMB_PUSH_WHOLE`, `GMB_DRAW_TILES`, `GMB_ORDERED`.
     pub flags: u32,
     /// A bit for each reader that is probably in use.
     pub readers: u32,
@@ -107,7 +109,7 @@ pub struct gmb_pop_args {
     pub reader: u32,
     /// log2 of the threads that copy one record together.
     pub lanes_log2: u32,
-    /// `GMB_DRAW_TILES` or zero.
+    /// `GMB_DRAW_TILES`, `GMB_ORDERED`.
     pub flags: u32,
     /// Records of a tile, a power of two, or zero for as many as a block moves at once.
     pub tile: u32,

@@ -38,8 +38,9 @@ const FATBIN: Option<&[u8]> = Some(include_bytes!(env!("GMB_FATBIN")));
 #[cfg(not(gmb_kernels))]
 const FATBIN: Option<&[u8]> = None;
 
-/// Threads in a block, as the kernels' launch bounds say.
+/// Threads in a block, as the kernels' launch bounds say; the second number is that of the kernels for one block.
 const BLOCK_THREADS: u32 = 256;
+const ALONE_THREADS: u32 = 512;
 
 /// Streams known to be ours are remembered by id, in this many places.
 const KNOWN_STREAMS: usize = 256;
@@ -53,6 +54,8 @@ pub(crate) struct Cuda {
     module: sys::CUmodule,
     /// By `Kernel::index`.
     functions: [sys::CUfunction; Kernel::NAMES.len()],
+    /// Whether a kernel can be launched while the one before it still runs.
+    overlaps_launches: bool,
     /// Null where the device has no pools.
     pool: sys::CUmemoryPool,
     registered: pinned::Registered,
@@ -126,7 +129,7 @@ impl Cuda {
                 name: String::new(),
                 units: 1,
                 block_threads: BLOCK_THREADS,
-                group_records: 1,
+                group_records: 2,
                 drawn_records: 1,
                 max_blocks: [1; Kernel::NAMES.len()],
                 driver_version: version as u32,
@@ -136,6 +139,7 @@ impl Cuda {
             context_id: id_of(context)?,
             module: null_mut(),
             functions: [null_mut(); Kernel::NAMES.len()],
+            overlaps_launches: false,
             pool: null_mut(),
             registered: pinned::Registered::default(),
             known: [const { AtomicU64::new(0) }; KNOWN_STREAMS],
@@ -156,6 +160,8 @@ impl Cuda {
         cuda.info.name = device_name(device)?;
         cuda.info.units =
             cuda.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+        let major = cuda.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+        cuda.overlaps_launches = major >= 9;
         for (index, function) in cuda.functions.into_iter().enumerate() {
             cuda.info.max_blocks[index] = cuda.info.units * cuda.blocks_per_unit(function)?;
         }
@@ -169,6 +175,14 @@ impl Cuda {
         let result = unsafe { sys::cuModuleGetFunction(&mut function, self.module, name.as_ptr()) };
         self.check(result, "cuModuleGetFunction")?;
         Ok(function)
+    }
+
+    /// The function, and how many threads its blocks have.
+    fn entry(&self, kernel: &Kernel, blocks: u32) -> (sys::CUfunction, u32) {
+        match kernel.index_alone() {
+            Some(index) if blocks == 1 => (self.functions[index], ALONE_THREADS),
+            _ => (self.functions[kernel.index()], BLOCK_THREADS),
+        }
     }
 
     fn attribute(&self, attribute: sys::CUdevice_attribute) -> Result<u32> {
@@ -541,15 +555,15 @@ impl Backend for Cuda {
 
     unsafe fn launch(&self, kernel: &Kernel, blocks: u32, stream: RawStream) -> Result<()> {
         let _current = self.enter()?;
-        let index = if blocks == 1 { kernel.index_alone() } else { kernel.index() };
+        let (function, threads) = self.entry(kernel, blocks);
         let mut parameters = [kernel.args().cast_mut()];
         let result = unsafe {
             sys::cuLaunchKernel(
-                self.functions[index],
+                function,
                 blocks,
                 1,
                 1,
-                BLOCK_THREADS,
+                threads,
                 1,
                 1,
                 0,
@@ -559,5 +573,34 @@ impl Backend for Cuda {
             )
         };
         self.check(result, "cuLaunchKernel")
+    }
+
+    unsafe fn launch_captured(&self, kernel: &Kernel, blocks: u32, stream: RawStream) -> Result<()> {
+        let (function, threads) = self.entry(kernel, blocks);
+        // Only the kernels for one block wait for what comes before them.
+        if !self.overlaps_launches || threads != ALONE_THREADS {
+            return unsafe { self.launch(kernel, blocks, stream) };
+        }
+        let _current = self.enter()?;
+        let mut overlap = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        };
+        let config = sys::CUlaunchConfig {
+            gridDimX: blocks,
+            gridDimY: 1,
+            gridDimZ: 1,
+            blockDimX: threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: 0,
+            hStream: cu_stream(stream),
+            attrs: &mut overlap,
+            numAttrs: 1,
+        };
+        let mut parameters = [kernel.args().cast_mut()];
+        let result = unsafe { sys::cuLaunchKernelEx(&config, function, parameters.as_mut_ptr(), null_mut()) };
+        self.check(result, "cuLaunchKernelEx")
     }
 }

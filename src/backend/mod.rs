@@ -109,11 +109,11 @@ impl Kernel {
     }
 
     /// The entry point that does the same in one block, with less to do.
-    pub(crate) fn index_alone(&self) -> usize {
+    pub(crate) fn index_alone(&self) -> Option<usize> {
         match self {
-            Self::Push(_) => 7,
-            Self::Pop(_) => 8,
-            _ => self.index(),
+            Self::Push(_) => Some(7),
+            Self::Pop(_) => Some(8),
+            _ => None,
         }
     }
 
@@ -275,6 +275,14 @@ pub(crate) trait Backend: Send + Sync {
     /// # Safety
     /// Every address in the arguments stays valid until the kernel is done.
     unsafe fn launch(&self, kernel: &Kernel, blocks: u32, stream: RawStream) -> Result<()>;
+    /// The same into a capture. Where the device can, a node that follows a kernel is launched while that one still runs.
+    ///
+    /// # Safety
+    /// As of `launch`, for as long as the graph lasts.
+    unsafe fn launch_captured(&self, kernel: &Kernel, blocks: u32, stream: RawStream) -> Result<()> {
+        // SAFETY: vouched for by the caller.
+        unsafe { self.launch(kernel, blocks, stream) }
+    }
 }
 
 /// A thread's calls with the context current; on the host backend there is nothing to do.

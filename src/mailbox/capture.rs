@@ -59,7 +59,7 @@ impl Mailbox {
             report.host_progress = side.progress();
         }
         // SAFETY: the graph holds the ring and the slots; the caller vouches for the rest.
-        unsafe { backend.launch(&kernel(report), blocks, stream.raw)? };
+        unsafe { backend.launch_captured(&kernel(report), blocks, stream.raw)? };
         if let Some(token) = captured {
             token.confirm();
         }

@@ -7,7 +7,8 @@ use super::readers::not_in_use;
 use super::side::{ahead, Side, Submitted};
 use super::{Arbitration, FullPolicy, Mailbox, Pop, Push};
 use crate::backend::args::{
-    gmb_geometry_args, gmb_pop_args, gmb_push_args, gmb_report_args, GMB_DRAW_TILES, GMB_PUSH_WHOLE,
+    gmb_geometry_args, gmb_pop_args, gmb_push_args, gmb_report_args, GMB_DRAW_TILES, GMB_ORDERED,
+    GMB_PUSH_WHOLE,
 };
 use crate::backend::Kernel;
 use crate::error::{Error, Result};
@@ -139,7 +140,7 @@ impl Mailbox {
             FullPolicy::Reject | FullPolicy::Wait => self.shape_of(most, Kernel::POP),
         };
         let kernel = |report| {
-            let args = gmb_pop_args { report, tile: shape.tile, flags: shape.flags, ..args };
+            let args = gmb_pop_args { report, tile: shape.tile, flags: args.flags | shape.flags, ..args };
             match self.core.full_policy {
                 FullPolicy::Reject | FullPolicy::Wait => Kernel::Pop(args),
                 FullPolicy::OverwriteOldest => Kernel::PopOver(args),
@@ -219,7 +220,7 @@ impl Mailbox {
             msg_type: push.msg_type,
             lanes_log2: self.lanes_log2(),
             max_length: longest as u32,
-            flags: if self.core.full_policy == FullPolicy::Wait { GMB_PUSH_WHOLE } else { 0 },
+            flags: if self.core.full_policy == FullPolicy::Wait { GMB_PUSH_WHOLE } else { 0 } | self.order(),
             readers: self.core.readers.mask(),
             tile: 0,
             borrowed: 0,
@@ -251,7 +252,7 @@ impl Mailbox {
             max: pop.max,
             reader: pop.reader,
             lanes_log2: self.lanes_log2(),
-            flags: 0,
+            flags: self.order(),
             tile: 0,
             reserved: 0,
             geometry: self.geometry(),
@@ -272,6 +273,15 @@ impl Mailbox {
             stride: self.stride,
             payload_bytes: self.payload_bytes,
             reserved: 0,
+        }
+    }
+
+    /// Kernels of a single stream run one after the other.
+    fn order(&self) -> u32 {
+        if self.core.single_stream {
+            GMB_ORDERED
+        } else {
+            0
         }
     }
 

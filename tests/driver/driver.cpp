@@ -44,9 +44,9 @@ EXPORT int cuDeviceGetName(char *name, int bytes, int) {
 EXPORT int cuDeviceGetAttribute(int *value, int attribute, int) {
   COUNT(cuDeviceGetAttribute);
   constexpr int multiprocessor_count = 16, memory_pools_supported = 115;
-  constexpr int registered_at_its_own_address = 91, host_register_supported = 99;
+  constexpr int compute_capability_major = 75, registered_at_its_own_address = 91, host_register_supported = 99;
   const bool host_pointers = attribute == host_register_supported || attribute == registered_at_its_own_address;
-  *value = attribute == multiprocessor_count ? 4 : attribute == memory_pools_supported || host_pointers;
+  *value = attribute == multiprocessor_count ? 4 : attribute == compute_capability_major ? 9 : attribute == memory_pools_supported || host_pointers;
   return success;
 }
 
@@ -456,11 +456,7 @@ static void run(const kernel &each, const void *arguments, uint32_t blocks) {
   for (uint32_t block = 0; block < blocks; ++block) each.run(arguments, block, blocks);
 }
 
-EXPORT int cuLaunchKernel(void *function, unsigned blocks, unsigned y, unsigned z, unsigned threads, unsigned ty,
-                          unsigned tz, unsigned, void *handle, void **parameters, void **) {
-  ENTER(cuLaunchKernel);
-  STREAM(handle);
-  if (blocks == 0 || threads == 0 || y != 1 || z != 1 || ty != 1 || tz != 1) return invalid_value;
+static int run_launched(void *function, unsigned blocks, void **parameters) {
   const kernel &each = *static_cast<kernel *>(function);
   /* The caller may change them once this returns; a launch copies them. */
   alignas(16) unsigned char arguments[256];
@@ -495,6 +491,28 @@ EXPORT int cuLaunchKernel(void *function, unsigned blocks, unsigned y, unsigned 
   std::lock_guard<std::mutex> gate(late_gate);
   late[line] = word;
   return success;
+}
+
+EXPORT int cuLaunchKernel(void *function, unsigned blocks, unsigned y, unsigned z, unsigned threads, unsigned ty,
+                          unsigned tz, unsigned, void *handle, void **parameters, void **) {
+  ENTER(cuLaunchKernel);
+  STREAM(handle);
+  if (blocks == 0 || threads == 0 || y != 1 || z != 1 || ty != 1 || tz != 1) return invalid_value;
+  return run_launched(function, blocks, parameters);
+}
+
+struct launch_config {
+  unsigned blocks, y, z, threads, ty, tz, shared;
+  void *stream;
+  void *attributes;
+  unsigned attribute_count;
+};
+
+EXPORT int cuLaunchKernelEx(const launch_config *config, void *function, void **parameters, void **) {
+  ENTER(cuLaunchKernelEx);
+  STREAM(config->stream);
+  if (config->blocks == 0 || config->threads == 0 || config->y != 1 || config->z != 1) return invalid_value;
+  return run_launched(function, config->blocks, parameters);
 }
 
 /* A function that the list names and this file lacks stops the build here. */

@@ -3,6 +3,7 @@
 #ifndef GMB_TESTS_PROTOCOL_FIXTURE_H
 #define GMB_TESTS_PROTOCOL_FIXTURE_H
 
+#include <gpumailbox/alone.cuh>
 #include <gpumailbox/readers.cuh>
 
 #include <atomic>

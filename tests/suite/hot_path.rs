@@ -31,6 +31,7 @@ const MADE_UP: &[(&str, &str)] = &[
     ("kernels/entry.h", include_str!("../../kernels/entry.h")),
     ("kernels/host.cpp", include_str!("../../kernels/host.cpp")),
     ("include/gpumailbox.h", include_str!("../../include/gpumailbox.h")),
+    ("include/gpumailbox/alone.cuh", include_str!("../../include/gpumailbox/alone.cuh")),
     ("include/gpumailbox/borrow.cuh", include_str!("../../include/gpumailbox/borrow.cuh")),
     ("include/gpumailbox/overwrite.cuh", include_str!("../../include/gpumailbox/overwrite.cuh")),
     ("include/gpumailbox/platform.cuh", include_str!("../../include/gpumailbox/platform.cuh")),

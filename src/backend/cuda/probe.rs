@@ -45,6 +45,7 @@ const SYMBOLS: &[&CStr] = &[
     c"cuInit",
     c"cuLaunchHostFunc",
     c"cuLaunchKernel",
+    c"cuLaunchKernelEx",
     c"cuMemAllocFromPoolAsync",
     c"cuMemAlloc_v2",
     c"cuMemFreeAsync",

@@ -1,0 +1,146 @@
+/* Small operations, by a block that is alone in its launch. Nothing is shared out among blocks, what memory is asked
+ * for is under way at once, and the leader keeps what it found: a launch of so few records spends most of its time
+ * on waiting for memory and on fetching instructions, so there are few of both. */
+#ifndef GPUMAILBOX_ALONE_CUH
+#define GPUMAILBOX_ALONE_CUH
+
+#include "ring.cuh"
+
+namespace gmb {
+namespace ring {
+
+/* What the leader found; the others know of `first`, `room` and `ours`. */
+struct opening {
+  uint64_t first; /* index of the operation's first record */
+  uint32_t room;  /* records that may be moved */
+  int32_t ours;   /* whether the header is */
+  int32_t fault;  /* why there is no room, if an error is why */
+  books kept;
+};
+
+/* As take_turn, of a block that keeps its books itself. `meanwhile` is what all threads can do while the header is on its
+ * way. */
+template <class Block, class Ahead, class Meanwhile, class Room>
+GMB_HD inline opening open_alone(const Block &block, gmb_ring_header *ring, gmb_ring_side *side, bool ordered,
+                                 const report &to, const Ahead &ahead, const Meanwhile &meanwhile, const Room &room) {
+  opening found = {};
+  uint64_t magic = 0, committed = 0, claimed = 0, arrivals = 0;
+  uint32_t version = 0;
+  int32_t stopped = 0;
+  decltype(ahead()) seen = {};
+  if (block.thread() == 0) {
+    GMB_CHAOS_POINT(6);
+    magic = load_relaxed(&ring->magic);
+    version = load_relaxed(&ring->version);
+    stopped = load_relaxed(&ring->fault);
+    committed = load_relaxed(&side->committed);
+    claimed = load_relaxed(&side->claimed);
+    arrivals = load_relaxed(&side->arrivals);
+    seen = ahead();
+    found.kept = open_books(side, to);
+  }
+  meanwhile();
+  if (block.thread() == 0) {
+    if (!ordered) fence_acquire();
+    found.ours = check_words(magic, version);
+    found.fault = arrivals != 0 || (ordered && claimed != committed) ? GMB_ERROR_ORDER_VIOLATION : stopped;
+    uint32_t granted = 0;
+    if (found.ours == GMB_OK && found.fault == GMB_OK) granted = room(committed, seen);
+    block.word[0] = granted; /* the first record that is bad lowers it */
+    block.word[word_first] = committed;
+    block.word[word_room] = granted | static_cast<uint64_t>(static_cast<uint32_t>(found.ours)) << 32;
+  }
+  block.sync();
+  found.first = block.word[word_first];
+  const uint64_t told = block.word[word_room];
+  found.room = static_cast<uint32_t>(told);
+  found.ours = static_cast<int32_t>(told >> 32);
+  return found;
+}
+
+/* As end_turn. `bad` is the status of a record that ends the operation, `before` what lay in the ring before a push. */
+template <class Block>
+GMB_HD inline void close_alone(const Block &block, gmb_ring_header *ring, gmb_ring_side *side, const opening &found,
+                               uint32_t asked, bool whole, int32_t bad, uint32_t before, bool ordered,
+                               const report &to) {
+  block.sync();
+  if (block.thread() != 0) return;
+  GMB_CHAOS_POINT(1);
+  if (found.fault == GMB_ERROR_ORDER_VIOLATION) return violation(ring, side, found.first, asked, found.kept, to);
+  uint32_t count = static_cast<uint32_t>(block.word[0]);
+  const int32_t status = count < found.room ? bad : found.fault;
+  if (whole && count < asked) count = 0;
+  GMB_CHAOS_POINT(3);
+  const uint64_t held = side == &ring->writer ? before + count : 0;
+  close_turn(ring, side, found.first, found.kept, ended(found.kept, count, asked, status, found.first + count, 0), held,
+             ordered, to);
+}
+
+/* As push: of few records. */
+template <class Block>
+GMB_HD inline void push_alone(const Block &block, gmb_ring_header *ring, const geometry &at, const source &from,
+                              uint32_t lanes, const report &to) {
+  gmb_ring_side *side = &ring->writer;
+  const share mine(block, lanes);
+  const uint32_t units = units_of(from.max_length);
+  in_flight_in<1> moving;
+  uint32_t unread = 0;
+  const opening found = open_alone(
+      block, ring, side, from.ordered, to, [&] { return load_cursors(ring, from.readers); },
+      /* Rows can be read whatever room there is. */
+      [&] { moving.load(from, mine, mine.local, from.count, mine.lane); },
+      [&](uint64_t first, const cursors &seen) {
+        unread = unread_by(ring, seen, from.readers, first);
+        const uint32_t free = at.mask + 1 - unread;
+        return from.count < free ? from.count : free;
+      });
+  if (found.ours != GMB_OK) return refuse(block, found.ours, from.count, to);
+
+  uint32_t bad = found.room;
+  GMB_NO_UNROLL
+  for (uint32_t i = mine.local; i < found.room; i += mine.in_block) {
+    GMB_NO_UNROLL
+    for (uint32_t u = mine.lane; u < units; u += lanes) {
+      if (i != mine.local || u != mine.lane) moving.load(from, mine, i, found.room, u);
+      moving.store(at, found.first, from, mine, i, found.room, u, bad);
+    }
+    GMB_CHAOS_POINT(4);
+  }
+  if (bad < found.room) block.lower_half(bad);
+  close_alone(block, ring, side, found, from.count, from.whole, GMB_ERROR_BAD_LENGTH, unread, from.ordered, to);
+}
+
+/* As pop: of few records. */
+template <class Block>
+GMB_HD inline void pop_alone(const Block &block, gmb_ring_header *ring, const geometry &at, uint32_t reader,
+                             const sink &into, uint32_t lanes, const report &to) {
+  gmb_ring_side *side = &ring->reader[reader & (GMB_MAX_READERS - 1)];
+  const opening found = open_alone(
+      block, ring, side, into.ordered, to, [&] { return load_ahead(&ring->writer.committed); }, [] {},
+      [&](uint64_t first, uint64_t published) {
+        const uint32_t ready = static_cast<uint32_t>(published) - static_cast<uint32_t>(first);
+        return into.max < ready ? into.max : ready;
+      });
+  if (found.ours != GMB_OK) return refuse(block, found.ours, into.max, to);
+
+  const share mine(block, lanes);
+  const uint32_t units = units_of(at.payload_bytes);
+  uint32_t bad = found.room;
+  GMB_NO_UNROLL
+  for (uint32_t i = mine.local; i < found.room; i += mine.in_block) {
+    GMB_NO_UNROLL
+    for (uint32_t u = mine.lane; u < units; u += lanes) {
+      in_flight_out<1> moving;
+      moving.load(at, found.first, mine, i, found.room, u);
+      moving.store(at, found.first, into, mine, i, found.room, u, bad);
+    }
+    GMB_CHAOS_POINT(5);
+  }
+  if (bad < found.room) block.lower_half(bad);
+  close_alone(block, ring, side, found, into.max, false, GMB_ERROR_CORRUPT, 0, into.ordered, to);
+}
+
+}  // namespace ring
+}  // namespace gmb
+
+#endif
