@@ -132,7 +132,7 @@ typedef struct gmb_push_args {
    */
   uint32_t max_length;
   /**
-   * `GMB_PUSH_WHOLE` and `GMB_DRAW_TILES`.
+   * `GMB_PUSH_WHOLE`, `GMB_DRAW_TILES`, `GMB_ORDERED`.
    */
   uint32_t flags;
   /**
@@ -190,7 +190,7 @@ typedef struct gmb_pop_args {
    */
   uint32_t lanes_log2;
   /**
-   * `GMB_DRAW_TILES` or zero.
+   * `GMB_DRAW_TILES`, `GMB_ORDERED`.
    */
   uint32_t flags;
   /**

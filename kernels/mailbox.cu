@@ -22,23 +22,16 @@ GMB_ENTRY(reader, reader, thread_block, gmb_reader_args, 1)
 GMB_ENTRY(borrow, borrow, lone_block, gmb_borrow_args, 1)
 GMB_ENTRY(release, release, lone_block, gmb_borrow_args, 1)
 
-/* Each thread has one record under way. In a graph such a kernel is launched while the one before it still runs: it waits
- * for that one here, and lets the next be launched. */
+/* Each thread has one record under way. */
 #define GMB_ALONE_THREADS 512
 
 #define GMB_ENTRY_ALONE(name, type)                                                                     \
-  extern "C" __global__ void __launch_bounds__(GMB_ALONE_THREADS) gmb_kernel_##name##_alone(            \
+  extern "C" __global__ void __launch_bounds__(GMB_ALONE_THREADS, 1) gmb_kernel_##name##_alone(         \
       const __grid_constant__ type args) {                                                              \
     __shared__ uint64_t word[gmb::ring::block_words];                                                   \
-    GMB_AFTER_OTHERS();                                                                                 \
+    gmb::ring::await_launch_before();                                                                   \
     run_##name##_alone(gmb::ring::lone_block{word}, args);                                              \
   }
-
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-#define GMB_AFTER_OTHERS() asm volatile("griddepcontrol.wait; griddepcontrol.launch_dependents;" ::: "memory")
-#else
-#define GMB_AFTER_OTHERS() ((void)0)
-#endif
 
 GMB_ENTRY_ALONE(push, gmb_push_args)
 GMB_ENTRY_ALONE(pop, gmb_pop_args)

@@ -67,9 +67,9 @@ GMB_HD inline void close_alone(const Block &block, gmb_ring_header *ring, gmb_ri
   if (block.thread() != 0) return;
   GMB_CHAOS_POINT(1);
   if (found.fault == GMB_ERROR_ORDER_VIOLATION) return violation(ring, side, found.first, asked, found.kept, to);
-  uint32_t count = static_cast<uint32_t>(block.word[0]);
-  const int32_t status = count < found.room ? bad : found.fault;
-  if (whole && count < asked) count = 0;
+  const uint32_t good = static_cast<uint32_t>(block.word[0]);
+  const int32_t status = good < found.room ? bad : found.fault;
+  const uint64_t count = taken(whole, good, asked);
   GMB_CHAOS_POINT(3);
   const uint64_t held = side == &ring->writer ? before + count : 0;
   close_turn(ring, side, found.first, found.kept, ended(found.kept, count, asked, status, found.first + count, 0), held,
@@ -91,8 +91,7 @@ GMB_HD inline void push_alone(const Block &block, gmb_ring_header *ring, const g
       [&] { moving.load(from, mine, mine.local, from.count, mine.lane); },
       [&](uint64_t first, const cursors &seen) {
         unread = unread_by(ring, seen, from.readers, first);
-        const uint32_t free = at.mask + 1 - unread;
-        return from.count < free ? from.count : free;
+        return fitting(from, at, unread);
       });
   if (found.ours != GMB_OK) return refuse(block, found.ours, from.count, to);
 

@@ -255,6 +255,12 @@ GMB_HD inline uint32_t unread_by(gmb_ring_header *ring, const cursors &seen, uin
   return unread;
 }
 
+/* How many of the records there is room for. */
+GMB_HD inline uint32_t fitting(const source &from, const geometry &at, uint32_t unread) {
+  const uint32_t free = at.mask + 1 - unread;
+  return from.count < free ? from.count : free;
+}
+
 /* Pushes up to `from.count` records: the first so many that fit, or those
  * before the first bad length; of a whole push all or none. */
 template <class Block>
@@ -266,8 +272,7 @@ GMB_HD inline void push(const Block &block, gmb_ring_header *ring, const geometr
       [&](uint64_t first, const cursors &seen) {
         const uint32_t unread = unread_by(ring, seen, from.readers, first);
         block.word[word_unread] = unread;
-        const uint64_t free = at.capacity() - unread;
-        return from.count < free ? static_cast<uint64_t>(from.count) : free;
+        return static_cast<uint64_t>(fitting(from, at, unread));
       });
   if (t.status != GMB_OK) return refuse(block, t.status, from.count, to);
 

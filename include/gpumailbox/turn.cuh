@@ -252,6 +252,9 @@ GMB_HD inline bool arrive_last(uint32_t blocks, gmb_ring_side *side, uint32_t op
   return true;
 }
 
+/* Of what could be moved. */
+GMB_HD inline uint64_t taken(bool whole, uint64_t count, uint64_t asked) { return whole && count < asked ? 0 : count; }
+
 /* Publishes that the side's index went from `before` to where `e` says, counts the operation and tells of it. `held`
  * is what lies in the ring then, zero for a pop. One fence orders all that came before it for the device and the host.
  * The index has none between it and the host's words: the exchange has answered by then, which on the machines that we
@@ -292,7 +295,7 @@ GMB_HD inline void end_turn(const Block &block, gmb_ring_header *ring, gmb_ring_
   /* On their way while the block arrives. */
   const books kept = books_at_end(block, side, to);
   if (!arrive_last(block.blocks(), side, to.operation, asked, word)) return;
-  const uint64_t count = whole && grant_count(word) < asked ? 0 : grant_count(word);
+  const uint64_t count = taken(whole, grant_count(word), asked);
   const uint64_t end = t.first + count;
   if (grant_status(word) == GMB_ERROR_ORDER_VIOLATION) return violation(ring, side, t.first, asked, kept, to);
   GMB_CHAOS_POINT(3);

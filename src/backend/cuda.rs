@@ -5,6 +5,7 @@
 mod capture;
 mod current;
 mod errors;
+mod launch;
 mod pinned;
 mod pool;
 mod probe;
@@ -19,6 +20,7 @@ use cudarc::driver::sys;
 use current::id_of;
 pub(super) use current::{leave_context, Scope};
 use errors::{check, ends_context, lost};
+use launch::BLOCK_THREADS;
 use once_cell::sync::OnceCell;
 
 use super::{
@@ -37,10 +39,6 @@ use crate::sync::lock;
 const FATBIN: Option<&[u8]> = Some(include_bytes!(env!("GMB_FATBIN")));
 #[cfg(not(gmb_kernels))]
 const FATBIN: Option<&[u8]> = None;
-
-/// Threads in a block, as the kernels' launch bounds say; the second number is that of the kernels for one block.
-const BLOCK_THREADS: u32 = 256;
-const ALONE_THREADS: u32 = 512;
 
 /// Streams known to be ours are remembered by id, in this many places.
 const KNOWN_STREAMS: usize = 256;
@@ -175,14 +173,6 @@ impl Cuda {
         let result = unsafe { sys::cuModuleGetFunction(&mut function, self.module, name.as_ptr()) };
         self.check(result, "cuModuleGetFunction")?;
         Ok(function)
-    }
-
-    /// The function, and how many threads its blocks have.
-    fn entry(&self, kernel: &Kernel, blocks: u32) -> (sys::CUfunction, u32) {
-        match kernel.index_alone() {
-            Some(index) if blocks == 1 => (self.functions[index], ALONE_THREADS),
-            _ => (self.functions[kernel.index()], BLOCK_THREADS),
-        }
     }
 
     fn attribute(&self, attribute: sys::CUdevice_attribute) -> Result<u32> {
@@ -554,53 +544,12 @@ impl Backend for Cuda {
     }
 
     unsafe fn launch(&self, kernel: &Kernel, blocks: u32, stream: RawStream) -> Result<()> {
-        let _current = self.enter()?;
-        let (function, threads) = self.entry(kernel, blocks);
-        let mut parameters = [kernel.args().cast_mut()];
-        let result = unsafe {
-            sys::cuLaunchKernel(
-                function,
-                blocks,
-                1,
-                1,
-                threads,
-                1,
-                1,
-                0,
-                cu_stream(stream),
-                parameters.as_mut_ptr(),
-                null_mut(),
-            )
-        };
-        self.check(result, "cuLaunchKernel")
+        // SAFETY: vouched for by the caller.
+        unsafe { self.launch_after(kernel, blocks, stream) }
     }
 
     unsafe fn launch_captured(&self, kernel: &Kernel, blocks: u32, stream: RawStream) -> Result<()> {
-        let (function, threads) = self.entry(kernel, blocks);
-        // Only the kernels for one block wait for what comes before them.
-        if !self.overlaps_launches || threads != ALONE_THREADS {
-            return unsafe { self.launch(kernel, blocks, stream) };
-        }
-        let _current = self.enter()?;
-        let mut overlap = sys::CUlaunchAttribute {
-            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-            pad: [0; 4],
-            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
-        };
-        let config = sys::CUlaunchConfig {
-            gridDimX: blocks,
-            gridDimY: 1,
-            gridDimZ: 1,
-            blockDimX: threads,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: 0,
-            hStream: cu_stream(stream),
-            attrs: &mut overlap,
-            numAttrs: 1,
-        };
-        let mut parameters = [kernel.args().cast_mut()];
-        let result = unsafe { sys::cuLaunchKernelEx(&config, function, parameters.as_mut_ptr(), null_mut()) };
-        self.check(result, "cuLaunchKernelEx")
+        // SAFETY: vouched for by the caller.
+        unsafe { self.launch_beside(kernel, blocks, stream) }
     }
 }

@@ -1,0 +1,86 @@
+//! Launches of kernels.
+
+use std::ptr::null_mut;
+
+use cudarc::driver::sys;
+
+use super::{cu_stream, Cuda};
+use crate::backend::{Kernel, RawStream};
+use crate::error::Result;
+
+/// Threads in a block, as the kernels' launch bounds say; the second number is that of the kernels for one block.
+pub(super) const BLOCK_THREADS: u32 = 256;
+const ALONE_THREADS: u32 = 512;
+
+impl Cuda {
+    /// The function, and how many threads its blocks have.
+    fn entry(&self, kernel: &Kernel, blocks: u32) -> (sys::CUfunction, u32) {
+        match kernel.index_alone() {
+            Some(index) if blocks == 1 => (self.functions[index], ALONE_THREADS),
+            _ => (self.functions[kernel.index()], BLOCK_THREADS),
+        }
+    }
+
+    /// Launches a kernel that starts when the one before it has ended.
+    ///
+    /// # Safety
+    /// As of [`crate::backend::Backend::launch`].
+    pub(super) unsafe fn launch_after(&self, kernel: &Kernel, blocks: u32, stream: RawStream) -> Result<()> {
+        let _current = self.enter()?;
+        let (function, threads) = self.entry(kernel, blocks);
+        let mut parameters = [kernel.args().cast_mut()];
+        // SAFETY: the function is loaded and its one argument is the kernel's; the rest is vouched for by the caller.
+        let result = unsafe {
+            sys::cuLaunchKernel(
+                function,
+                blocks,
+                1,
+                1,
+                threads,
+                1,
+                1,
+                0,
+                cu_stream(stream),
+                parameters.as_mut_ptr(),
+                null_mut(),
+            )
+        };
+        self.check(result, "cuLaunchKernel")
+    }
+
+    /// The same of one that may start beside the one before it and then waits for its end ("programmatic dependent
+    /// launch" in the CUDA Programming Guide), where kernel and device can.
+    ///
+    /// # Safety
+    /// As of [`crate::backend::Backend::launch`].
+    pub(super) unsafe fn launch_beside(&self, kernel: &Kernel, blocks: u32, stream: RawStream) -> Result<()> {
+        let (function, threads) = self.entry(kernel, blocks);
+        // Only the kernels for one block wait by themselves.
+        if !self.overlaps_launches || threads != ALONE_THREADS {
+            // SAFETY: vouched for by the caller.
+            return unsafe { self.launch_after(kernel, blocks, stream) };
+        }
+        let _current = self.enter()?;
+        let mut beside = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        };
+        let config = sys::CUlaunchConfig {
+            gridDimX: blocks,
+            gridDimY: 1,
+            gridDimZ: 1,
+            blockDimX: threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: 0,
+            hStream: cu_stream(stream),
+            attrs: &mut beside,
+            numAttrs: 1,
+        };
+        let mut parameters = [kernel.args().cast_mut()];
+        // SAFETY: as above; the configuration and its attribute live until the call returns.
+        let result = unsafe { sys::cuLaunchKernelEx(&config, function, parameters.as_mut_ptr(), null_mut()) };
+        self.check(result, "cuLaunchKernelEx")
+    }
+}
