@@ -88,7 +88,7 @@ GMB_HD inline void push_alone(const Block &block, gmb_ring_header *ring, const g
   const opening found = open_alone(
       block, ring, side, from.ordered, to, [&] { return load_cursors(ring, from.readers); },
       /* Rows can be read whatever room there is. */
-      [&] { moving.load(from, mine, mine.local, from.count, mine.lane); },
+      [&] { moving.load(from, mine, mine.local, mine.lane < units ? from.count : 0, mine.lane); },
       [&](uint64_t first, const cursors &seen) {
         unread = unread_by(ring, seen, from.readers, first);
         return fitting(from, at, unread);

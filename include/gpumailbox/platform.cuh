@@ -153,11 +153,11 @@ __device__ inline uint64_t settle_acq_rel(uint64_t *p, uint64_t v) {
   asm volatile("atom.acq_rel.gpu.global.cas.b64 %0, [%1], 0, %2;" : "=l"(seen) : "l"(p), "l"(v) : "memory");
   return seen == 0 ? v : seen;
 }
-/* A kernel that was launched while the one before it still ran goes on when that one has ended and all see what it has
- * stored; then the next may be launched. Of one that was not, nothing. */
+/* The next kernel may be launched already; it waits as this one does: until the one before has ended, and all see what it
+ * has stored. Of kernels that were launched one after the other, nothing. */
 __device__ inline void await_launch_before() {
 #if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait; griddepcontrol.launch_dependents;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents; griddepcontrol.wait;" ::: "memory");
 #endif
 }
 /* Accesses of several units that are under way at once. Where not `wanted`, what is loaded is undefined. They are

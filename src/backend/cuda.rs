@@ -303,6 +303,7 @@ impl Backend for Cuda {
     }
 
     fn allocate_ordered(&self, bytes: usize, stream: RawStream) -> Result<u64> {
+        let _relaxed = capture::Relaxed::new();
         let _current = self.enter()?;
         let mut address = 0;
         let result =
@@ -312,6 +313,7 @@ impl Backend for Cuda {
     }
 
     unsafe fn release_ordered(&self, address: u64, stream: RawStream) -> Result<()> {
+        let _relaxed = capture::Relaxed::new();
         let _current = self.enter()?;
         self.check(unsafe { sys::cuMemFreeAsync(address, cu_stream(stream)) }, "cuMemFreeAsync")
     }

@@ -44,6 +44,8 @@ pub(super) struct Side {
 pub(super) struct Submitted {
     /// Operations that may still run: their number and the most they can move.
     pending: VecDeque<(u64, u64)>,
+    /// The most that all of them can move.
+    coming: u64,
 }
 
 const OPERATION_MASK: u64 = (1 << 24) - 1;
@@ -216,10 +218,14 @@ impl Side {
     /// The most this side's index can be, modulo 2^40, once all that was submitted is done.
     pub(super) fn can_reach(&self, submitted: &mut MutexGuard<'_, Submitted>) -> u64 {
         let (reached, word) = (self.reached(), self.line.word(0).load(Ordering::Acquire));
-        while submitted.pending.front().is_some_and(|&(operation, _)| has_reported(word, operation)) {
+        while let Some(&(operation, most)) = submitted.pending.front() {
+            if !has_reported(word, operation) {
+                break;
+            }
             submitted.pending.pop_front();
+            submitted.coming -= most;
         }
-        let coming = submitted.pending.iter().map(|&(_, most)| most).sum::<u64>().min(UNBOUNDED);
+        let coming = submitted.coming.min(UNBOUNDED);
         // An operation that reported in between counts twice at most: this is an upper bound.
         later(reached, word >> 24).wrapping_add(coming)
     }
@@ -240,8 +246,10 @@ impl Side {
         if captured {
             // What is counted no longer says which operations have run.
             submitted.pending.clear();
+            submitted.coming = 0;
         } else {
             submitted.pending.push_back((number, most));
+            submitted.coming += most;
         }
         // On a single stream nobody ever waits for it, but for the mailbox's end.
         let recorded = if self.records || captured { self.event.mark(stream.raw) } else { Ok(()) };
