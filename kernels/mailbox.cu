@@ -22,8 +22,8 @@ GMB_ENTRY(reader, reader, thread_block, gmb_reader_args, 1)
 GMB_ENTRY(borrow, borrow, lone_block, gmb_borrow_args, 1)
 GMB_ENTRY(release, release, lone_block, gmb_borrow_args, 1)
 
-/* Each thread has one record under way. */
-#define GMB_ALONE_THREADS 512
+/* The leader's warp, and threads with one record under way each. */
+#define GMB_ALONE_THREADS 544
 
 #define GMB_ENTRY_ALONE(name, type)                                                                     \
   extern "C" __global__ void __launch_bounds__(GMB_ALONE_THREADS, 1) gmb_kernel_##name##_alone(         \

@@ -51,9 +51,11 @@ MUTANTS = [
      "suite bad_input::a_bad_length_found_on_the_device_ends_the_push_there"),
     ("a foreign slot is popped", RING, "header[k].lo == first + i + 1 && ", "",
      "suite bad_input::a_damaged_slot_ends_the_pop_before_it"),
-    ("the count is told before the records move", RING, "  /* More than a cache holds:",
-     "  tell(to, {0, into.max, GMB_OK, 0, 0, 0, (to.device_result ? to.device_result->epoch : 0) + 1});\n"
-     "  /* More than a cache holds:", "protocol none"),
+    ("the count is told before the records move", "include/gpumailbox/alone.cuh",
+     "  const share mine(block, lanes);\n  const uint32_t units = units_of(at.payload_bytes);\n",
+     "  const share mine(block, lanes);\n  const uint32_t units = units_of(at.payload_bytes);\n"
+     "  tell(to, {0, into.max, GMB_OK, 0, 0, 0, 0, (to.device_result ? to.device_result->epoch : 0) + 1});\n",
+     "protocol none"),
     ("draws are not taken back", TURN, "    store_relaxed(&side->drawn, static_cast<uint64_t>(0));\n", "", "protocol none"),
     ("kernels of a single stream do not notice another", "include/gpumailbox/alone.cuh",
      "(ordered && claimed != committed)", "(ordered && arrivals != 0)", "protocol none"),

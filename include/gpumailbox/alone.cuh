@@ -39,7 +39,7 @@ GMB_HD inline opening open_alone(const Block &block, gmb_ring_header *ring, gmb_
     seen = ahead();
     found.kept = open_books(side, to);
   }
-  meanwhile();
+  if (block.thread() >= Block::aside) meanwhile();
   if (block.thread() == 0) {
     if (!ordered) fence_acquire();
     found.ours = check_words(magic, version);
@@ -58,22 +58,40 @@ GMB_HD inline opening open_alone(const Block &block, gmb_ring_header *ring, gmb_
   return found;
 }
 
-/* As end_turn. `bad` is the status of a record that ends the operation, `before` what lay in the ring before a push. */
+/* Writes the books again: fewer records were good than there was room for. */
+GMB_HD inline void correct_books(gmb_ring_side *side, const books &kept, const ending &e, uint64_t held,
+                                          const report &to) {
+  store_relaxed(&side->high_water, kept.high_water);
+  write_books(side, kept, e, held, to);
+}
+
+/* As end_turn. `bad` is the status of a record that ends the operation, `before` what lay in the ring before a push. The
+ * leader writes the books while the others still move records: as a rule all of them are good. */
 template <class Block>
 GMB_HD inline void close_alone(const Block &block, gmb_ring_header *ring, gmb_ring_side *side, const opening &found,
                                uint32_t asked, bool whole, int32_t bad, uint32_t before, bool ordered,
                                const report &to) {
+  const bool push = side == &ring->writer, violated = found.fault == GMB_ERROR_ORDER_VIOLATION;
+  const auto ends = [&](uint32_t good, int32_t status) {
+    const uint64_t count = taken(whole, good, asked);
+    return ended(found.kept, count, asked, status, found.first + count, 0);
+  };
+  ending e = {};
+  if (block.thread() == 0 && !violated) {
+    e = ends(found.room, found.fault);
+    write_books(side, found.kept, e, push ? before + e.count : 0, to);
+  }
   block.sync();
   if (block.thread() != 0) return;
   GMB_CHAOS_POINT(1);
-  if (found.fault == GMB_ERROR_ORDER_VIOLATION) return violation(ring, side, found.first, asked, found.kept, to);
+  if (violated) return violation(ring, side, found.first, asked, found.kept, to);
   const uint32_t good = static_cast<uint32_t>(block.word[0]);
-  const int32_t status = good < found.room ? bad : found.fault;
-  const uint64_t count = taken(whole, good, asked);
+  if (good < found.room) {
+    e = ends(good, bad);
+    correct_books(side, found.kept, e, push ? before + e.count : 0, to);
+  }
   GMB_CHAOS_POINT(3);
-  const uint64_t held = side == &ring->writer ? before + count : 0;
-  close_turn(ring, side, found.first, found.kept, ended(found.kept, count, asked, status, found.first + count, 0), held,
-             ordered, to);
+  publish_turn(ring, side, found.first, found.kept, e, ordered, to);
 }
 
 /* As push: of few records. */

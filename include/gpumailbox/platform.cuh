@@ -153,11 +153,11 @@ __device__ inline uint64_t settle_acq_rel(uint64_t *p, uint64_t v) {
   asm volatile("atom.acq_rel.gpu.global.cas.b64 %0, [%1], 0, %2;" : "=l"(seen) : "l"(p), "l"(v) : "memory");
   return seen == 0 ? v : seen;
 }
-/* The next kernel may be launched already; it waits as this one does: until the one before has ended, and all see what it
- * has stored. Of kernels that were launched one after the other, nothing. */
+/* A kernel that was launched while the one before it still ran goes on when that one has ended and all see what it has
+ * stored; then the next may be launched. Of kernels that were launched one after the other, nothing. */
 __device__ inline void await_launch_before() {
 #if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents; griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.wait; griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
 /* Accesses of several units that are under way at once. Where not `wanted`, what is loaded is undefined. They are
@@ -303,6 +303,7 @@ constexpr int block_words = 13;
  * alone in its launch has less to do. */
 template <bool Alone> struct cuda_block {
   static constexpr bool small_tiles = true; /* no larger than what the block moves at once */
+  static constexpr uint32_t aside = Alone ? 32 : 0; /* threads that move nothing: the leader's warp */
   uint64_t *word;
 
 #if GMB_ON_DEVICE
@@ -333,6 +334,7 @@ using lone_block = cuda_block<true>;
 /* A block of one CPU thread; other blocks of the operation run beside it. */
 struct host_block {
   static constexpr bool small_tiles = false;
+  static constexpr uint32_t aside = 0;
   uint64_t *word;
   uint32_t index;
   uint32_t count;

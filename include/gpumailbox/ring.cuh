@@ -79,9 +79,11 @@ struct share {
   template <class Block>
   GMB_HD share(const Block &block, uint32_t lanes) {
     const uint32_t shift = log2_of(lanes);
-    lane = block.thread() & (lanes - 1);
-    local = block.thread() >> shift;
-    in_block = block.threads() >> shift;
+    /* Of the threads set aside this is more than there are records. */
+    const uint32_t thread = block.thread() - Block::aside;
+    lane = thread & (lanes - 1);
+    local = thread >> shift;
+    in_block = (block.threads() - Block::aside) >> shift;
     group = block.block() * in_block + local;
     groups = block.blocks() * in_block;
   }

@@ -255,12 +255,8 @@ GMB_HD inline bool arrive_last(uint32_t blocks, gmb_ring_side *side, uint32_t op
 /* Of what could be moved. */
 GMB_HD inline uint64_t taken(bool whole, uint64_t count, uint64_t asked) { return whole && count < asked ? 0 : count; }
 
-/* Publishes that the side's index went from `before` to where `e` says, counts the operation and tells of it. `held`
- * is what lies in the ring then, zero for a pop. One fence orders all that came before it for the device and the host.
- * The index has none between it and the host's words: the exchange has answered by then, which on the machines that we
- * know means that whatever the host launches finds it. PTX itself promises that only to work ordered by a stream or event. */
-GMB_HD inline void close_turn(gmb_ring_header *ring, gmb_ring_side *side, uint64_t before, const books &kept,
-                              const ending &e, uint64_t held, bool ordered, const report &to) {
+/* Counts an operation, and what the device is told of it. `held` is what lies in the ring then, zero for a pop. */
+GMB_HD inline void write_books(gmb_ring_side *side, const books &kept, const ending &e, uint64_t held, const report &to) {
   tell_device(to, e);
   store_fenced(&side->claimed, e.claimed);
   store_relaxed(&side->operations, e.operations);
@@ -268,6 +264,14 @@ GMB_HD inline void close_turn(gmb_ring_header *ring, gmb_ring_side *side, uint64
   if (e.count == 0) store_relaxed(&side->empty, kept.empty + 1);
   if (e.lost != 0) store_relaxed(&side->lost, kept.lost + e.lost);
   if (held > kept.high_water) store_relaxed(&side->high_water, held);
+}
+
+/* Publishes that the side's index went from `before` to where `e` says, and tells of it. One fence orders all that came
+ * before it for the device and the host. The index has none between it and the host's words: the exchange has answered
+ * by then, which on the machines that we know means that whatever the host launches finds it. PTX itself promises that
+ * only to work ordered by a stream or event. */
+GMB_HD inline void publish_turn(gmb_ring_header *ring, gmb_ring_side *side, uint64_t before, const books &kept,
+                                const ending &e, bool ordered, const report &to) {
   if (to.host_slot || to.host_progress) fence_system();
   else if (!ordered || to.device_result) fence_device();
   if (ordered) {
@@ -282,6 +286,12 @@ GMB_HD inline void close_turn(gmb_ring_header *ring, gmb_ring_side *side, uint64
   }
   tell_epoch(to, e);
   tell_host(to, e);
+}
+
+GMB_HD inline void close_turn(gmb_ring_header *ring, gmb_ring_side *side, uint64_t before, const books &kept,
+                              const ending &e, uint64_t held, bool ordered, const report &to) {
+  write_books(side, kept, e, held, to);
+  publish_turn(ring, side, before, kept, e, ordered, to);
 }
 
 /* Ends an operation for this block, and for all if it is the last to arrive. */

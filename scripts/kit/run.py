@@ -218,11 +218,11 @@ def main():
     few = {"GMB_TEST_RECORDS": "5000"}
     report["sanitizers"] = []
     for tool in ("memcheck", "initcheck", "synccheck"):
-        # The driver tests start children of their own; the tools run
+        # The tests of drivers and profilers start children of their own; the tools run
         # launches one by one, so a launch behind a closed gate would wait for ever.
         # Sixteen threads that make and destroy take too long under them; the pool hides overruns.
         arguments = ["--test-threads=1"]
-        for module in ("drivers::", "hot_path::", "gated::", "lost::", "stress::"):
+        for module in ("drivers::", "hot_path::", "gated::", "lost::", "profiler::", "stress::"):
             arguments += ["--skip", module]
         if tool == "memcheck":
             # Its red zones belong to an allocation as the driver tells its size.

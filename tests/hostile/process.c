@@ -63,7 +63,15 @@ static void fail(int line) {
   do {                   \
     if (!(condition)) fail(__LINE__); \
   } while (0)
-#define OK(call) CHECK((call) == GMB_OK)
+#define OK(call)                                                                  \
+  do {                                                                            \
+    if ((call) != GMB_OK) {                                                       \
+      char why_[512] = "";                                                        \
+      if (!leaving) g.last_error_message(why_, sizeof why_, NULL);                \
+      if (why_[0] != 0) dprintf(1, "%s\n", why_);                                 \
+      fail(__LINE__);                                                             \
+    }                                                                             \
+  } while (0)
 
 static void open_library(void) {
   library = dlopen(library_path, RTLD_NOW | RTLD_LOCAL);
@@ -519,7 +527,10 @@ int main(int argc, char **argv) {
   if (argc < 2) return 2;
   library_path = argv[1];
   const int count = CASES + (argc > 2 && strcmp(argv[2], "--broken") == 0 ? BROKEN : 0);
-  for (int i = 0; i < count; ++i) failures += run_case(i);
+  for (int i = 0; i < count; ++i) {
+    if (argc > 2 && count == CASES && strcmp(argv[2], cases[i].name) != 0) continue;
+    failures += run_case(i);
+  }
   printf("hostile processes: %d cases, %d failures\n", count, failures);
   return failures > 0;
 }

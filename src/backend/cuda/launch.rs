@@ -10,7 +10,7 @@ use crate::error::Result;
 
 /// Threads in a block, as the kernels' launch bounds say; the second number is that of the kernels for one block.
 pub(super) const BLOCK_THREADS: u32 = 256;
-const ALONE_THREADS: u32 = 512;
+const ALONE_THREADS: u32 = 544;
 
 impl Cuda {
     /// The function, and how many threads its blocks have.
