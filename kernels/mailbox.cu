@@ -22,16 +22,21 @@ GMB_ENTRY(reader, reader, thread_block, gmb_reader_args, 1)
 GMB_ENTRY(borrow, borrow, lone_block, gmb_borrow_args, 1)
 GMB_ENTRY(release, release, lone_block, gmb_borrow_args, 1)
 
-/* The leader's warp, and threads with one record under way each. */
+/* The leader's warp, if it has one, and threads with one record under way each. */
 #define GMB_ALONE_THREADS 544
 
-#define GMB_ENTRY_ALONE(name, type)                                                                     \
+/* In a graph it may be launched while the kernel before it still runs. */
+template <class Block> struct launched : Block {
+  __device__ explicit launched(uint64_t *word) : Block{word} {}
+  __device__ void begin() const { gmb::ring::await_launch_before(); }
+};
+
+#define GMB_ENTRY_ALONE(name, block, type)                                                              \
   extern "C" __global__ void __launch_bounds__(GMB_ALONE_THREADS, 1) gmb_kernel_##name##_alone(         \
       const __grid_constant__ type args) {                                                              \
     __shared__ uint64_t word[gmb::ring::block_words];                                                   \
-    gmb::ring::await_launch_before();                                                                   \
-    run_##name##_alone(gmb::ring::lone_block{word}, args);                                              \
+    run_##name##_alone(launched<gmb::ring::block>(word), args);                                         \
   }
 
-GMB_ENTRY_ALONE(push, gmb_push_args)
-GMB_ENTRY_ALONE(pop, gmb_pop_args)
+GMB_ENTRY_ALONE(push, led_block, gmb_push_args)
+GMB_ENTRY_ALONE(pop, lone_block, gmb_pop_args)

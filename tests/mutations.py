@@ -60,7 +60,7 @@ MUTANTS = [
     ("kernels of a single stream do not notice another", "include/gpumailbox/alone.cuh",
      "(ordered && claimed != committed)", "(ordered && arrivals != 0)", "protocol none"),
     ("a small operation passes over what is bad", "include/gpumailbox/alone.cuh",
-     "  if (bad < found.room) block.lower_half(bad);\n  close_alone(block, ring, side, found, from.count", "  close_alone(block, ring, side, found, from.count",
+     "  if (bad < found.room) block.lower_half(bad);\n  close_alone<true>(block, ring, side, found, from.count", "  close_alone<true>(block, ring, side, found, from.count",
      "protocol none"),
     ("blocks that draw see different ends", RING, "agreed = settle_acq_rel(&side->agreed, room + 1) - 1;", "agreed = room;",
      "protocol none"),

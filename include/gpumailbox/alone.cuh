@@ -23,11 +23,12 @@ struct opening {
 template <class Block, class Ahead, class Meanwhile, class Room>
 GMB_HD inline opening open_alone(const Block &block, gmb_ring_header *ring, gmb_ring_side *side, bool ordered,
                                  const report &to, const Ahead &ahead, const Meanwhile &meanwhile, const Room &room) {
-  opening found = {};
-  uint64_t magic = 0, committed = 0, claimed = 0, arrivals = 0;
-  uint32_t version = 0;
-  int32_t stopped = 0;
-  decltype(ahead()) seen = {};
+  opening found;
+  uint64_t magic, committed, claimed, arrivals;
+  uint32_t version;
+  int32_t stopped;
+  decltype(ahead()) seen;
+  block.begin();
   if (block.thread() == 0) {
     GMB_CHAOS_POINT(6);
     magic = load_relaxed(&ring->magic);
@@ -65,31 +66,30 @@ GMB_HD inline void correct_books(gmb_ring_side *side, const books &kept, const e
   write_books(side, kept, e, held, to);
 }
 
-/* As end_turn. `bad` is the status of a record that ends the operation, `before` what lay in the ring before a push. The
- * leader writes the books while the others still move records: as a rule all of them are good. */
-template <class Block>
+/* As end_turn. `bad` is the status of a record that ends the operation, `before` what lay in the ring before a push. With
+ * `early` the leader writes the books while the others still move records: as a rule all of them are good. */
+template <bool early, class Block>
 GMB_HD inline void close_alone(const Block &block, gmb_ring_header *ring, gmb_ring_side *side, const opening &found,
                                uint32_t asked, bool whole, int32_t bad, uint32_t before, bool ordered,
                                const report &to) {
-  const bool push = side == &ring->writer, violated = found.fault == GMB_ERROR_ORDER_VIOLATION;
-  const auto ends = [&](uint32_t good, int32_t status) {
+  const bool push = side == &ring->writer;
+  ending e;
+  const auto write = [&](uint32_t good, int32_t status) {
     const uint64_t count = taken(whole, good, asked);
-    return ended(found.kept, count, asked, status, found.first + count, 0);
+    e = ended(found.kept, count, asked, status, found.first + count, 0);
+    write_books(side, found.kept, e, push ? before + count : 0, to);
   };
-  ending e = {};
-  if (block.thread() == 0 && !violated) {
-    e = ends(found.room, found.fault);
-    write_books(side, found.kept, e, push ? before + e.count : 0, to);
-  }
+  if (early && block.thread() == 0 && found.fault != GMB_ERROR_ORDER_VIOLATION) write(found.room, found.fault);
   block.sync();
   if (block.thread() != 0) return;
   GMB_CHAOS_POINT(1);
-  if (violated) return violation(ring, side, found.first, asked, found.kept, to);
+  if (found.fault == GMB_ERROR_ORDER_VIOLATION) return violation(ring, side, found.first, asked, found.kept, to);
   const uint32_t good = static_cast<uint32_t>(block.word[0]);
-  if (good < found.room) {
-    e = ends(good, bad);
-    correct_books(side, found.kept, e, push ? before + e.count : 0, to);
+  if (early && good < found.room) {
+    store_relaxed(&side->high_water, found.kept.high_water);
+    write(good, bad);
   }
+  if (!early) write(good, good < found.room ? bad : found.fault);
   GMB_CHAOS_POINT(3);
   publish_turn(ring, side, found.first, found.kept, e, ordered, to);
 }
@@ -124,7 +124,7 @@ GMB_HD inline void push_alone(const Block &block, gmb_ring_header *ring, const g
     GMB_CHAOS_POINT(4);
   }
   if (bad < found.room) block.lower_half(bad);
-  close_alone(block, ring, side, found, from.count, from.whole, GMB_ERROR_BAD_LENGTH, unread, from.ordered, to);
+  close_alone<true>(block, ring, side, found, from.count, from.whole, GMB_ERROR_BAD_LENGTH, unread, from.ordered, to);
 }
 
 /* As pop: of few records. */
@@ -154,7 +154,7 @@ GMB_HD inline void pop_alone(const Block &block, gmb_ring_header *ring, const ge
     GMB_CHAOS_POINT(5);
   }
   if (bad < found.room) block.lower_half(bad);
-  close_alone(block, ring, side, found, into.max, false, GMB_ERROR_CORRUPT, 0, into.ordered, to);
+  close_alone<false>(block, ring, side, found, into.max, false, GMB_ERROR_CORRUPT, 0, into.ordered, to);
 }
 
 }  // namespace ring

@@ -300,12 +300,14 @@ constexpr int block_words = 13;
  * variables that all of them see. */
 #if defined(__CUDACC__)
 /* A CUDA thread block; `word` lies in shared memory. Blocks and threads are one-dimensional. One that is known to be
- * alone in its launch has less to do. */
-template <bool Alone> struct cuda_block {
+ * alone in its launch has less to do. `Aside` threads move nothing: the leader's warp, or none. */
+template <bool Alone, uint32_t Aside = 0> struct cuda_block {
   static constexpr bool small_tiles = true; /* no larger than what the block moves at once */
-  static constexpr uint32_t aside = Alone ? 32 : 0; /* threads that move nothing: the leader's warp */
+  static constexpr uint32_t aside = Aside;
   uint64_t *word;
 
+  /* Before anything is looked at. */
+  GMB_HD void begin() const {}
 #if GMB_ON_DEVICE
   __device__ uint32_t thread() const { return threadIdx.x; }
   __device__ uint32_t threads() const { return blockDim.x; }
@@ -329,6 +331,7 @@ template <bool Alone> struct cuda_block {
 };
 using thread_block = cuda_block<false>;
 using lone_block = cuda_block<true>;
+using led_block = cuda_block<true, 32>;
 #endif
 
 /* A block of one CPU thread; other blocks of the operation run beside it. */
@@ -339,6 +342,7 @@ struct host_block {
   uint32_t index;
   uint32_t count;
 
+  GMB_HD void begin() const {}
   GMB_HD uint32_t thread() const { return 0; }
   GMB_HD uint32_t threads() const { return 1; }
   GMB_HD uint32_t block() const { return index; }

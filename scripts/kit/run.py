@@ -141,29 +141,31 @@ def residency():
         report["planted"][plant] = text.strip().splitlines()[-1:]
         if code != 3:
             failures.append(f"residency: a planted {plant} was not found")
-    # What kernels write to host memory, by the profiler: sectors of 32 bytes. Some of them are the profiler's own: as
-    # many as of kernels that tell the host nothing.
-    metric = "lts__t_sectors_aperture_sysmem_op_write.sum"
-    sectors = {}
+    # What kernels write to host memory, by the profiler: sectors of 32 bytes, from the multiprocessors alone.
+    metric = "lts__t_sectors_srcunit_tex_aperture_sysmem_op_write.sum"
     for name, extra in (("silent", ["--silent"]), ("as it is", []), ("mapped", ["--plant", "mapped"])):
         command = ["ncu", "--csv", "--page", "raw", "--clock-control", "none", "--cache-control", "none",
                    "--metrics", metric, "-k", "regex:gmb_kernel_", str(program), "--plain", "--cycles", "3", *extra]
         code, text, _ = run(command, 240)
         table = list(csv.reader(line for line in text.splitlines() if line.startswith('"')))
         at = table[0].index(metric) if table and metric in table[0] else -1
-        sectors[name] = [int(row[at].replace(",", "")) for row in table[2:] if at >= 0 and len(row) > at]
-        if not sectors[name]:
+        most = {}
+        for row in table[2:] if at >= 0 else []:
+            kernel, written = row[table[0].index("Kernel Name")], 32 * int(row[at].replace(",", ""))
+            most[kernel] = max(written, most.get(kernel, 0))
+        report["host_bytes_an_operation"][name] = most
+        if not most:
             failures.append(f"residency: no profile, {name}")
             with open(OUT / "kit.log", "a") as log:
                 log.write(f"== residency: profile, {name}: exit {code}\n{text}\n")
-            return report
-    own = min(sectors["silent"])
-    for name, counted in sectors.items():
-        report["host_bytes_an_operation"][name] = {"kernels": len(counted), "most": 32 * (max(counted) - own)}
-    print(f"   {report['host_bytes_an_operation']}, of them the profiler's own {32 * own}", flush=True)
-    least, planted = (report["host_bytes_an_operation"][name]["most"] for name in ("as it is", "mapped"))
-    if least > 64 or planted <= 64:
+    told = report["host_bytes_an_operation"]
+    print(f"   {told}", flush=True)
+    # A pop that lost records writes its token's line twice: first what was lost, then the count.
+    allowed = {"gmb_kernel_pop_latest": 96}
+    if any(told["silent"].values()) or any(written > allowed.get(kernel, 64) for kernel, written in told["as it is"].items()):
         failures.append("residency: host bytes")
+    if max(told["mapped"].values(), default=0) < 64 * 112:
+        failures.append("residency: planted host bytes were not found")
     return report
 
 

@@ -8,16 +8,35 @@ use super::{cu_stream, Cuda};
 use crate::backend::{Kernel, RawStream};
 use crate::error::Result;
 
-/// Threads in a block, as the kernels' launch bounds say; the second number is that of the kernels for one block.
+/// Threads in a block, as the kernels' launch bounds say.
 pub(super) const BLOCK_THREADS: u32 = 256;
-const ALONE_THREADS: u32 = 544;
+const WARP: u32 = 32;
+/// The same of kernels for one block, at most: a block of few threads is launched sooner.
+const ALONE_THREADS: u32 = 512;
+
+/// As many threads as move so many records at once.
+fn threads_for(records: u32, lanes_log2: u32) -> u32 {
+    (records.min(ALONE_THREADS >> lanes_log2) << lanes_log2).next_multiple_of(WARP).max(WARP)
+}
+
+/// What is launched: the function, how many threads its blocks have, whether it waits by itself for what is before it.
+struct Entry {
+    function: sys::CUfunction,
+    threads: u32,
+    waits: bool,
+}
 
 impl Cuda {
-    /// The function, and how many threads its blocks have.
-    fn entry(&self, kernel: &Kernel, blocks: u32) -> (sys::CUfunction, u32) {
+    fn entry(&self, kernel: &Kernel, blocks: u32) -> Entry {
+        let threads = match kernel {
+            // The leader has a warp of its own.
+            Kernel::Push(args) => WARP + threads_for(args.count, args.lanes_log2),
+            Kernel::Pop(args) => threads_for(args.max, args.lanes_log2),
+            _ => BLOCK_THREADS,
+        };
         match kernel.index_alone() {
-            Some(index) if blocks == 1 => (self.functions[index], ALONE_THREADS),
-            _ => (self.functions[kernel.index()], BLOCK_THREADS),
+            Some(index) if blocks == 1 => Entry { function: self.functions[index], threads, waits: true },
+            _ => Entry { function: self.functions[kernel.index()], threads: BLOCK_THREADS, waits: false },
         }
     }
 
@@ -27,7 +46,7 @@ impl Cuda {
     /// As of [`crate::backend::Backend::launch`].
     pub(super) unsafe fn launch_after(&self, kernel: &Kernel, blocks: u32, stream: RawStream) -> Result<()> {
         let _current = self.enter()?;
-        let (function, threads) = self.entry(kernel, blocks);
+        let Entry { function, threads, .. } = self.entry(kernel, blocks);
         let mut parameters = [kernel.args().cast_mut()];
         // SAFETY: the function is loaded and its one argument is the kernel's; the rest is vouched for by the caller.
         let result = unsafe {
@@ -54,9 +73,8 @@ impl Cuda {
     /// # Safety
     /// As of [`crate::backend::Backend::launch`].
     pub(super) unsafe fn launch_beside(&self, kernel: &Kernel, blocks: u32, stream: RawStream) -> Result<()> {
-        let (function, threads) = self.entry(kernel, blocks);
-        // Only the kernels for one block wait by themselves.
-        if !self.overlaps_launches || threads != ALONE_THREADS {
+        let Entry { function, threads, waits } = self.entry(kernel, blocks);
+        if !self.overlaps_launches || !waits {
             // SAFETY: vouched for by the caller.
             return unsafe { self.launch_after(kernel, blocks, stream) };
         }
