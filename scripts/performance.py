@@ -62,7 +62,7 @@ class Machine:
         self.name = os.path.basename(folder)
         if not re.fullmatch(r"[A-Za-z0-9._-]+", self.name):
             die(f"{folder}: the name of a folder of results has letters, digits, dots and dashes only")
-        self.facts, self.commits, self.rows, self.limits = None, [], {}, {}
+        self.facts, self.commits, self.rows, self.limits, self.counters = None, [], {}, {}, []
         for path in sorted(glob.glob(os.path.join(folder, "*.json"))):
             self.read(path)
 
@@ -79,6 +79,9 @@ class Machine:
         into = self.limits if suite == "limits" else self.rows
         if not isinstance(data.get("rows"), list):
             die(f"{path}: \"rows\" is missing")
+        if suite == "counters":
+            self.counters = data["rows"]
+            return
         for row in data["rows"]:
             if not isinstance(row, dict) or not isinstance(row.get("id"), str) or not isinstance(row.get("unit"), str):
                 die(f"{path}: a row without \"id\" or \"unit\": {row}")
@@ -185,6 +188,18 @@ def plain_tables(machines, choose):
             [f"`{row['id']}`", quantity(row), quantity(row, "min"), quantity(row, "p99"), f"{row['runs']:g}"] +
             [quantity(row, "limit"), row.get("limit_name", "")] * with_limit for row in rows])
         lines += notes(rows) + [""]
+    return lines
+
+
+def counter_tables(machines):
+    lines = []
+    for machine in machines:
+        if machine.counters:
+            lines += machine.head() + table(
+                ["operation", "kernel", "time", "memory read", "written", "of the memory's peak", "hits in L2", "warps", "issue slots"],
+                [(f"`{row['id']}`", row["kernel"], f"{number(row['ns'] / 1e3)} µs", f"{number(row['read'] / 1e6)} MB",
+                  f"{number(row['written'] / 1e6)} MB", f"{number(row['memory'])} %", f"{number(row['l2'])} %",
+                  f"{number(row['warps'])} %", f"{number(row['issue'])} %") for row in machine.counters]) + [""]
     return lines
 
 
@@ -348,6 +363,7 @@ def main():
         "pictures": links,
         "goals": goal_tables(machines, goals),
         "limits": plain_tables(machines, lambda machine: machine.limits),
+        "counters": counter_tables(machines),
         "others": plain_tables(machines, lambda machine: {k: v for k, v in machine.rows.items() if k not in known}),
     }
     page = os.path.join(chosen.root, "docs", "performance.md")

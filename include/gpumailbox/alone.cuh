@@ -73,7 +73,7 @@ GMB_HD inline void close_alone(const Block &block, gmb_ring_header *ring, gmb_ri
                                uint32_t asked, bool whole, int32_t bad, uint32_t before, bool ordered,
                                const report &to) {
   const bool push = side == &ring->writer;
-  ending e;
+  ending e = {};
   const auto write = [&](uint32_t good, int32_t status) {
     const uint64_t count = taken(whole, good, asked);
     e = ended(found.kept, count, asked, status, found.first + count, 0);

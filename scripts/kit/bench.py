@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 """Measures the limits of this machine and the library's figures beside them, and writes a result per suite.
 
-Usage: bench.py FOLDER_OF_PROGRAMS FOLDER_FOR_RESULTS COMMIT [--host] [--quick]
+Usage: bench.py FOLDER_OF_PROGRAMS FOLDER_FOR_RESULTS COMMIT [--host] [--quick] [--counters]
+
+With --counters Nsight Compute counts what the kernels of large operations do, ours and the bare ones.
 """
+import csv
 import json
 import os
 import pathlib
@@ -70,6 +73,41 @@ def floor_of(row, limits):
     return limits.get(name, {}).get("value")
 
 
+# What is counted, and under which name it is kept.
+COUNTERS = {"gpu__time_duration.sum": "ns", "dram__bytes_read.sum": "read", "dram__bytes_write.sum": "written",
+            "dram__throughput.avg.pct_of_peak_sustained_elapsed": "memory", "lts__t_sector_hit_rate.pct": "l2",
+            "sm__warps_active.avg.pct_of_peak_sustained_active": "warps",
+            "smsp__issue_active.avg.pct_of_peak_sustained_active": "issue"}
+SCALE = {"byte": 1, "Kbyte": 1e3, "Mbyte": 1e6, "Gbyte": 1e9, "ns": 1, "us": 1e3, "ms": 1e6, "usecond": 1e3, "msecond": 1e6, "nsecond": 1}
+
+
+def counters(programs):
+    """What the profiler counts of one operation each: the third of its kind, after which nothing is new."""
+    rows = []
+    for size in ("240B_16MB", "240B_63MB", "240B_503MB", "1008B_503MB"):
+        for program, only, kernels in (("mailbox", [f"bulk_push_{size}"], ("gmb_kernel_push", "gmb_kernel_pop")),
+                                       ("limits", [f"records_in_{size}"], ("move_records<1>", "move_records<0>"))):
+            command = ["ncu", "--csv", "--page", "raw", "--clock-control", "none", "--cache-control", "none", "--metrics",
+                       ",".join(COUNTERS), "-k", "regex:gmb_kernel_p|move_records", "--launch-count", "9",
+                       str(programs / program), "--quick", "--only", ",".join(only)]
+            print(f"== counters {size}, {program}", flush=True)
+            text = subprocess.run(command, capture_output=True, text=True, timeout=240).stdout
+            table = list(csv.reader(line for line in text.splitlines() if line.startswith('"')))
+            if len(table) < 3:
+                print(text[-2000:], file=sys.stderr)
+                return []
+            titles, units, last = table[0], table[1], {}
+            for line in table[2:]:
+                last[next((k for k in kernels if k in line[titles.index("Kernel Name")]), "")] = line
+            for way, kernel in zip(("push", "pop"), kernels):
+                row = {"id": f"{way}_{size}", "kernel": "ours" if program == "mailbox" else "bare"}
+                for metric, name in COUNTERS.items():
+                    at = titles.index(metric)
+                    row[name] = round(float(last[kernel][at].replace(",", "")) * SCALE.get(units[at], 1), 2)
+                rows.append(row)
+    return rows
+
+
 def facts(host):
     """Which machine this is."""
     if host:
@@ -105,6 +143,10 @@ def main():
     about = dict(facts(host), commit=commit)
     for suite, those in (("limits", list(limits.values())), ("mailbox", listed)):
         (results / f"{suite}.json").write_text(json.dumps(dict(about, rows=those), indent=1) + "\n")
+    if "--counters" in sys.argv:
+        counted = counters(programs)
+        still_good = still_good and counted != []
+        (results / "counters.json").write_text(json.dumps(dict(about, rows=counted), indent=1) + "\n")
     for row in listed:
         beside = f"  beside {row['limit']:.3f}: {row['limit_name']}" if "limit" in row else ""
         print(f"{row['id']:<34} {row['value']:>12.3f} {row['unit']}{beside}")
