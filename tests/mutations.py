@@ -59,6 +59,13 @@ MUTANTS = [
     ("draws are not taken back", TURN, "    store_relaxed(&side->drawn, static_cast<uint64_t>(0));\n", "", "protocol none"),
     ("kernels of a single stream do not notice another", "include/gpumailbox/alone.cuh",
      "(ordered && claimed != committed)", "(ordered && arrivals != 0)", "protocol none"),
+    ("blocks of a single stream do not notice another", TURN, "const bool violated = arrivals != 0 || claimed != committed;",
+     "const bool violated = arrivals != 0;", "protocol none"),
+    ("the index of a single stream stays", TURN, "  if (ordered) add_fenced(&side->committed, e.index - before);\n", "",
+     "protocol none"),
+    ("the count of a large pop is told before the records move", RING, "  /* More than a cache holds:",
+     "  tell(to, {0, into.max, GMB_OK, 0, 0, 0, 0, (to.device_result ? to.device_result->epoch : 0) + 1});\n"
+     "  /* More than a cache holds:", "protocol none"),
     ("a small operation passes over what is bad", "include/gpumailbox/alone.cuh",
      "  if (bad < found.room) block.lower_half(bad);\n  close_alone<true>(block, ring, side, found, from.count", "  close_alone<true>(block, ring, side, found, from.count",
      "protocol none"),

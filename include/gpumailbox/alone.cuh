@@ -59,13 +59,6 @@ GMB_HD inline opening open_alone(const Block &block, gmb_ring_header *ring, gmb_
   return found;
 }
 
-/* Writes the books again: fewer records were good than there was room for. */
-GMB_HD inline void correct_books(gmb_ring_side *side, const books &kept, const ending &e, uint64_t held,
-                                          const report &to) {
-  store_relaxed(&side->high_water, kept.high_water);
-  write_books(side, kept, e, held, to);
-}
-
 /* As end_turn. `bad` is the status of a record that ends the operation, `before` what lay in the ring before a push. With
  * `early` the leader writes the books while the others still move records: as a rule all of them are good. */
 template <bool early, class Block>
@@ -77,7 +70,7 @@ GMB_HD inline void close_alone(const Block &block, gmb_ring_header *ring, gmb_ri
   const auto write = [&](uint32_t good, int32_t status) {
     const uint64_t count = taken(whole, good, asked);
     e = ended(found.kept, count, asked, status, found.first + count, 0);
-    write_books(side, found.kept, e, push ? before + count : 0, to);
+    write_books(side, found.kept, e, push ? before + count : 0);
   };
   if (early && block.thread() == 0 && found.fault != GMB_ERROR_ORDER_VIOLATION) write(found.room, found.fault);
   block.sync();

@@ -132,7 +132,7 @@ __device__ inline uint32_t draw_next(uint64_t *p) {
   asm volatile("atom.relaxed.gpu.global.inc.u32 %0, [%1], 0x7fffffff;" : "=r"(seen) : "l"(p) : "memory");
   return seen;
 }
-/* Behind a fence, which makes each of these a release. */
+/* Behind a fence, which makes each of these a release, or where none is needed. */
 __device__ inline void store_fenced(uint64_t *p, uint64_t v) { store_relaxed(p, v); }
 __device__ inline void store_fenced(uint32_t *p, uint32_t v) { store_relaxed(p, v); }
 __device__ inline void add_fenced(uint64_t *p, uint64_t v) { add_relaxed(p, v); }

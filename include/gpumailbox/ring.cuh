@@ -79,7 +79,7 @@ struct share {
   template <class Block>
   GMB_HD share(const Block &block, uint32_t lanes) {
     const uint32_t shift = log2_of(lanes);
-    /* Of the threads set aside this is more than there are records. */
+    /* Of threads set aside this wraps: to far more than a block that has such is ever given. */
     const uint32_t thread = block.thread() - Block::aside;
     lane = thread & (lanes - 1);
     local = thread >> shift;

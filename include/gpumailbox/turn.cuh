@@ -255,9 +255,8 @@ GMB_HD inline bool arrive_last(uint32_t blocks, gmb_ring_side *side, uint32_t op
 /* Of what could be moved. */
 GMB_HD inline uint64_t taken(bool whole, uint64_t count, uint64_t asked) { return whole && count < asked ? 0 : count; }
 
-/* Counts an operation, and what the device is told of it. `held` is what lies in the ring then, zero for a pop. */
-GMB_HD inline void write_books(gmb_ring_side *side, const books &kept, const ending &e, uint64_t held, const report &to) {
-  tell_device(to, e);
+/* Counts an operation. `held` is what lies in the ring then, zero for a pop. */
+GMB_HD inline void write_books(gmb_ring_side *side, const books &kept, const ending &e, uint64_t held) {
   store_fenced(&side->claimed, e.claimed);
   store_relaxed(&side->operations, e.operations);
   if (e.count < e.asked) store_relaxed(&side->refused, kept.refused + (e.asked - e.count));
@@ -267,18 +266,18 @@ GMB_HD inline void write_books(gmb_ring_side *side, const books &kept, const end
 }
 
 /* Publishes that the side's index went from `before` to where `e` says, and tells of it. One fence orders all that came
- * before it for the device and the host. The index has none between it and the host's words: the exchange has answered
- * by then, which on the machines that we know means that whatever the host launches finds it. PTX itself promises that
- * only to work ordered by a stream or event. */
+ * before it for the device and the host. With `ordered` the index is before it, too: nobody reads it before this operation
+ * has ended. Should another one run all the same, both have added, and the next one finds that the indices differ.
+ * Else the index is behind the fence, and none between it and the host's words: the exchange has answered by then, which
+ * on the machines that we know means that whatever the host launches finds it. PTX itself promises that only to work
+ * ordered by a stream or event. */
 GMB_HD inline void publish_turn(gmb_ring_header *ring, gmb_ring_side *side, uint64_t before, const books &kept,
                                 const ending &e, bool ordered, const report &to) {
+  tell_device(to, e);
+  if (ordered) add_fenced(&side->committed, e.index - before);
   if (to.host_slot || to.host_progress) fence_system();
   else if (!ordered || to.device_result) fence_device();
-  if (ordered) {
-    /* Nobody reads it before this has ended. Should another operation run all the same, both have added, and the next
-     * one finds that the indices differ. */
-    add_fenced(&side->committed, e.index - before);
-  } else {
+  if (!ordered) {
     /* If the side's index moved meanwhile, another operation of it ran. */
     const bool alone = replace_fenced(&side->committed, before, e.index);
     GMB_CHAOS_POINT(3);
@@ -290,7 +289,7 @@ GMB_HD inline void publish_turn(gmb_ring_header *ring, gmb_ring_side *side, uint
 
 GMB_HD inline void close_turn(gmb_ring_header *ring, gmb_ring_side *side, uint64_t before, const books &kept,
                               const ending &e, uint64_t held, bool ordered, const report &to) {
-  write_books(side, kept, e, held, to);
+  write_books(side, kept, e, held);
   publish_turn(ring, side, before, kept, e, ordered, to);
 }
 

@@ -158,8 +158,7 @@ impl Cuda {
         cuda.info.name = device_name(device)?;
         cuda.info.units =
             cuda.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
-        let major = cuda.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
-        cuda.overlaps_launches = major >= 9;
+        cuda.overlaps_launches = cuda.alone_functions_wait()?;
         for (index, function) in cuda.functions.into_iter().enumerate() {
             cuda.info.max_blocks[index] = cuda.info.units * cuda.blocks_per_unit(function)?;
         }

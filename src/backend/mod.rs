@@ -93,6 +93,8 @@ impl Kernel {
     pub(crate) const POP: usize = 1;
     pub(crate) const PUSH_OVER: usize = 2;
     pub(crate) const POP_OVER: usize = 3;
+    /// Those for one block.
+    pub(crate) const ALONE: [usize; 2] = [7, 8];
 
     pub(crate) fn index(&self) -> usize {
         match self {
@@ -111,8 +113,8 @@ impl Kernel {
     /// The entry point that does the same in one block, with less to do.
     pub(crate) fn index_alone(&self) -> Option<usize> {
         match self {
-            Self::Push(_) => Some(7),
-            Self::Pop(_) => Some(8),
+            Self::Push(_) => Some(Self::ALONE[0]),
+            Self::Pop(_) => Some(Self::ALONE[1]),
             _ => None,
         }
     }

@@ -276,9 +276,10 @@ impl Mailbox {
         }
     }
 
-    /// Kernels of a single stream run one after the other.
+    /// Kernels of a single stream run one after the other. Arbitrated by the device, another mailbox over the same memory
+    /// may have the other side, and a stream of its own.
     fn order(&self) -> u32 {
-        if self.core.single_stream {
+        if self.core.single_stream && self.arbitration == Arbitration::Cpu {
             GMB_ORDERED
         } else {
             0

@@ -44,9 +44,9 @@ EXPORT int cuDeviceGetName(char *name, int bytes, int) {
 EXPORT int cuDeviceGetAttribute(int *value, int attribute, int) {
   COUNT(cuDeviceGetAttribute);
   constexpr int multiprocessor_count = 16, memory_pools_supported = 115;
-  constexpr int compute_capability_major = 75, registered_at_its_own_address = 91, host_register_supported = 99;
+  constexpr int registered_at_its_own_address = 91, host_register_supported = 99;
   const bool host_pointers = attribute == host_register_supported || attribute == registered_at_its_own_address;
-  *value = attribute == multiprocessor_count ? 4 : attribute == compute_capability_major ? 9 : attribute == memory_pools_supported || host_pointers;
+  *value = attribute == multiprocessor_count ? 4  : attribute == memory_pools_supported || host_pointers;
   return success;
 }
 
@@ -444,6 +444,13 @@ EXPORT int cuModuleGetFunction(void **function, void *, const char *name) {
     return success;
   }
   return not_found;
+}
+
+EXPORT int cuFuncGetAttribute(int *value, int attribute, void *) {
+  ENTER(cuFuncGetAttribute);
+  constexpr int ptx_version = 5;
+  *value = attribute == ptx_version ? 90 : 0;
+  return success;
 }
 
 EXPORT int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, void *, int, size_t) {

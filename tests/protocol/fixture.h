@@ -6,6 +6,7 @@
 #include <gpumailbox/alone.cuh>
 #include <gpumailbox/readers.cuh>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>

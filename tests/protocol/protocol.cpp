@@ -82,6 +82,53 @@ void overlap(uint64_t first, uint64_t total, uint64_t seed) {
   for (const gmb_ring_side *side : {&ring->writer, &ring->reader[0]}) EXPECT(side->drawn == 0 && side->agreed == 0);
 }
 
+/* One operation after the other, as on a single stream: nothing is lost, and indices never differ. */
+void one_after_the_other(uint64_t first, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  ring_memory memory(64, payload, first);
+  gmb_ring_header *ring = memory.header();
+  team blocks(4);
+  outcome pushed, popped;
+  batch records;
+  std::vector<gmb::ring::unit> rows(most * row / 16);
+  std::vector<gmb_record_header> headers(most);
+  uint64_t sent = 0, got = 0;
+  for (int round = 0; round < 2000 && failures == 0; ++round) {
+    const bool in = random() % 2 == 0;
+    const uint32_t asked = 1 + static_cast<uint32_t>(random() % most), wide = 1 + static_cast<uint32_t>(random() % 4);
+    outcome &told = in ? pushed : popped;
+    const report to = told.next();
+    const uint32_t before = told.device.epoch;
+    source from;
+    sink into{reinterpret_cast<unsigned char *>(rows.data()), row, headers.data(), asked};
+    if (in) {
+      records.fill(sent, asked);
+      from = records.of(asked);
+      from.ordered = true;
+      deal(from, random);
+      blocks.start(wide, [&](host_block b) { push(b, ring, from, to); });
+    } else {
+      into.ordered = true;
+      deal(into, random);
+      blocks.start(wide, [&](host_block b) { pop(b, ring, into, to); });
+    }
+    const gmb_result result = told.wait(before);
+    blocks.finish();
+    EXPECT(result.status == GMB_OK);
+    const uint64_t held = sent - got;
+    EXPECT(result.count == std::min<uint64_t>(asked, in ? 64 - held : held));
+    for (uint32_t r = 0; !in && r < result.count; ++r) {
+      const uint64_t n = got + r;
+      EXPECT(headers[r].sequence == first + n + 1 && headers[r].length == length_of(n, payload));
+      const auto *bytes = reinterpret_cast<const unsigned char *>(rows.data()) + r * row;
+      for (uint32_t i = 0; i < headers[r].length; ++i) EXPECT(bytes[i] == byte_of(n, i));
+    }
+    (in ? sent : got) += result.count;
+    EXPECT(ring->writer.committed == first + sent && ring->writer.claimed == first + sent);
+    EXPECT(ring->reader[0].committed == first + got && ring->reader[0].claimed == first + got);
+  }
+}
+
 void bad_length_and_corrupt_slot(uint64_t seed) {
   std::mt19937_64 random(seed);
   team blocks(4);
@@ -168,6 +215,7 @@ int main(int argc, char **argv) {
   s.test("overlapping pushes and pops from index 0", [&] { overlap(0, s.total, s.seed); });
   s.test("overlapping pushes and pops across 2^32", [&] { overlap((1ull << 32) - s.total / 2, s.total, s.seed + 2); });
   s.test("overlapping pushes and pops across 2^64", [&] { overlap(0ull - s.total / 2, s.total, s.seed + 4); });
+  s.test("one after the other across 2^64", [&] { one_after_the_other(0ull - 5000, s.seed + 5); });
   s.test("bad lengths and corrupt slots end an operation there", [&] { bad_length_and_corrupt_slot(s.seed + 6); });
 #if !defined(__SANITIZE_THREAD__)
   s.test("two pushes at once are noticed", [&] { two_pushes_at_once(s.seed + 8); });

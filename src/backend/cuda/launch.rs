@@ -26,7 +26,25 @@ struct Entry {
     waits: bool,
 }
 
+/// The least PTX version, of compute capability 9.0, with an instruction that waits for the kernel before.
+const WAITING_PTX: i32 = 90;
+
 impl Cuda {
+    /// Whether the kernels for one block wait for what is before them: not where the device runs code for an older one.
+    pub(super) fn alone_functions_wait(&self) -> Result<bool> {
+        for index in Kernel::ALONE {
+            let mut version = 0;
+            let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PTX_VERSION;
+            // SAFETY: the function is loaded; the pointer is valid.
+            let result = unsafe { sys::cuFuncGetAttribute(&mut version, attribute, self.functions[index]) };
+            self.check(result, "cuFuncGetAttribute")?;
+            if version < WAITING_PTX {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     fn entry(&self, kernel: &Kernel, blocks: u32) -> Entry {
         let threads = match kernel {
             // The leader has a warp of its own.

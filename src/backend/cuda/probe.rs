@@ -35,6 +35,7 @@ const SYMBOLS: &[&CStr] = &[
     c"cuEventRecord",
     c"cuEventRecordWithFlags",
     c"cuEventSynchronize",
+    c"cuFuncGetAttribute",
     c"cuGetErrorName",
     c"cuGetErrorString",
     c"cuGraphDestroy",
