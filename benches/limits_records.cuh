@@ -13,13 +13,55 @@ struct record_arguments {
   unsigned count, units, lanes; // 16-byte units of a slot; threads that move one record together
   word64 *told;                 // a word of the host's, or null
   unsigned number;
+  word64 *header; // where there is something to agree upon: two indices, arrivals and counts, a cache line each
 };
 
 constexpr unsigned record_threads = 256, records_at_once = 2;
+constexpr unsigned own_index = 0, other_index = 16, arrivals = 32, books = 48, header_words = 64;
+
+__device__ inline word64 load_device(const word64 *at) {
+  word64 v;
+  asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(v) : "l"(global(at)) : "memory");
+  return v;
+}
+
+// The least that blocks must do to agree: where they begin is read from memory, each of them says that it is done, and the
+// last one exchanges the index for itself and tells the host.
+__device__ inline bool begin_agreed(const record_arguments &a, word64 &first, unsigned &count) {
+  __shared__ word64 found[2];
+  if (threadIdx.x == 0) {
+    const word64 own = load_device(a.header + own_index), other = load_device(a.header + other_index);
+    const word64 kept = load_device(a.header + books);
+    asm volatile("fence.acq_rel.gpu;" ::: "memory");
+    found[0] = own;
+    found[1] = kept == ~0ull ? own : other;
+  }
+  __syncthreads();
+  first = found[0];
+  if (found[1] - first < count) count = static_cast<unsigned>(found[1] - first);
+  return count != 0;
+}
+__device__ inline void end_agreed(const record_arguments &a, word64 first) {
+  if (gridDim.x > 1) {
+    word64 before;
+    asm volatile("atom.acq_rel.gpu.global.add.u64 %0, [%1], 1;" : "=l"(before) : "l"(global(a.header + arrivals)) : "memory");
+    if (before + 1 < gridDim.x) return;
+    a.header[arrivals] = 0;
+  }
+  a.header[books] = a.number;
+  asm volatile("fence.acq_rel.sys;" ::: "memory");
+  word64 seen;
+  asm volatile("atom.relaxed.gpu.global.cas.b64 %0, [%1], %2, %2;" : "=l"(seen) : "l"(global(a.header + own_index)), "l"(first) : "memory");
+  if (seen != first) return;
+  asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(global(a.told)), "l"(static_cast<word64>(a.number)) : "memory");
+}
 
 // Two records a thread, both loaded before either is stored. With `told` the host learns that they are there.
-template <bool in>
+template <bool in, bool agreed>
 __global__ void __launch_bounds__(record_threads, 6) move_records(const __grid_constant__ record_arguments a) {
+  word64 first = 0;
+  unsigned count = a.count;
+  if (agreed && !begin_agreed(a, first, count)) return;
   const unsigned lane = threadIdx.x & (a.lanes - 1), groups = record_threads / a.lanes;
   // Out again the newest first: they are the likeliest to be in the cache.
   const unsigned block = in ? blockIdx.x : gridDim.x - 1 - blockIdx.x;
@@ -31,13 +73,13 @@ __global__ void __launch_bounds__(record_threads, 6) move_records(const __grid_c
 #pragma unroll
     for (unsigned k = 0; k < records_at_once; ++k) {
       const unsigned i = base + k * groups;
-      if (i >= a.count) continue;
+      if (i >= count) continue;
       if (in) {
         length[k] = a.lengths[i];
         if (u == 0) moved[k] = {i + 1, 0, length[k], a.types[i]};
         else moved[k] = a.rows[static_cast<size_t>(i) * (a.units - 1) + u - 1];
       } else {
-        const uint4 *slot = a.slots + static_cast<size_t>(i) * a.units;
+        const uint4 *slot = a.slots + (first + i) * a.units;
         sequence[k] = slot->x;
         length[k] = slot->z;
         moved[k] = slot[u];
@@ -46,16 +88,17 @@ __global__ void __launch_bounds__(record_threads, 6) move_records(const __grid_c
 #pragma unroll
     for (unsigned k = 0; k < records_at_once; ++k) {
       const unsigned i = base + k * groups;
-      if (i >= a.count || u > (length[k] + 15) / 16) continue;
-      if (in) a.slots[static_cast<size_t>(i) * a.units + u] = moved[k];
+      if (i >= count || u > (length[k] + 15) / 16) continue;
+      if (in) a.slots[(first + i) * a.units + u] = moved[k];
       else if (sequence[k] != i + 1) continue;
       else if (u == 0) a.headers[i] = moved[k];
       else a.rows[static_cast<size_t>(i) * (a.units - 1) + u - 1] = moved[k];
     }
   }
-  if (!a.told) return;
+  if (!agreed && !a.told) return;
   __syncthreads();
   if (threadIdx.x != 0) return;
+  if (agreed) return end_agreed(a, first);
   asm volatile("fence.acq_rel.sys;" ::: "memory");
   asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(global(a.told)), "l"(static_cast<word64>(a.number)) : "memory");
 }
@@ -65,19 +108,23 @@ class record_bed {
 public:
   record_bed(unsigned count, unsigned payload)
       : count_(count), units_(payload / 16 + 1), rows_(units(false)), slots_(units(true)), out_(units(false)),
-        headers_(count), lengths_(count), types_(count) {
+        headers_(count), lengths_(count), types_(count), header_(header_words) {
     launch(scramble, 1024, record_threads, nullptr, reinterpret_cast<unsigned *>(rows_.at), units(false) * 4);
     launch(scramble, 64, record_threads, nullptr, types_.at, size_t{count});
     const std::vector<unsigned> all(count, payload);
     CHECK(cudaMemcpy(lengths_.at, all.data(), count * sizeof all[0], cudaMemcpyHostToDevice));
     while (lanes_ < units_ && lanes_ < 32) lanes_ *= 2;
+    std::vector<word64> header(header_words);
+    header[other_index] = count;
+    CHECK(cudaMemcpy(header_.at, header.data(), header_words * sizeof(word64), cudaMemcpyHostToDevice));
   }
 
-  template <bool in> void move(cudaStream_t on, word64 *told = nullptr, unsigned number = 0) const {
+  template <bool in, bool agreed = false>
+  void move(cudaStream_t on, word64 *told = nullptr, unsigned number = 0) const {
     record_arguments a{in ? rows_.at : out_.at, slots_.at, headers_.at, lengths_.at, types_.at,
-                       count_, units_, lanes_, told, number};
+                       count_, units_, lanes_, told, number, header_.at};
     const unsigned at_once = record_threads / lanes_ * records_at_once;
-    launch(move_records<in>, (count_ + at_once - 1) / at_once, record_threads, on, a);
+    launch(move_records<in, agreed>, (count_ + at_once - 1) / at_once, record_threads, on, a);
   }
   // The payload alone, as one copy.
   void copy(cudaStream_t on, bool in) const {
@@ -97,6 +144,7 @@ private:
   unsigned lanes_ = 1;
   const device<uint4> rows_, slots_, out_, headers_;
   const device<unsigned> lengths_, types_;
+  const device<word64> header_;
 
   size_t units(bool headers) const { return static_cast<size_t>(count_) * (headers ? units_ : units_ - 1); }
 };
@@ -105,13 +153,18 @@ struct both_ways {
   samples in, out;
 };
 
-// In once and out twice, in turns, as the bulk rows of a mailbox with two readers go: by bare kernels, or by memcpy.
-both_ways in_turns(const report &out, const record_bed &bed, bool records) {
+enum class mover { copies, bare, agreed };
+
+// In once and out twice, in turns, as the bulk rows of a mailbox with two readers go.
+both_ways in_turns(const report &out, const record_bed &bed, mover by) {
   const stream on;
+  const pinned<word64> word;
   both_ways times;
   const auto move = [&](bool in) {
     return gpu_us(on, 50, [&] {
-      if (!records) bed.copy(on, in);
+      if (by == mover::copies) bed.copy(on, in);
+      else if (by == mover::agreed && in) bed.move<true, true>(on, word.mapped, 1);
+      else if (by == mover::agreed) bed.move<false, true>(on, word.mapped, 1);
       else if (in) bed.move<true>(on);
       else bed.move<false>(on);
     });
@@ -128,7 +181,7 @@ both_ways in_turns(const report &out, const record_bed &bed, bool records) {
 }
 
 // From before a launch that moves 16 records out of their slots to its number in the host's hands.
-samples counts_moving(const report &out) {
+template <bool agreed> samples counts_moving(const report &out) {
   const stream on;
   const record_bed bed(16, 240);
   const pinned<word64> word;
@@ -138,7 +191,7 @@ samples counts_moving(const report &out) {
   for (int run = 0; run < warm + runs; ++run) {
     synchronize(on);
     const double start = now_us();
-    bed.move<false>(on, word.mapped, static_cast<unsigned>(run) + 1);
+    bed.move<false, agreed>(on, word.mapped, static_cast<unsigned>(run) + 1);
     bench::poll("the count", [&] { return seen(word.host) == static_cast<word64>(run) + 1; });
     const double took = now_us() - start;
     if (run >= warm) all.push_back(took);
@@ -148,14 +201,14 @@ samples counts_moving(const report &out) {
 }
 
 // [one record in, record | wait, one record out] from stream to stream; the host is told of each.
-samples hop_pairs_moving(const report &out) {
+template <bool agreed> samples hop_pairs_moving(const report &out) {
   const record_bed bed(1, 240);
   const pinned<word64> words(32);
   const samples all = chained(out, 200, [&](cudaStream_t from, cudaStream_t to, cudaEvent_t between) {
-    bed.move<true>(from, words.mapped);
+    bed.move<true, agreed>(from, words.mapped);
     CHECK(cudaEventRecord(between, from));
     CHECK(cudaStreamWaitEvent(to, between, 0));
-    bed.move<false>(to, words.mapped + 16);
+    bed.move<false, agreed>(to, words.mapped + 16);
   });
   bed.verify();
   return all;
@@ -163,8 +216,10 @@ samples hop_pairs_moving(const report &out) {
 
 // The rows of records that are moved bare, and of copies in the same rhythm.
 void measure_records(report &out) {
-  out.latency("count_to_host_moving", [&] { return counts_moving(out); });
-  out.latency("hop_pair_moving", [&] { return hop_pairs_moving(out); });
+  out.latency("count_to_host_moving", [&] { return counts_moving<false>(out); });
+  out.latency("count_to_host_agreed", [&] { return counts_moving<true>(out); });
+  out.latency("hop_pair_moving", [&] { return hop_pairs_moving<false>(out); });
+  out.latency("hop_pair_agreed", [&] { return hop_pairs_moving<true>(out); });
   const struct {
     const char *name;
     size_t bytes;
@@ -172,12 +227,15 @@ void measure_records(report &out) {
   for (const unsigned payload : {240u, 1008u}) {
     for (const auto &size : sizes) {
       const std::string tail = "_" + std::to_string(payload) + "B_" + size.name;
-      for (const bool records : {true, false}) {
-        const std::string what = records ? "records" : "turns", in = what + "_in" + tail, back = what + "_out" + tail;
+      for (const mover by : {mover::bare, mover::agreed, mover::copies}) {
+        // A block for each few records has the header read too often where there are many.
+        if (by == mover::agreed && size.bytes > (16u << 20)) continue;
+        const std::string what = by == mover::bare ? "records" : by == mover::agreed ? "agreed" : "turns";
+        const std::string in = what + "_in" + tail, back = what + "_out" + tail;
         if (!out.wanted(in) && !out.wanted(back)) continue;
         both_ways times;
         try {
-          times = in_turns(out, record_bed(static_cast<unsigned>(size.bytes / payload), payload), records);
+          times = in_turns(out, record_bed(static_cast<unsigned>(size.bytes / payload), payload), by);
         } catch (const std::exception &problem) {
           out.complain(in, problem.what());
           continue;

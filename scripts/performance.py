@@ -87,7 +87,7 @@ class Machine:
                 die(f"{path}: a row without \"id\" or \"unit\": {row}")
             if not is_number(row.get("value")) or not is_number(row.get("runs")):
                 die(f"{path}: {row['id']}: \"value\" and \"runs\" are numbers")
-            for key in ("limit", "floor", "min", "p99", "bytes"):
+            for key in ("limit", "floor", "agreed", "min", "p99", "bytes"):
                 if row.get(key) is not None and not is_number(row[key]):
                     die(f"{path}: {row['id']}: \"{key}\" is no number")
             if row["id"] in into:
@@ -161,16 +161,16 @@ def goal_tables(machines, goals):
         for goal, row in zip(goals, mine):
             against = goal["limit"]
             if row is None:
-                rows.append((f"`{goal['id']}`", "not measured", "", "", "", goal_words(goal), "not measured", against))
+                rows.append((f"`{goal['id']}`", "not measured", "", "", "", "", goal_words(goal), "not measured", against))
                 continue
             figure, good = judge(goal, row)
             met += good
-            rows.append((f"`{goal['id']}`", quantity(row), quantity(row, "floor"), quantity(row, "limit"), figure,
+            rows.append((f"`{goal['id']}`", quantity(row), quantity(row, "floor"), quantity(row, "agreed"), quantity(row, "limit"), figure,
                          goal_words(goal), "yes" if good else "**no**", against))
         missing = mine.count(None)
         missed = len(goals) - met - missing
         lines += machine.head() + [f"{len(goals)} goals: {met} met, {missed} missed, {missing} not measured.", ""]
-        lines += table(("row", "ours", "bare kernels", "limit", "ratio or difference", "goal", "met", "the limit, or what is measured"),
+        lines += table(("row", "ours", "bare kernels", "bare, agreed", "limit", "ratio or difference", "goal", "met", "the limit, or what is measured"),
                        rows)
         lines += notes([row for row in mine if row]) + [""]
     return lines
