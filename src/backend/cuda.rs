@@ -19,7 +19,7 @@ use std::sync::Mutex;
 use cudarc::driver::sys;
 use current::id_of;
 pub(super) use current::{leave_context, Scope};
-use errors::{check, ends_context, lost};
+use errors::{check, ends_context, failed, lost};
 use launch::BLOCK_THREADS;
 use once_cell::sync::OnceCell;
 
@@ -192,10 +192,19 @@ impl Cuda {
     }
 
     /// As [`check`], and remembers the first error that ended the context.
+    #[inline]
     fn check(&self, result: sys::CUresult, call: &str) -> Result<()> {
-        let Err(error) = check(result, call) else { return Ok(()) };
+        if result == sys::CUresult::CUDA_SUCCESS {
+            return Ok(());
+        }
+        Err(self.failed(result, call))
+    }
+
+    #[cold]
+    fn failed(&self, result: sys::CUresult, call: &str) -> Error {
+        let error = failed(result, call);
         if !ends_context(result as i32) {
-            return Err(error);
+            return error;
         }
         let mut first = false;
         let cause = self.lost.get_or_init(|| {
@@ -205,7 +214,7 @@ impl Cuda {
         if first {
             log(LogLevel::Error, || format!("the CUDA context is lost: {cause}"));
         }
-        Err(lost(cause))
+        lost(cause)
     }
 
     /// Refuses a stream of another context.

@@ -18,11 +18,17 @@ pub(super) fn ends_context(code: i32) -> bool {
     matches!(code, 4 | 214 | 220 | 226 | 700 | 702 | 709 | 710 | 714..=719 | 721 | 911)
 }
 
+#[inline]
 pub(super) fn check(result: sys::CUresult, call: &str) -> Result<()> {
-    let code = result as i32;
-    if code == 0 {
+    if result == sys::CUresult::CUDA_SUCCESS {
         return Ok(());
     }
+    Err(failed(result, call))
+}
+
+#[cold]
+pub(super) fn failed(result: sys::CUresult, call: &str) -> Error {
+    let code = result as i32;
     let status = match code {
         1 => GMB_ERROR_INVALID_ARGUMENT,
         2 => GMB_ERROR_OUT_OF_MEMORY,
@@ -46,8 +52,8 @@ pub(super) fn check(result: sys::CUresult, call: &str) -> Result<()> {
             }
         }
     };
-    Err(Error::new(
+    Error::new(
         status,
         format!("{call} failed: {} ({code}): {}", text(sys::cuGetErrorName), text(sys::cuGetErrorString)),
-    ))
+    )
 }
