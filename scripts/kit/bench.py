@@ -83,13 +83,15 @@ SCALE = {"byte": 1, "Kbyte": 1e3, "Mbyte": 1e6, "Gbyte": 1e9, "ns": 1, "us": 1e3
 
 
 def counters(programs):
-    """What the profiler counts of one operation each: the third of its kind, after which nothing is new."""
+    """What the profiler counts of one operation each: the last push, and the first pop after it, as the rows time them."""
     rows = []
     for size in ("240B_16MB", "240B_63MB", "240B_503MB", "1008B_503MB"):
         for program, only, kernels in (("mailbox", [f"bulk_push_{size}"], ("gmb_kernel_push", "gmb_kernel_pop")),
                                        ("limits", [f"records_in_{size}"], ("move_records<1, 0>", "move_records<0, 0>"))):
-            command = ["ncu", "--csv", "--page", "raw", "--clock-control", "none", "--cache-control", "none", "--metrics",
-                       ",".join(COUNTERS), "-k", "regex:gmb_kernel_p|move_records", "--launch-count", "9",
+            # The whole program again for each group of counters: to run a kernel again, the profiler would put back what it
+            # has written, and that leaves other things in the cache.
+            command = ["ncu", "--csv", "--page", "raw", "--replay-mode", "application", "--clock-control", "none",
+                       "--cache-control", "none", "--metrics", ",".join(COUNTERS), "-k", "regex:gmb_kernel_p|move_records", "--launch-count", "9",
                        str(programs / program), "--quick", "--only", ",".join(only)]
             print(f"== counters {size}, {program}", flush=True)
             text = subprocess.run(command, capture_output=True, text=True, timeout=240).stdout
@@ -97,14 +99,15 @@ def counters(programs):
             if len(table) < 3:
                 print(text[-2000:], file=sys.stderr)
                 return []
-            titles, units, last = table[0], table[1], {}
+            titles, units, seen = table[0], table[1], {kernel: [] for kernel in kernels}
             for line in table[2:]:
-                last[next((k for k in kernels if k in line[titles.index("Kernel Name")]), "")] = line
-            for way, kernel in zip(("push", "pop"), kernels):
+                seen[next(k for k in kernels if k in line[titles.index("Kernel Name")])].append(line)
+            for way, kernel, which in zip(("push", "pop"), kernels, (-1, -2)):
+                line = seen[kernel][which]
                 row = {"id": f"{way}_{size}", "kernel": "ours" if program == "mailbox" else "bare"}
                 for metric, name in COUNTERS.items():
                     at = titles.index(metric)
-                    row[name] = round(float(last[kernel][at].replace(",", "")) * SCALE.get(units[at], 1), 2)
+                    row[name] = round(float(line[at].replace(",", "")) * SCALE.get(units[at], 1), 2)
                 rows.append(row)
     return rows
 
