@@ -94,12 +94,12 @@ GMB_HD inline void push_alone(const Block &block, gmb_ring_header *ring, const g
   gmb_ring_side *side = &ring->writer;
   const share mine(block, lanes);
   const uint32_t units = units_of(from.max_length);
-  in_flight_in<1> moving;
+  in_flight_in<true, 1> moving;
   uint32_t unread = 0;
   const opening found = open_alone(
       block, ring, side, from.ordered, to, [&] { return load_cursors(ring, from.readers); },
       /* Rows can be read whatever room there is. */
-      [&] { moving.load(from, mine, mine.local, mine.lane < units ? from.count : 0, mine.lane); },
+      [&] { moving.load(block, from, mine, {0, from.count, 0}, units); },
       [&](uint64_t first, const cursors &seen) {
         unread = unread_by(ring, seen, from.readers, first);
         return fitting(from, at, unread);
@@ -108,11 +108,11 @@ GMB_HD inline void push_alone(const Block &block, gmb_ring_header *ring, const g
 
   uint32_t bad = found.room;
   GMB_NO_UNROLL
-  for (uint32_t i = mine.local; i < found.room; i += mine.in_block) {
+  for (step s = {0, found.room, 0}; s.first + mine.local < found.room; s.first += mine.in_block) {
     GMB_NO_UNROLL
-    for (uint32_t u = mine.lane; u < units; u += lanes) {
-      if (i != mine.local || u != mine.lane) moving.load(from, mine, i, found.room, u);
-      moving.store(at, found.first, from, mine, i, found.room, u, bad);
+    for (s.unit = 0; s.unit + mine.lane < units; s.unit += lanes) {
+      if (s.first != 0 || s.unit != 0) moving.load(block, from, mine, s, units);
+      moving.store(block, at, found.first, from, mine, s, units, bad);
     }
     GMB_CHAOS_POINT(4);
   }
@@ -140,9 +140,13 @@ GMB_HD inline void pop_alone(const Block &block, gmb_ring_header *ring, const ge
   for (uint32_t i = mine.local; i < found.room; i += mine.in_block) {
     GMB_NO_UNROLL
     for (uint32_t u = mine.lane; u < units; u += lanes) {
-      in_flight_out<1> moving;
-      moving.load(at, found.first, mine, i, found.room, u);
-      moving.store(at, found.first, into, mine, i, found.room, u, bad);
+      const unit *slot = at.slot(found.first + i);
+      const unit header = load_unit_if(true, slot), moved = load_unit_if(true, slot + u);
+      loads_under_way();
+      const bool good = header.lo == found.first + i + 1 && header_length(header) <= at.payload_bytes;
+      unit *to = u == 0 ? reinterpret_cast<unit *>(into.headers + i) : row_of(into.records, i, into.stride) + (u - 1);
+      store_unit_if(good && (u == 0 ? into.headers != nullptr : u < units_of(header_length(header))), to, moved);
+      if (!good && i < bad) bad = i;
     }
     GMB_CHAOS_POINT(5);
   }

@@ -296,23 +296,28 @@ impl Mailbox {
     /// the others; for many rounds, blocks draw.
     fn shape_of(&self, records: u64, kernel: usize) -> Shape {
         let info = self.context.backend().info();
+        let lanes_log2 = self.lanes_log2();
         let most = u64::from(info.max_blocks[kernel].min(MOST_BLOCKS));
-        let groups = u64::from(info.block_threads >> self.lanes_log2());
-        let round = groups * IN_FLIGHT;
-        if records <= round {
+        let groups = u64::from(info.block_threads >> lanes_log2);
+        if records <= groups * IN_FLIGHT {
             return Shape::default();
         }
-        let each = groups * u64::from(info.group_records);
+        // What a thread moves at once are units of one record, if that is wider than a group, or of two.
+        let at_once = if self.stride / 16 > 1 << lanes_log2 { 1 } else { IN_FLIGHT };
+        let round = groups * at_once;
+        let each = round.max(groups * u64::from(info.group_records));
         if records <= each * most {
             return Shape { blocks: records.div_ceil(each) as u32, tile: each as u32, flags: 0 };
         }
         let rounds = records.div_ceil(round * most);
-        if rounds > EQUAL_ROUNDS && matches!(kernel, Kernel::PUSH | Kernel::POP) {
-            let tile = round.max(u64::from(info.drawn_records));
+        let drawing = u64::from(info.drawing_blocks[kernel].min(MOST_BLOCKS));
+        if rounds > EQUAL_ROUNDS && drawing > 1 && Kernel::DRAWING.contains(&kernel) {
+            let groups = u64::from(info.drawing_threads >> lanes_log2);
+            let tile = (groups * at_once).max(u64::from(info.drawn_records));
             return Shape {
-                blocks: records.div_ceil(tile).min(most) as u32,
+                blocks: records.div_ceil(tile).min(drawing) as u32,
                 tile: tile as u32,
-                flags: if most > 1 { GMB_DRAW_TILES } else { 0 },
+                flags: GMB_DRAW_TILES,
             };
         }
         Shape { blocks: records.div_ceil(round * rounds) as u32, tile: round as u32, flags: 0 }
@@ -382,7 +387,7 @@ impl Default for Shape {
     }
 }
 
-/// Records that a thread group moves at once, as in ring.cuh.
+/// Units that a thread moves at once, as in ring.cuh.
 const IN_FLIGHT: u64 = 2;
 
 /// Blocks that turn.cuh can count.

@@ -34,6 +34,74 @@ fn records_of_every_length_come_back_as_they_were() {
     }
 }
 
+/// So large that blocks draw what they move, on any backend: records as wide as few threads, as a warp, and wider.
+#[test]
+fn large_operations_move_records_of_every_width() {
+    const BYTES: usize = 40 << 20;
+    let context = context();
+    let mut random = Random::new();
+    let stream = context.stream().unwrap();
+    let token = Token::new(&context).unwrap();
+    let content = random.bytes(BYTES);
+    let rows = upload(&context, &content);
+    for payload in [48, 496, 1008, 1040] {
+        let count = BYTES / payload;
+        let mailbox = mailbox(&context, count.next_power_of_two() as u64, payload as u32);
+        let mut lengths: Vec<u32> = (0..count).map(|_| random.between(0, payload as u64) as u32).collect();
+        let types: Vec<u32> = (0..count).map(|_| random.next() as u32).collect();
+        let type_words = upload(&context, &types);
+        // The second push ends before a record that is too long.
+        let bad = random.between(count as u64 / 2, count as u64 - 1) as usize;
+        for (pushed, status) in [(count, GMB_OK), (bad, GMB_ERROR_BAD_LENGTH)] {
+            lengths[bad] = if status == GMB_OK { payload as u32 } else { payload as u32 + 1 };
+            let length_words = upload(&context, &lengths);
+            let push = Push {
+                count: count as u32,
+                records: rows.address(),
+                lengths: length_words.address(),
+                types: type_words.address(),
+                ..Default::default()
+            };
+            unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
+            let result = token.wait(After::Submission, None).unwrap();
+            assert_eq!((result.count as usize, result.status), (pushed, status), "payload {payload}");
+
+            let out = poisoned(&context, count * payload, POISON);
+            let heads = poisoned(&context, count * 16, POISON);
+            // In two pops, so that the second one begins amid the ring.
+            let mut got = 0;
+            for max in [count / 4 * 3, count] {
+                let pop = Pop {
+                    max: max.min(count - got) as u32,
+                    records: out.address() + (got * payload) as u64,
+                    headers: heads.address() + 16 * got as u64,
+                    ..Default::default()
+                };
+                unsafe { mailbox.pop(&pop, stream.get(), Some(&token)) }.unwrap();
+                let result = token.wait(After::Submission, None).unwrap();
+                assert_eq!(result.status, GMB_OK);
+                got += result.count as usize;
+            }
+            assert_eq!(got, pushed, "payload {payload}");
+            let found = download(&context, out.address(), count * payload);
+            let heads = headers(&download(&context, heads.address(), count * 16));
+            for i in 0..got {
+                let (header, length) = (&heads[i], lengths[i] as usize);
+                assert_eq!(
+                    (header.length as usize, header.msg_type),
+                    (length, types[i]),
+                    "record {i} of {payload}"
+                );
+                let at = i * payload;
+                assert!(found[at..at + length] == content[at..at + length], "record {i} of {payload}");
+                let rest = &found[at + length.next_multiple_of(16)..at + payload];
+                assert!(rest.iter().all(|&byte| byte == POISON), "past record {i} of {payload}");
+            }
+            assert!(found[got * payload..].iter().all(|&byte| byte == POISON), "past the pop of {payload}");
+        }
+    }
+}
+
 #[test]
 fn a_full_mailbox_accepts_what_fits_and_an_empty_one_gives_nothing() {
     let context = context();
