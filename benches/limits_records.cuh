@@ -30,9 +30,9 @@ __device__ inline word64 load_device(const word64 *at) {
 __device__ inline bool begin_agreed(const record_arguments &a, word64 &first, unsigned &count) {
   __shared__ word64 found[2];
   if (threadIdx.x == 0) {
-    const word64 own = load_device(a.header + own_index), other = load_device(a.header + other_index);
-    const word64 kept = load_device(a.header + books);
-    asm volatile("fence.acq_rel.gpu;" ::: "memory");
+    const word64 own = load_device(a.header + own_index), kept = load_device(a.header + books);
+    word64 other;
+    asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(other) : "l"(global(a.header + other_index)) : "memory");
     found[0] = own;
     found[1] = kept == ~0ull ? own : other;
   }

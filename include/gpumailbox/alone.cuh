@@ -37,12 +37,11 @@ GMB_HD inline opening open_alone(const Block &block, gmb_ring_header *ring, gmb_
     committed = load_relaxed(&side->committed);
     claimed = load_relaxed(&side->claimed);
     arrivals = load_relaxed(&side->arrivals);
-    seen = ahead();
     found.kept = open_books(side, to);
   }
   if (block.thread() >= Block::aside) meanwhile();
   if (block.thread() == 0) {
-    if (!ordered) fence_acquire();
+    seen = ahead();
     found.ours = check_words(magic, version);
     found.fault = arrivals != 0 || (ordered && claimed != committed) ? GMB_ERROR_ORDER_VIOLATION : stopped;
     uint32_t granted = 0;
@@ -97,7 +96,7 @@ GMB_HD inline void push_alone(const Block &block, gmb_ring_header *ring, const g
   in_flight_in<true, 1> moving;
   uint32_t unread = 0;
   const opening found = open_alone(
-      block, ring, side, from.ordered, to, [&] { return load_cursors(ring, from.readers); },
+      block, ring, side, from.ordered, to, [&] { return load_cursors(ring, from.readers, from.ordered); },
       /* Rows can be read whatever room there is. */
       [&] { moving.load(block, from, mine, {0, from.count, 0}, units); },
       [&](uint64_t first, const cursors &seen) {
@@ -126,7 +125,7 @@ GMB_HD inline void pop_alone(const Block &block, gmb_ring_header *ring, const ge
                              const sink &into, uint32_t lanes, const report &to) {
   gmb_ring_side *side = &ring->reader[reader & (GMB_MAX_READERS - 1)];
   const opening found = open_alone(
-      block, ring, side, into.ordered, to, [&] { return load_ahead(&ring->writer.committed); }, [] {},
+      block, ring, side, into.ordered, to, [&] { return load_published(ring, into.ordered); }, [] {},
       [&](uint64_t first, uint64_t published) {
         const uint32_t ready = static_cast<uint32_t>(published) - static_cast<uint32_t>(first);
         return into.max < ready ? into.max : ready;

@@ -304,14 +304,24 @@ struct cursors {
   uint64_t first[cursors_in_flight];
 };
 
-GMB_HD inline cursors load_cursors(gmb_ring_header *ring, uint32_t readers) {
+GMB_HD inline cursors load_cursors(gmb_ring_header *ring, uint32_t readers, bool ordered) {
   cursors seen;
   seen.mask = load_relaxed(&ring->reader_mask);
+  if (!ordered && readers == 1) {
+    seen.first[0] = load_acquire(&ring->reader[0].committed);
+    return seen;
+  }
   GMB_UNROLL
   for (uint32_t r = 0; r < cursors_in_flight; ++r) {
     if (readers >> r & 1) seen.first[r] = load_ahead(&ring->reader[r].committed);
   }
+  if (!ordered) fence_acquire();
   return seen;
+}
+
+/* Up to where records have been published. */
+GMB_HD inline uint64_t load_published(gmb_ring_header *ring, bool ordered) {
+  return ordered ? load_ahead(&ring->writer.committed) : load_acquire(&ring->writer.committed);
 }
 
 /* The same as most_unread, of which most has been loaded. There are at most GMB_MAX_RECORDS slots: half a word will do. */
@@ -361,7 +371,7 @@ GMB_HD inline void push(const Block &block, gmb_ring_header *ring, const geometr
                         uint32_t lanes, const report &to) {
   gmb_ring_side *side = &ring->writer;
   const turn t = take_turn(
-      block, ring, side, from.ordered, to, [&] { return load_cursors(ring, from.readers); },
+      block, ring, side, from.ordered, to, [&] { return load_cursors(ring, from.readers, from.ordered); },
       [&](uint64_t first, const cursors &seen) {
         const uint32_t unread = unread_by(ring, seen, from.readers, first);
         block.word[word_unread] = unread;
@@ -409,7 +419,7 @@ GMB_HD inline void pop(const Block &block, gmb_ring_header *ring, const geometry
                        const sink &into, uint32_t lanes, const report &to) {
   gmb_ring_side *side = &ring->reader[reader & (GMB_MAX_READERS - 1)];
   const turn t = take_turn(
-      block, ring, side, into.ordered, to, [&] { return load_ahead(&ring->writer.committed); },
+      block, ring, side, into.ordered, to, [&] { return load_published(ring, into.ordered); },
       [&](uint64_t first, uint64_t published) {
         const uint64_t ready = published - first;
         const uint64_t room = into.max < ready ? static_cast<uint64_t>(into.max) : ready;
