@@ -89,7 +89,7 @@ struct share {
   }
 };
 
-/* Units a thread moves at once: more would keep fewer threads on a multiprocessor, and move less. Of a wide record, one
+/* Units a thread moves in a step: more would keep fewer threads on a multiprocessor, and move less. Of a wide record, one
  * with more units than the widest group has threads, both are of that record, one after the other; else they are of two
  * records. What is under way at once lies close together then, which memory likes better. */
 constexpr int units_in_flight = 2;
@@ -307,15 +307,14 @@ struct cursors {
 GMB_HD inline cursors load_cursors(gmb_ring_header *ring, uint32_t readers, bool ordered) {
   cursors seen;
   seen.mask = load_relaxed(&ring->reader_mask);
-  if (!ordered && readers == 1) {
-    seen.first[0] = load_acquire(&ring->reader[0].committed);
-    return seen;
-  }
+  /* Of one cursor the load itself acquires: that takes less than a fence. */
+  const bool only = !ordered && (readers & (readers - 1)) == 0;
   GMB_UNROLL
   for (uint32_t r = 0; r < cursors_in_flight; ++r) {
-    if (readers >> r & 1) seen.first[r] = load_ahead(&ring->reader[r].committed);
+    const uint64_t *cursor = &ring->reader[r].committed;
+    if (readers >> r & 1) seen.first[r] = only ? load_acquire(cursor) : load_ahead(cursor);
   }
-  if (!ordered) fence_acquire();
+  if (!ordered && !only) fence_acquire();
   return seen;
 }
 

@@ -148,7 +148,7 @@ pub(crate) struct DeviceInfo {
     pub block_threads: u32,
     /// The same of a launch whose blocks draw their tiles.
     pub drawing_threads: u32,
-    /// Records worth giving to a thread group before there are more of them.
+    /// Records worth giving to a thread group before there are more of them, if that is more than it moves in a step.
     pub group_records: u32,
     /// Records that are worth a draw.
     pub drawn_records: u32,

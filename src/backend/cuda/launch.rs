@@ -9,7 +9,7 @@ use crate::backend::args::GMB_DRAW_TILES;
 use crate::backend::{Kernel, RawStream};
 use crate::error::Result;
 
-/// Threads in a block, as the kernels' launch bounds say.
+/// Threads in a block; the kernels' launch bounds allow as many as are launched.
 pub(super) const BLOCK_THREADS: u32 = 256;
 /// The same where blocks draw their tiles, which are as large as a block moves at once: larger ones lie closer together.
 pub(super) const DRAWING_THREADS: u32 = 512;
