@@ -27,7 +27,8 @@ GMB_HD inline opening open_alone(const Block &block, gmb_ring_header *ring, gmb_
   uint64_t magic, committed, claimed, arrivals;
   uint32_t version;
   int32_t stopped;
-  decltype(ahead()) seen;
+  /* Apart: a second load into a register waits for the first. */
+  decltype(ahead.plain()) plain, acquired;
   block.begin();
   if (block.thread() == 0) {
     GMB_CHAOS_POINT(6);
@@ -37,15 +38,17 @@ GMB_HD inline opening open_alone(const Block &block, gmb_ring_header *ring, gmb_
     committed = load_relaxed(&side->committed);
     claimed = load_relaxed(&side->claimed);
     arrivals = load_relaxed(&side->arrivals);
+    if (ordered) plain = ahead.plain();
     found.kept = open_books(side, to);
   }
   if (block.thread() >= Block::aside) meanwhile();
   if (block.thread() == 0) {
-    seen = ahead();
+    if (!ordered) acquired = ahead.acquiring();
+    look_from_here(claimed);
     found.ours = check_words(magic, version);
     found.fault = arrivals != 0 || (ordered && claimed != committed) ? GMB_ERROR_ORDER_VIOLATION : stopped;
     uint32_t granted = 0;
-    if (found.ours == GMB_OK && found.fault == GMB_OK) granted = room(committed, seen);
+    if (found.ours == GMB_OK && found.fault == GMB_OK) granted = ordered ? room(committed, plain) : room(committed, acquired);
     block.word[0] = granted; /* the first record that is bad lowers it */
     block.word[word_first] = committed;
     block.word[word_room] = granted | static_cast<uint64_t>(static_cast<uint32_t>(found.ours)) << 32;
@@ -96,7 +99,7 @@ GMB_HD inline void push_alone(const Block &block, gmb_ring_header *ring, const g
   in_flight_in<true, 1> moving;
   uint32_t unread = 0;
   const opening found = open_alone(
-      block, ring, side, from.ordered, to, [&] { return load_cursors(ring, from.readers, from.ordered); },
+      block, ring, side, from.ordered, to, cursors_ahead{ring, from.readers},
       /* Rows can be read whatever room there is. */
       [&] { moving.load(block, from, mine, {0, from.count, 0}, units); },
       [&](uint64_t first, const cursors &seen) {
@@ -125,7 +128,7 @@ GMB_HD inline void pop_alone(const Block &block, gmb_ring_header *ring, const ge
                              const sink &into, uint32_t lanes, const report &to) {
   gmb_ring_side *side = &ring->reader[reader & (GMB_MAX_READERS - 1)];
   const opening found = open_alone(
-      block, ring, side, into.ordered, to, [&] { return load_published(ring, into.ordered); }, [] {},
+      block, ring, side, into.ordered, to, published_ahead{ring}, [] {},
       [&](uint64_t first, uint64_t published) {
         const uint32_t ready = static_cast<uint32_t>(published) - static_cast<uint32_t>(first);
         return into.max < ready ? into.max : ready;

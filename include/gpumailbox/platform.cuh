@@ -173,6 +173,8 @@ __device__ inline uint32_t from_first(uint32_t v, uint32_t lanes) { return __shf
 __device__ inline uint64_t from_first(uint64_t v, uint32_t lanes) {
   return __shfl_sync(0xffffffff, static_cast<unsigned long long>(v), 0, static_cast<int>(lanes));
 }
+/* What was loaded is not looked at before: a compiler would, and wait for it before it goes on loading. */
+__device__ inline void look_from_here(uint64_t &v) { asm volatile("" : "+l"(v)); }
 /* Between loads and what looks at them: the assembler does not move a load behind it. */
 __device__ inline void loads_under_way() { __syncwarp(__activemask()); }
 __device__ inline void store_unit_if(bool wanted, unit *p, unit u) {
@@ -247,6 +249,7 @@ inline void fence_device() { __atomic_thread_fence(__ATOMIC_ACQ_REL); }
 inline unit load_unit_if(bool wanted, const unit *p) { return wanted ? *p : unit{0, 0}; }
 inline uint32_t load_word_if(bool wanted, const uint32_t *p) { return wanted ? *p : 0; }
 template <class T> inline T from_first(T v, uint32_t) { return v; } /* a block is one thread */
+inline void look_from_here(uint64_t &) {}
 inline void loads_under_way() {}
 inline void store_unit_if(bool wanted, unit *p, unit u) {
   if (wanted) *p = u;

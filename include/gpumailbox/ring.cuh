@@ -304,24 +304,42 @@ struct cursors {
   uint64_t first[cursors_in_flight];
 };
 
-GMB_HD inline cursors load_cursors(gmb_ring_header *ring, uint32_t readers, bool ordered) {
-  cursors seen;
-  seen.mask = load_relaxed(&ring->reader_mask);
-  /* Of one cursor the load itself acquires: that takes less than a fence. */
-  const bool only = !ordered && (readers & (readers - 1)) == 0;
-  GMB_UNROLL
-  for (uint32_t r = 0; r < cursors_in_flight; ++r) {
-    const uint64_t *cursor = &ring->reader[r].committed;
-    if (readers >> r & 1) seen.first[r] = only ? load_acquire(cursor) : load_ahead(cursor);
+struct cursors_ahead {
+  gmb_ring_header *ring;
+  uint32_t readers;
+
+  GMB_HD cursors plain() const {
+    cursors seen;
+    seen.mask = load_relaxed(&ring->reader_mask);
+    GMB_UNROLL
+    for (uint32_t r = 0; r < cursors_in_flight; ++r) {
+      if (readers >> r & 1) seen.first[r] = load_ahead(&ring->reader[r].committed);
+    }
+    return seen;
   }
-  if (!ordered && !only) fence_acquire();
-  return seen;
-}
+  /* Of one cursor the load itself acquires: that takes less than a fence. */
+  GMB_HD cursors acquiring() const {
+    if ((readers & (readers - 1)) != 0 || readers >> cursors_in_flight != 0) {
+      const cursors seen = plain();
+      fence_acquire();
+      return seen;
+    }
+    cursors seen;
+    seen.mask = load_relaxed(&ring->reader_mask);
+    const uint64_t only = load_acquire(&ring->reader[log2_of(readers | 1)].committed);
+    GMB_UNROLL
+    for (uint32_t r = 0; r < cursors_in_flight; ++r) seen.first[r] = only;
+    return seen;
+  }
+};
 
 /* Up to where records have been published. */
-GMB_HD inline uint64_t load_published(gmb_ring_header *ring, bool ordered) {
-  return ordered ? load_ahead(&ring->writer.committed) : load_acquire(&ring->writer.committed);
-}
+struct published_ahead {
+  gmb_ring_header *ring;
+
+  GMB_HD uint64_t plain() const { return load_ahead(&ring->writer.committed); }
+  GMB_HD uint64_t acquiring() const { return load_acquire(&ring->writer.committed); }
+};
 
 /* The same as most_unread, of which most has been loaded. There are at most GMB_MAX_RECORDS slots: half a word will do. */
 GMB_HD inline uint32_t unread_by(gmb_ring_header *ring, const cursors &seen, uint32_t readers, uint64_t writer) {
@@ -370,7 +388,7 @@ GMB_HD inline void push(const Block &block, gmb_ring_header *ring, const geometr
                         uint32_t lanes, const report &to) {
   gmb_ring_side *side = &ring->writer;
   const turn t = take_turn(
-      block, ring, side, from.ordered, to, [&] { return load_cursors(ring, from.readers, from.ordered); },
+      block, ring, side, from.ordered, to, cursors_ahead{ring, from.readers},
       [&](uint64_t first, const cursors &seen) {
         const uint32_t unread = unread_by(ring, seen, from.readers, first);
         block.word[word_unread] = unread;
@@ -418,7 +436,7 @@ GMB_HD inline void pop(const Block &block, gmb_ring_header *ring, const geometry
                        const sink &into, uint32_t lanes, const report &to) {
   gmb_ring_side *side = &ring->reader[reader & (GMB_MAX_READERS - 1)];
   const turn t = take_turn(
-      block, ring, side, into.ordered, to, [&] { return load_published(ring, into.ordered); },
+      block, ring, side, into.ordered, to, published_ahead{ring},
       [&](uint64_t first, uint64_t published) {
         const uint64_t ready = published - first;
         const uint64_t room = into.max < ready ? static_cast<uint64_t>(into.max) : ready;

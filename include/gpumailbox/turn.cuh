@@ -160,8 +160,8 @@ GMB_HD inline books books_at_end(const Block &block, gmb_ring_side *side, const 
 }
 
 /* The leader's reading of the header, made known to the whole block. `ahead` loads what `room` needs, with the
- * header: all of it is one trip to memory. It acquires, so it comes last: nothing that is loaded behind it is on its way
- * before it. */
+ * header: all of it is one trip to memory. Where operations overlap it acquires, and comes last: nothing that is loaded
+ * behind it is on its way before it. */
 template <class Block, class Ahead, class Room>
 GMB_HD inline turn take_turn(const Block &block, gmb_ring_header *ring, gmb_ring_side *side, bool ordered,
                              const report &to, const Ahead &ahead, const Room &room) {
@@ -174,19 +174,22 @@ GMB_HD inline turn take_turn(const Block &block, gmb_ring_header *ring, gmb_ring
     const uint64_t committed = load_relaxed(&side->committed);
     const uint64_t arrivals = block.blocks() == 1 ? load_relaxed(&side->arrivals) : 0;
     const uint64_t claimed = ordered ? load_relaxed(&side->claimed) : committed;
+    /* Apart: a second load into a register waits for the first. */
+    decltype(ahead.plain()) plain, acquired;
+    if (ordered) plain = ahead.plain();
     if (block.blocks() == 1) {
       const books found = open_books(side, to);
       uint64_t *at = block.word + word_books;
       at[0] = found.operations, at[1] = found.refused, at[2] = found.empty;
       at[3] = found.high_water, at[4] = found.lost, at[5] = found.epoch;
     }
-    const auto seen = ahead();
+    if (!ordered) acquired = ahead.acquiring();
     const int32_t good = check_words(magic, version);
     const bool violated = arrivals != 0 || claimed != committed;
     const int32_t fault = violated ? static_cast<int32_t>(GMB_ERROR_ORDER_VIOLATION) : stopped;
     uint64_t word = 0;
     block.word[word_unread] = 0;
-    if (good == GMB_OK) word = fault != GMB_OK ? grant_word(0, fault) : grant_word(room(committed, seen), GMB_OK);
+    if (good == GMB_OK) word = fault != GMB_OK ? grant_word(0, fault) : grant_word(ordered ? room(committed, plain) : room(committed, acquired), GMB_OK);
     block.word[0] = word;
     block.word[word_first] = committed;
     block.word[word_status] = grant_word(0, good);
@@ -202,7 +205,8 @@ GMB_HD inline turn take_turn(const Block &block, gmb_ring_header *ring, gmb_ring
 
 /* For `take_turn`, where `room` looks for itself. */
 struct nothing_ahead {
-  GMB_HD int operator()() const {
+  GMB_HD int plain() const { return 0; }
+  GMB_HD int acquiring() const {
     fence_acquire();
     return 0;
   }
