@@ -128,15 +128,14 @@ __global__ void __launch_bounds__(record_threads, 6) move_records(const __grid_c
   asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(global(a.told)), "l"(static_cast<word64>(a.number)) : "memory");
 }
 
-// As many blocks as run at once draw their tiles, and load one before they store the last.
-template <bool in>
-__global__ void __launch_bounds__(drawing_threads, in ? 3 : 2) draw_records(const __grid_constant__ record_arguments a) {
+// Out again by as many blocks as run at once: they draw their tiles, and load one before they store the last. (In, that is
+// slower than a block for each tile.)
+__global__ void __launch_bounds__(drawing_threads, 2) draw_records(const __grid_constant__ record_arguments a) {
   __shared__ unsigned drawn[2];
-  const unsigned each = two_units<in>::tile_records(a), tiles = (a.count + each - 1) / each;
-  const auto place = [&](unsigned number) { return in ? number : tiles - 1 - number; };
+  const unsigned each = two_units<false>::tile_records(a), tiles = (a.count + each - 1) / each;
   unsigned at = blockIdx.x, then = blockIdx.x + gridDim.x;
-  two_units<in> moving[2];
-  if (at < tiles) moving[0].load(a, 0, a.count, place(at));
+  two_units<false> moving[2];
+  if (at < tiles) moving[0].load(a, 0, a.count, tiles - 1 - at);
 #pragma unroll 1
   for (unsigned n = 0; at < tiles;) {
 #pragma unroll
@@ -146,9 +145,9 @@ __global__ void __launch_bounds__(drawing_threads, in ? 3 : 2) draw_records(cons
         unsigned *counter = reinterpret_cast<unsigned *>(a.header + draws);
         asm volatile("atom.relaxed.gpu.global.inc.u32 %0, [%1], 0x7fffffff;" : "=r"(next) : "l"(global(counter)) : "memory");
       }
-      moving[k].look(a, a.count, place(at));
-      if (then < tiles) moving[1 - k].load(a, 0, a.count, place(then));
-      moving[k].store(a, 0, a.count, place(at));
+      moving[k].look(a, a.count, tiles - 1 - at);
+      if (then < tiles) moving[1 - k].load(a, 0, a.count, tiles - 1 - then);
+      moving[k].store(a, 0, a.count, tiles - 1 - at);
       at = then;
       if (at >= tiles) break;
       if (threadIdx.x == 0) drawn[n & 1] = next;
@@ -179,11 +178,11 @@ public:
   void move(cudaStream_t on, word64 *told = nullptr, unsigned number = 0) const {
     launch(move_records<in, agreed>, tiles(record_threads), record_threads, on, arguments(in, told, number));
   }
-  template <bool in> void draw(cudaStream_t on) const {
+  void draw_out(cudaStream_t on) const {
     int most = 0;
-    CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&most, draw_records<in>, drawing_threads, 0));
+    CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&most, draw_records, drawing_threads, 0));
     const unsigned blocks = std::min<unsigned>(most * multiprocessors(), tiles(drawing_threads));
-    launch(draw_records<in>, blocks, drawing_threads, on, arguments(in, nullptr, 0));
+    launch(draw_records, blocks, drawing_threads, on, arguments(false, nullptr, 0));
   }
   void draw_anew(cudaStream_t on) const { CHECK(cudaMemsetAsync(header_.at + draws, 0, sizeof(word64), on)); }
   // The payload alone, as one copy.
@@ -230,11 +229,10 @@ both_ways in_turns(const report &out, const record_bed &bed, mover by) {
   const pinned<word64> word;
   both_ways times;
   const auto move = [&](bool in) {
-    if (by == mover::drawn) bed.draw_anew(on);
+    if (by == mover::drawn && !in) bed.draw_anew(on);
     return gpu_us(on, 50, [&] {
       if (by == mover::copies) bed.copy(on, in);
-      else if (by == mover::drawn && in) bed.draw<true>(on);
-      else if (by == mover::drawn) bed.draw<false>(on);
+      else if (by == mover::drawn && !in) bed.draw_out(on);
       else if (by == mover::agreed && in) bed.move<true, true>(on, word.mapped, 1);
       else if (by == mover::agreed) bed.move<false, true>(on, word.mapped, 1);
       else if (in) bed.move<true>(on);
@@ -315,7 +313,7 @@ void measure_records(report &out) {
           out.complain(in, problem.what());
           continue;
         }
-        out.latency(in, [&] { return times.in; }, size.bytes / payload * payload);
+        if (by != mover::drawn) out.latency(in, [&] { return times.in; }, size.bytes / payload * payload);
         out.latency(back, [&] { return times.out; }, size.bytes / payload * payload);
       }
     }

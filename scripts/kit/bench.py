@@ -88,7 +88,7 @@ def counters(programs):
     for size in ("240B_16MB", "240B_63MB", "240B_503MB", "1008B_503MB"):
         bare = (f"records_in_{size}", ("move_records<1, 0>", "move_records<0, 0>"))
         if not size.endswith("16MB"):
-            bare = (f"drawn_in_{size}", ("draw_records<1>", "draw_records<0>"))
+            bare = (f"drawn_out_{size}", ("move_records<1, 0>", "draw_records"))
         for program, only, kernels in (("mailbox", f"bulk_push_{size}", ("gmb_kernel_push", "gmb_kernel_pop")),
                                        ("limits", *bare)):
             # The whole program again for each group of counters: to run a kernel again, the profiler would put back what it
