@@ -29,5 +29,5 @@ def run(folder, environment):
             return dict(mutant, result="caught" if ran and failed else "SURVIVED", how=how)
 
         mutants = json.loads((folder / "mutants.json").read_text())
-        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
             return [{k: v for k, v in r.items() if k != "program"} for r in pool.map(one, mutants)]
