@@ -254,11 +254,7 @@ typedef struct gmb_borrow_args {
    */
   uint64_t device_spans;
   /**
-   * `gmb_spans` in host memory.
-   */
-  uint64_t host_spans;
-  /**
-   * Host word for how far *claimed* is ahead of *released*.
+   * Host word for how far *claimed* is ahead of *released*: for a borrow the one behind its progress word.
    */
   uint64_t host_borrowed;
   /**

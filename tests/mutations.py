@@ -18,7 +18,7 @@ MUTANTS = [
     ("a stream that is destroyed is not waited for", "src/backend/host.rs", "        closed.push(Arc::clone(&stream));\n", "",
      "suite gated::memory::freeing_memory_waits_for_a_destroyed_stream"),
     ("a result is put together from two", "src/results/slot.rs",
-     "if detail & EPOCH_TAG << TAG_SHIFT == epoch && lost & EPOCH_TAG << TAG_SHIFT == epoch {", "if epoch != 0 {",
+     "is_of(detail, count as u32) && self.word(0) == count", "self.word(0) == count",
      "model results::slot::models::results_are_read_whole"),
     ("a slot that will be written is used", "src/results/slot.rs", "Some(before) if slot.epoch() == before =>",
      "Some(before) if slot.epoch() > before =>", "model results::slot::models::a_slot_is_used_again_once_written"),

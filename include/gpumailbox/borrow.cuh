@@ -22,31 +22,35 @@ GMB_HD inline uint64_t released(const held *table, uint64_t claimed) {
   return least;
 }
 
-/* Where a borrow is told: spans on the device and in host memory, and a word of the host's for how far *claimed* is ahead
- * of *released*. */
-struct spans_report {
-  gmb_spans *device;
-  gmb_spans *host;
-  uint64_t *ahead;
-};
-
+/* The host makes the same from what it is told. */
 GMB_HD inline void tell_spans(gmb_spans *to, const geometry &at, uint64_t first, uint64_t slot, uint64_t count) {
   const uint64_t before_end = at.capacity() - slot;
   const uint64_t one = count < before_end ? count : before_end;
   const uint64_t start = reinterpret_cast<uint64_t>(at.slots) + 16;
   uint64_t *words = reinterpret_cast<uint64_t *>(to);
-  store_system(words, first);
-  store_system(words + 1, count > 0 ? start + slot * at.stride : 0);
-  store_system(words + 2, count > one ? start : 0);
-  store_system(words + 3, one | (count - one) << 32);
-  store_system(words + 4, static_cast<uint64_t>(at.stride));
+  store_relaxed(words, count > 0 ? first : 0);
+  store_relaxed(words + 1, count > 0 ? start + slot * at.stride : 0);
+  store_relaxed(words + 2, count > one ? start : 0);
+  store_relaxed(words + 3, one | (count - one) << 32);
+  store_relaxed(words + 4, static_cast<uint64_t>(at.stride));
+}
+
+/* The words of a borrow that the host is told: how far *claimed* is ahead of *released* beside the progress, as whoever
+ * knows of the records knows that they are taken; then the slot. One sector of 32 bytes each: to store from one thread word by
+ * word takes one for each. */
+template <class Block>
+GMB_HD inline void tell_borrowed(const Block &block, const report &to, const uint64_t *words) {
+  constexpr int in_slot = 4;
+  if (to.host_progress && block.thread() == 0) store_pair_system(to.host_progress, words[in_slot], words[in_slot + 1]);
+  fence_system();
+  for (uint32_t i = block.thread(); to.host_slot && i < in_slot; i += block.threads()) store_system(to.host_slot + i, words[i]);
 }
 
 /* Borrows up to `max` records for one reader, those before the first slot that does not hold the record it should; of a
  * mailbox with one newest record that one. One block. On a mailbox that overwrites no push may run beside it. */
 template <class Block>
 GMB_HD inline void borrow(const Block &block, gmb_ring_header *ring, const geometry &at, uint32_t reader, uint32_t max,
-                          held *table, uint32_t place, const spans_report &spans, const report &to) {
+                          held *table, uint32_t place, gmb_spans *spans, const report &to) {
   gmb_ring_side *side = &ring->reader[reader & (GMB_MAX_READERS - 1)];
   uint64_t *const start = block.word + word_drawn, *const first_slot = start + 1;
   const turn t = take_turn(block, ring, side, false, to, nothing_ahead(), [&](uint64_t, int) {
@@ -77,21 +81,30 @@ GMB_HD inline void borrow(const Block &block, gmb_ring_header *ring, const geome
     }
   }
   block.sync();
-  if (block.thread() != 0) return;
-  const uint64_t word = block.word[0], count = grant_count(word);
-  const uint64_t claimed = load_relaxed(&side->claimed);
-  /* What was lost before the first is known once something came. */
-  const uint64_t end = count > 0 ? first + count : claimed;
-  table[place] = {first, count > 0 ? slot + 1 : 0};
-  const uint64_t asked = ring->full_policy == GMB_FULL_LATEST ? 1 : max;
-  ending e = ended(books_at_end(block, side, to), count, asked, grant_status(word), released(table, end),
-                   count > 0 ? first - claimed : 0);
-  e.claimed = end;
-  if (spans.device) tell_spans(spans.device, at, first, slot, count);
-  if (spans.host) tell_spans(spans.host, at, first, slot, count);
-  /* Before the result: whoever knows of the records knows that they are taken. */
-  if (spans.ahead) store_system(spans.ahead, e.claimed - e.index);
-  close_turn(ring, side, t.first, books_at_end(block, side, to), e, 0, false, to);
+  uint64_t *const words = block.word + word_books;
+  if (block.thread() == 0) {
+    const uint64_t word = block.word[0], count = grant_count(word);
+    const uint64_t claimed = load_relaxed(&side->claimed);
+    /* What was lost before the first is known once something came. */
+    const uint64_t end = count > 0 ? first + count : claimed;
+    table[place] = {first, count > 0 ? slot + 1 : 0};
+    const uint64_t asked = ring->full_policy == GMB_FULL_LATEST ? 1 : max;
+    const books kept = books_at_end(block, side, to);
+    ending e = ended(kept, count, asked, grant_status(word), released(table, end), count > 0 ? first - claimed : 0);
+    e.claimed = end;
+    if (spans) tell_spans(spans, at, first, slot, count);
+    report device = to;
+    device.host_slot = device.host_progress = nullptr;
+    if (!close_turn(ring, side, t.first, kept, e, 0, false, device)) e = violated(kept, t.first, asked);
+    words[0] = count_word(e);
+    words[1] = detail_word(e);
+    words[2] = tagged(first & ((1ull << slot_tag) - 1), e.epoch);
+    words[3] = tagged(slot | first >> slot_tag << 32, e.epoch);
+    words[4] = progress_word(e);
+    words[5] = e.claimed - e.index;
+  }
+  block.sync();
+  tell_borrowed(block, to, words);
 }
 
 /* Ends a borrow: its records' space is free once those before it are. One block. */
@@ -110,6 +123,7 @@ GMB_HD inline void release(const Block &block, gmb_ring_header *ring, uint32_t r
   e.claimed = claimed;
   close_turn(ring, side, t.first, kept, e, 0, false, to);
   /* After the index: in between there seems to be less to read than there is, and not more. */
+  fence_system();
   if (ahead) store_system(ahead, e.claimed - e.index);
 }
 

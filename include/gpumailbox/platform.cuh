@@ -96,6 +96,10 @@ GMB_ACCESSES(uint64_t, "u64", "l")
 GMB_ACCESSES(uint32_t, "u32", "r")
 GMB_ACCESSES(int32_t, "s32", "r")
 #undef GMB_ACCESSES
+/* Both in one transaction; whoever reads must not rely on that. */
+__device__ inline void store_pair_system(uint64_t *p, uint64_t lo, uint64_t hi) {
+  asm volatile("st.relaxed.sys.global.v2.u64 [%0], {%1, %2};" ::"l"(p), "l"(lo), "l"(hi) : "memory");
+}
 
 /* For several loads that are under way at once: a fence_acquire after them does what each load_acquire would. */
 __device__ inline uint64_t load_ahead(const uint64_t *p) { return load_relaxed(p); }
@@ -240,6 +244,10 @@ template <class T> inline void lower_relaxed(T *p, T v) {
  * not follow fences. */
 inline void fence_system() {}
 template <class T> inline void store_system(T *p, T v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+inline void store_pair_system(uint64_t *p, uint64_t lo, uint64_t hi) {
+  store_system(p + 1, hi);
+  store_system(p, lo);
+}
 #if defined(__SANITIZE_THREAD__)
 /* ThreadSanitizer refuses fences; what they order here is atomic, so there is nothing for it to miss. */
 inline void fence_device() { __sync_synchronize(); }

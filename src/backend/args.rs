@@ -132,9 +132,7 @@ pub struct gmb_borrow_args {
     pub table: u64,
     /// `gmb_spans` in device memory.
     pub device_spans: u64,
-    /// `gmb_spans` in host memory.
-    pub host_spans: u64,
-    /// Host word for how far *claimed* is ahead of *released*.
+    /// Host word for how far *claimed* is ahead of *released*: for a borrow the one behind its progress word.
     pub host_borrowed: u64,
     /// Which reader.
     pub reader: u32,

@@ -206,14 +206,12 @@ impl Mailbox {
             core.push.make_wait(stream)?;
         }
         side.can_reach(&mut submitted);
-        let (device_spans, host_spans) = token.spans();
         let report = submission.report();
         let epoch = report.epoch;
         let kernel = Kernel::Borrow(gmb_borrow_args {
             ring: core.ring.address,
             table: tables + u64::from(reader) * TABLE_BYTES,
-            device_spans,
-            host_spans,
+            device_spans: token.spans(),
             host_borrowed: side.borrowed_word(),
             reader,
             place,
@@ -279,17 +277,38 @@ impl Borrow {
 
     /// The spans of a result that is this one's.
     fn own(&self, result: gmb_result) -> Result<(gmb_result, gmb_spans)> {
-        let spans = self.token.read_spans();
-        if self.released.load(Ordering::Acquire) || result.epoch != self.epoch {
-            return Err(released());
+        let first = match result.count {
+            0 => Some((0, 0)),
+            _ => self.token.first_borrowed(self.epoch),
+        };
+        match first {
+            Some((first, slot)) if result.epoch == self.epoch && !self.released.load(Ordering::Acquire) => {
+                Ok((result, self.spans(first, slot, result.count)))
+            }
+            _ => Err(released()),
         }
-        Ok((result, spans))
+    }
+
+    /// As the kernel tells them on the device.
+    fn spans(&self, first: u64, slot: u64, count: u32) -> gmb_spans {
+        let at = &self.geometry;
+        let start =
+            self.core.ring.address + u64::from(at.header_bytes) + size_of::<gmb_record_header>() as u64;
+        let one = u64::from(count).min(at.capacity - slot) as u32;
+        let payload = |some: bool, slot: u64| if some { start + slot * u64::from(at.stride) } else { 0 };
+        gmb_spans {
+            first,
+            records: [payload(count > 0, slot) as *const _, payload(count > one, 0) as *const _],
+            count: [one, count - one],
+            stride: at.stride,
+            reserved: 0,
+        }
     }
 
     /// Addresses of the `gmb_spans` and of the `gmb_result` in device memory, for kernels: written in
     /// the order of the borrow's stream. Valid as long as this.
     pub fn device_spans(&self) -> (u64, u64) {
-        (self.token.spans().0, self.token.device_result())
+        (self.token.spans(), self.token.device_result())
     }
 
     /// Releases the records in the order of a stream: what that holds now may still read them, later work must not.

@@ -1,6 +1,6 @@
 //! Result slots and the tokens that own them.
 //!
-//! A slot is three words in pinned memory that the kernel writes last, and a
+//! A slot is four words in pinned memory that the kernel writes last, and a
 //! `gmb_result` in device memory. Slots come in chunks that live as long as
 //! the context; a slot released while its operation is under way waits until
 //! it is written before anyone else gets it.
@@ -16,7 +16,7 @@ use crate::backend::{wait_until, Backend, CaptureId};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::graph::Held;
-use crate::layout::{gmb_result, gmb_spans};
+use crate::layout::gmb_result;
 use crate::profiler::Range;
 use crate::status::*;
 use crate::stream::Resolved;
@@ -27,7 +27,7 @@ use slot::{Unused, Words};
 const SLOT_BYTES: usize = 128;
 const SLOTS_PER_CHUNK: usize = 64;
 
-/// Where a slot has the spans of a borrow, in both memories.
+/// Where a slot has the spans of a borrow, in device memory.
 const SPANS: u64 = 32;
 
 /// Addresses of one slot.
@@ -250,15 +250,15 @@ impl Token {
         Ok(Capturing { token: self, state, capture })
     }
 
-    /// Where the kernel of a borrow tells its spans: on the device and in host memory.
-    pub(crate) fn spans(&self) -> (u64, u64) {
-        (self.core.slot.device + SPANS, self.core.slot.host + SPANS)
+    /// Where the kernel of a borrow tells its spans on the device.
+    pub(crate) fn spans(&self) -> u64 {
+        self.core.slot.device + SPANS
     }
 
-    /// Those of a borrow whose result is there.
-    pub(crate) fn read_spans(&self) -> gmb_spans {
-        // SAFETY: the slot has room for it, all bit patterns are valid, and it was written before the result was.
-        unsafe { std::ptr::read_volatile(self.spans().1 as *const gmb_spans) }
+    /// Of a borrow that took something: the index of its first record and the slot that has it. `None` once the
+    /// token has reported for another operation.
+    pub(crate) fn first_borrowed(&self, epoch: u32) -> Option<(u64, u64)> {
+        self.core.slot.read_first(epoch)
     }
 
     /// The result, or `None` while it is not ready. Never blocks, asks no driver.

@@ -1,55 +1,69 @@
 //! A result slot's words as the host reads them, and when a slot may be used again.
 //!
-//! The kernel's side is `tell` in turn.cuh: the detail words first, the first
-//! word last. The models below run the host's side beside it under loom.
+//! The kernel's side is `tell_host` in turn.cuh, and `tell_borrowed` in borrow.cuh: all words are stored
+//! at once, in no order. The models below run the host's side beside it under loom.
 
 use std::collections::VecDeque;
 
-use crate::layout::{gmb_result, GMB_RESULT_PARTIAL};
-use crate::status::GMB_OK;
+use crate::layout::{gmb_result, GMB_RESULT_LOST, GMB_RESULT_PARTIAL};
 use crate::sync::spin;
 
-/// Bits of a slot's first word, as in turn.cuh.
+/// Bit of a slot's first word, as in turn.cuh; below it is the count.
 const PARTIAL: u64 = 1 << 62;
-const DETAIL: u64 = 1 << 63;
-/// Where the words of a detail carry their operation's epoch.
-const EPOCH_TAG: u64 = (1 << 24) - 1;
-const TAG_SHIFT: u32 = 40;
+/// Where the other words have their operation's tag, as in turn.cuh: what lies above in a word.
+const TAG_SHIFT: u32 = 48;
+const STATUS_SHIFT: u32 = 40;
 
-/// The three words of a slot, each read with acquire.
+/// True for a word of the operation with this epoch.
+fn is_of(word: u64, epoch: u32) -> bool {
+    word >> TAG_SHIFT == u64::from(epoch as u16)
+}
+
+/// The words of a slot, each read with acquire.
 pub(super) trait Words {
     fn word(&self, index: usize) -> u64;
 
-    /// Of the operation that reported last; zero before the first.
-    fn epoch(&self) -> u32 {
-        self.word(0) as u32
-    }
-
-    /// The words, read until they belong together.
-    fn read(&self) -> gmb_result {
+    /// The first two, read until they belong together: tags alone come again.
+    fn words(&self) -> (u64, u64) {
         loop {
-            let word = self.word(0);
-            let mut result = gmb_result {
-                epoch: word as u32,
-                count: ((word & !(PARTIAL | DETAIL)) >> 32) as u32,
-                status: GMB_OK,
-                flags: if word & PARTIAL != 0 { GMB_RESULT_PARTIAL } else { 0 },
-                lost: 0,
-            };
-            if word & DETAIL == 0 {
-                return result;
-            }
-            // Each carries the low bits of its operation's epoch: those of the next one may be there already.
-            let (detail, lost) = (self.word(1), self.word(2));
-            let epoch = (word & EPOCH_TAG) << TAG_SHIFT;
-            if detail & EPOCH_TAG << TAG_SHIFT == epoch && lost & EPOCH_TAG << TAG_SHIFT == epoch {
-                result.status = detail as u32 as i32;
-                result.flags = (detail >> 32) as u32 & 0xff;
-                result.lost = lost & !(EPOCH_TAG << TAG_SHIFT);
-                return result;
+            let (count, detail) = (self.word(0), self.word(1));
+            if is_of(detail, count as u32) && self.word(0) == count {
+                return (count, detail);
             }
             spin();
         }
+    }
+
+    /// Of the operation that reported last; zero before the first.
+    fn epoch(&self) -> u32 {
+        self.words().0 as u32
+    }
+
+    fn read(&self) -> gmb_result {
+        let (count, detail) = self.words();
+        let lost = detail & ((1 << STATUS_SHIFT) - 1);
+        let partial = if count & PARTIAL != 0 { GMB_RESULT_PARTIAL } else { 0 };
+        gmb_result {
+            epoch: count as u32,
+            count: ((count & !PARTIAL) >> 32) as u32,
+            status: -i32::from((detail >> STATUS_SHIFT) as u8),
+            flags: partial | if lost != 0 { GMB_RESULT_LOST } else { 0 },
+            lost,
+        }
+    }
+
+    /// Of a borrow that took something: the index of its first record and the slot that has it. `None` once the slot is of
+    /// another operation than this one.
+    fn read_first(&self, epoch: u32) -> Option<(u64, u64)> {
+        while self.epoch() == epoch {
+            let (first, slot) = (self.word(2), self.word(3));
+            if is_of(first, epoch) && is_of(slot, epoch) {
+                let high = slot >> 32 << TAG_SHIFT;
+                return Some((high | first & ((1 << TAG_SHIFT) - 1), slot & u64::from(u32::MAX)));
+            }
+            spin();
+        }
+        None
     }
 }
 
@@ -94,14 +108,15 @@ impl<W: Words> Unused<W> {
 #[cfg(all(test, loom))]
 mod models {
     use super::*;
+    use crate::status::GMB_OK;
     use loom::cell::UnsafeCell;
-    use loom::sync::atomic::{AtomicU64, Ordering};
+    use loom::sync::atomic::{fence, AtomicU64, Ordering};
     use loom::sync::Arc;
     use loom::thread;
 
     /// A slot, and the memory that its kernel writes before it reports.
     struct Memory {
-        words: [AtomicU64; 3],
+        words: [AtomicU64; 2],
         records: UnsafeCell<u64>,
     }
 
@@ -110,16 +125,12 @@ mod models {
             Arc::new(Self { words: std::array::from_fn(|_| AtomicU64::new(0)), records: UnsafeCell::new(0) })
         }
 
-        /// As turn.cuh has it.
+        /// As turn.cuh has it; here the second word comes late.
         fn tell(&self, epoch: u32, count: u32, status: i32, lost: u64) {
-            let mut word = u64::from(epoch) | u64::from(count) << 32;
-            if status != GMB_OK || lost != 0 {
-                word |= DETAIL;
-                let tag = (u64::from(epoch) & EPOCH_TAG) << TAG_SHIFT;
-                self.words[2].store(lost | tag, Ordering::Release);
-                self.words[1].store(u64::from(status as u32) | tag, Ordering::Release);
-            }
-            self.words[0].store(word, Ordering::Release);
+            let status = u64::from(-status as u8) << STATUS_SHIFT;
+            fence(Ordering::Release);
+            self.words[0].store(u64::from(epoch) | u64::from(count) << 32, Ordering::Relaxed);
+            self.words[1].store(lost | status | u64::from(epoch as u16) << TAG_SHIFT, Ordering::Relaxed);
         }
     }
 
@@ -170,7 +181,7 @@ mod models {
             }
             writer.join().unwrap();
             match taken {
-                Some(slot) => assert!((0..3).all(|i| slot.word(i) == 0)),
+                Some(slot) => assert!((0..2).all(|i| slot.word(i) == 0)),
                 None => assert!(unused.take().is_some_and(|slot| slot.read().count == 10)),
             }
         });
