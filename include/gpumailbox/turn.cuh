@@ -121,7 +121,7 @@ GMB_HD inline uint64_t count_word(const ending &e) {
   return e.epoch | (e.count << 32) | (e.count < e.asked ? slot_partial : 0);
 }
 GMB_HD inline uint64_t detail_word(const ending &e) {
-  const uint64_t status = static_cast<uint32_t>(-e.status) & 0xffu;
+  const uint64_t status = static_cast<uint32_t>(e.status) & 0xffu;
   return tagged((e.lost < most_lost ? e.lost : most_lost) | status << slot_status, e.epoch);
 }
 

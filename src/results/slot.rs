@@ -46,7 +46,7 @@ pub(super) trait Words {
         gmb_result {
             epoch: count as u32,
             count: ((count & !PARTIAL) >> 32) as u32,
-            status: -i32::from((detail >> STATUS_SHIFT) as u8),
+            status: i32::from((detail >> STATUS_SHIFT) as u8 as i8),
             flags: partial | if lost != 0 { GMB_RESULT_LOST } else { 0 },
             lost,
         }
@@ -127,7 +127,7 @@ mod models {
 
         /// As turn.cuh has it; here the second word comes late.
         fn tell(&self, epoch: u32, count: u32, status: i32, lost: u64) {
-            let status = u64::from(-status as u8) << STATUS_SHIFT;
+            let status = u64::from(status as u8) << STATUS_SHIFT;
             fence(Ordering::Release);
             self.words[0].store(u64::from(epoch) | u64::from(count) << 32, Ordering::Relaxed);
             self.words[1].store(lost | status | u64::from(epoch as u16) << TAG_SHIFT, Ordering::Relaxed);

@@ -144,7 +144,7 @@ struct outcome {
     gmb_result r{};
     r.epoch = static_cast<uint32_t>(count);
     r.count = static_cast<uint32_t>(count >> 32) & 0x3fffffffu;
-    r.status = -static_cast<int32_t>(detail >> 40 & 0xff);
+    r.status = static_cast<int8_t>(detail >> 40 & 0xff);
     r.lost = detail & gmb::ring::most_lost;
     if (count & gmb::ring::slot_partial) r.flags |= GMB_RESULT_PARTIAL;
     if (r.lost != 0) r.flags |= GMB_RESULT_LOST;
