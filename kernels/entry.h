@@ -83,8 +83,7 @@ template <class Block> GMB_HD inline void run_borrow(const Block &block, const g
 }
 
 template <class Block> GMB_HD inline void run_release(const Block &block, const gmb_borrow_args &a) {
-  gmb::ring::release(block, ring_of(a.ring), a.reader, at<gmb::ring::held>(a.table), a.place, at<uint64_t>(a.host_borrowed),
-                     report_of(a.report));
+  gmb::ring::release(block, ring_of(a.ring), a.reader, at<gmb::ring::held>(a.table), a.place, report_of(a.report));
 }
 
 template <class Block> GMB_HD inline void run_reader(const Block &block, const gmb_reader_args &a) {

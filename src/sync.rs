@@ -40,14 +40,6 @@ pub(crate) mod cell {
     }
 }
 
-/// Lets somebody else write what this thread waits for.
-pub(crate) fn spin() {
-    #[cfg(loom)]
-    loom::thread::yield_now();
-    #[cfg(not(loom))]
-    std::hint::spin_loop();
-}
-
 /// Locks; what a panicking holder left behind is still consistent here.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -35,15 +35,22 @@ GMB_HD inline void tell_spans(gmb_spans *to, const geometry &at, uint64_t first,
   store_relaxed(words + 4, static_cast<uint64_t>(at.stride));
 }
 
-/* The words of a borrow that the host is told: how far *claimed* is ahead of *released* beside the progress, as whoever
- * knows of the records knows that they are taken; then the slot. One sector of 32 bytes each: to store from one thread word by
- * word takes one for each. */
+/* What the progress line tells of a side that borrows: behind the index that is released the one that is claimed, each
+ * with the number of the operation. Nothing is stored to the line after these. */
+GMB_HD inline void tell_claimed(const report &to, const ending &e) {
+  if (to.host_progress) store_pair_system(to.host_progress, progress_word(e), claimed_word(e));
+}
+
+/* The words of a borrow's slot, one for each of the first threads: together they are one sector of 32 bytes; stored from
+ * one thread each would be one. Whoever sees the first word on the host sees the others. */
 template <class Block>
-GMB_HD inline void tell_borrowed(const Block &block, const report &to, const uint64_t *words) {
-  constexpr int in_slot = 4;
-  if (to.host_progress && block.thread() == 0) store_pair_system(to.host_progress, words[in_slot], words[in_slot + 1]);
+GMB_HD inline void tell_slot(const Block &block, const report &to, const uint64_t *words) {
+  if (!to.host_slot) return;
   fence_system();
-  for (uint32_t i = block.thread(); to.host_slot && i < in_slot; i += block.threads()) store_system(to.host_slot + i, words[i]);
+  for (uint32_t i = block.thread(); i < 4; i += block.threads()) {
+    store_system(to.host_slot + (3 - i), words[3 - i]);
+    GMB_CHAOS_POINT(3);
+  }
 }
 
 /* Borrows up to `max` records for one reader, those before the first slot that does not hold the record it should; of a
@@ -59,7 +66,7 @@ GMB_HD inline void borrow(const Block &block, gmb_ring_header *ring, const geome
     uint64_t first = claimed, ready = published - claimed;
     if (ring->full_policy == GMB_FULL_LATEST) {
       if (ready > 0) first = published - 1, ready = 1;
-      *first_slot = newest_slot(ring, at, first);
+      *first_slot = newest_slot(ring, at, first) & at.mask;
     } else {
       if (ring->full_policy == GMB_FULL_OVERWRITE_OLDEST) {
         const uint64_t oldest = oldest_intact(ring);
@@ -95,22 +102,23 @@ GMB_HD inline void borrow(const Block &block, gmb_ring_header *ring, const geome
     if (spans) tell_spans(spans, at, first, slot, count);
     report device = to;
     device.host_slot = device.host_progress = nullptr;
-    if (!close_turn(ring, side, t.first, kept, e, 0, false, device)) e = violated(kept, t.first, asked);
+    if (!close_turn(ring, side, t.first, kept, e, 0, false, device)) e = violated(kept, t.first, asked), e.claimed = claimed;
     words[0] = count_word(e);
     words[1] = detail_word(e);
     words[2] = tagged(first & ((1ull << slot_tag) - 1), e.epoch);
     words[3] = tagged(slot | first >> slot_tag << 32, e.epoch);
-    words[4] = progress_word(e);
-    words[5] = e.claimed - e.index;
+    fence_system();
+    tell_claimed(to, e);
   }
   block.sync();
-  tell_borrowed(block, to, words);
+  /* Whoever knows of the records knows that they are taken. */
+  tell_slot(block, to, words);
 }
 
 /* Ends a borrow: its records' space is free once those before it are. One block. */
 template <class Block>
 GMB_HD inline void release(const Block &block, gmb_ring_header *ring, uint32_t reader, held *table, uint32_t place,
-                           uint64_t *ahead, const report &to) {
+                           const report &to) {
   gmb_ring_side *side = &ring->reader[reader & (GMB_MAX_READERS - 1)];
   const turn t =
       take_turn(block, ring, side, false, to, nothing_ahead(), [](uint64_t, int) { return static_cast<uint64_t>(1); });
@@ -121,10 +129,11 @@ GMB_HD inline void release(const Block &block, gmb_ring_header *ring, uint32_t r
   const books kept = books_at_end(block, side, to);
   ending e = ended(kept, 1, 1, GMB_OK, released(table, claimed), 0);
   e.claimed = claimed;
-  close_turn(ring, side, t.first, kept, e, 0, false, to);
-  /* After the index: in between there seems to be less to read than there is, and not more. */
+  report device = to;
+  device.host_progress = nullptr;
+  if (!close_turn(ring, side, t.first, kept, e, 0, false, device)) e = violated(kept, t.first, 1), e.claimed = claimed;
   fence_system();
-  if (ahead) store_system(ahead, e.claimed - e.index);
+  tell_claimed(to, e);
 }
 
 }  // namespace ring

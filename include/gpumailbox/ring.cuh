@@ -68,7 +68,8 @@ struct geometry {
 GMB_HD inline uint32_t units_of(uint32_t bytes) { return 1 + (bytes + 15) / 16; }
 
 /* Which records a thread works on, and which part of each: a group of `lanes`
- * threads, a power of two that divides the block, moves one record together. */
+ * threads, a power of two that divides the block, moves one record together:
+ * one for each of its units, or a whole warp for a record of more. */
 struct share {
   uint32_t lane;
   uint32_t local;    /* the group's number in the block */

@@ -103,7 +103,7 @@ GMB_HD inline ending ended(const books &kept, uint64_t count, uint64_t asked, in
 
 /* Tells of an operation in steps, so that the waits for them overlap. First what the device is told; then, behind a
  * fence_device, its epoch; then, behind a fence at system scope, the words of the host: whoever sees them sees the
- * records, and all else that the operation has stored. */
+ * records, and all else that the operation has stored. A borrow and its release tell the host after all of that. */
 GMB_HD inline void tell_device(const report &to, const ending &e) {
   if (!to.device_result) return;
   to.device_result->count = static_cast<uint32_t>(e.count);
@@ -117,6 +117,7 @@ GMB_HD inline void tell_epoch(const report &to, const ending &e) {
 }
 
 GMB_HD inline uint64_t progress_word(const ending &e) { return (e.index << 24) | (e.operations & 0xffffff); }
+GMB_HD inline uint64_t claimed_word(const ending &e) { return (e.claimed << 24) | (e.operations & 0xffffff); }
 GMB_HD inline uint64_t count_word(const ending &e) {
   return e.epoch | (e.count << 32) | (e.count < e.asked ? slot_partial : 0);
 }

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::graph::Part;
 use crate::layout::*;
 use crate::profiler::Range;
-use crate::results::{After, Token};
+use crate::results::Token;
 use crate::status::*;
 use crate::stream::Stream;
 use crate::sync::lock;
@@ -206,13 +206,13 @@ impl Mailbox {
             core.push.make_wait(stream)?;
         }
         side.can_reach(&mut submitted);
+        side.begin_borrow();
         let report = submission.report();
         let epoch = report.epoch;
         let kernel = Kernel::Borrow(gmb_borrow_args {
             ring: core.ring.address,
             table: tables + u64::from(reader) * TABLE_BYTES,
             device_spans: token.spans(),
-            host_borrowed: side.borrowed_word(),
             reader,
             place,
             max,
@@ -261,10 +261,7 @@ impl Borrow {
     /// # Errors
     /// `INVALID_ARGUMENT` (it was released).
     pub fn poll(&self) -> Result<Option<(gmb_result, gmb_spans)>> {
-        match self.token.poll()? {
-            Some(result) => self.own(result).map(Some),
-            None => Ok(None),
-        }
+        self.token.poll_borrow()?.map(|told| self.own(told)).transpose()
     }
 
     /// Blocks the calling thread until it is ready: spins, then yields, then sleeps. `None` waits without limit.
@@ -272,21 +269,15 @@ impl Borrow {
     /// # Errors
     /// `TIMEOUT`, `INVALID_ARGUMENT` (it was released), `DEVICE_LOST`.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<(gmb_result, gmb_spans)> {
-        self.own(self.token.wait(After::Epoch(self.epoch.wrapping_sub(1)), timeout)?)
+        self.own(self.token.wait_borrow(self.epoch, timeout)?)
     }
 
-    /// The spans of a result that is this one's.
-    fn own(&self, result: gmb_result) -> Result<(gmb_result, gmb_spans)> {
-        let first = match result.count {
-            0 => Some((0, 0)),
-            _ => self.token.first_borrowed(self.epoch),
-        };
-        match first {
-            Some((first, slot)) if result.epoch == self.epoch && !self.released.load(Ordering::Acquire) => {
-                Ok((result, self.spans(first, slot, result.count)))
-            }
-            _ => Err(released()),
+    /// The spans, if what was told is this one's.
+    fn own(&self, (result, (first, slot)): (gmb_result, (u64, u64))) -> Result<(gmb_result, gmb_spans)> {
+        if result.epoch != self.epoch || self.released.load(Ordering::Acquire) {
+            return Err(released());
         }
+        Ok((result, self.spans(first, slot, result.count)))
     }
 
     /// As the kernel tells them on the device.
@@ -333,10 +324,10 @@ impl Borrow {
             core.push.make_wait(stream)?;
         }
         side.can_reach(&mut submitted);
+        side.begin_borrow();
         let args = gmb_borrow_args {
             ring: core.ring.address,
             table: core.borrows.make(core)? + u64::from(self.reader) * TABLE_BYTES,
-            host_borrowed: side.borrowed_word(),
             reader: self.reader,
             place: self.place,
             geometry: self.geometry,

@@ -6,7 +6,6 @@
 use std::collections::VecDeque;
 
 use crate::layout::{gmb_result, GMB_RESULT_LOST, GMB_RESULT_PARTIAL};
-use crate::sync::spin;
 
 /// Bit of a slot's first word, as in turn.cuh; below it is the count.
 const PARTIAL: u64 = 1 << 62;
@@ -19,51 +18,50 @@ fn is_of(word: u64, epoch: u32) -> bool {
     word >> TAG_SHIFT == u64::from(epoch as u16)
 }
 
-/// The words of a slot, each read with acquire.
+/// The words of a slot, each read with acquire. What does not belong together was not reported yet.
 pub(super) trait Words {
     fn word(&self, index: usize) -> u64;
 
-    /// The first two, read until they belong together: tags alone come again.
-    fn words(&self) -> (u64, u64) {
+    /// The first two. Tags alone come again.
+    fn words(&self) -> Option<(u64, u64)> {
         loop {
             let (count, detail) = (self.word(0), self.word(1));
-            if is_of(detail, count as u32) && self.word(0) == count {
-                return (count, detail);
+            if self.word(0) == count {
+                return is_of(detail, count as u32).then_some((count, detail));
             }
-            spin();
         }
     }
 
     /// Of the operation that reported last; zero before the first.
-    fn epoch(&self) -> u32 {
-        self.words().0 as u32
+    fn epoch(&self) -> Option<u32> {
+        self.words().map(|(count, _)| count as u32)
     }
 
-    fn read(&self) -> gmb_result {
-        let (count, detail) = self.words();
+    fn read(&self) -> Option<gmb_result> {
+        let (count, detail) = self.words()?;
         let lost = detail & ((1 << STATUS_SHIFT) - 1);
         let partial = if count & PARTIAL != 0 { GMB_RESULT_PARTIAL } else { 0 };
-        gmb_result {
+        Some(gmb_result {
             epoch: count as u32,
             count: ((count & !PARTIAL) >> 32) as u32,
             status: i32::from((detail >> STATUS_SHIFT) as u8 as i8),
             flags: partial | if lost != 0 { GMB_RESULT_LOST } else { 0 },
             lost,
-        }
+        })
     }
 
-    /// Of a borrow that took something: the index of its first record and the slot that has it. `None` once the slot is of
-    /// another operation than this one.
-    fn read_first(&self, epoch: u32) -> Option<(u64, u64)> {
-        while self.epoch() == epoch {
-            let (first, slot) = (self.word(2), self.word(3));
-            if is_of(first, epoch) && is_of(slot, epoch) {
-                let high = slot >> 32 << TAG_SHIFT;
-                return Some((high | first & ((1 << TAG_SHIFT) - 1), slot & u64::from(u32::MAX)));
-            }
-            spin();
+    /// The same of a borrow, with the index of its first record and the slot that has it; zeros if it took none.
+    fn read_borrow(&self) -> Option<(gmb_result, (u64, u64))> {
+        let result = self.read()?;
+        if result.count == 0 {
+            return Some((result, (0, 0)));
         }
-        None
+        let (first, slot) = (self.word(2), self.word(3));
+        let whole =
+            is_of(first, result.epoch) && is_of(slot, result.epoch) && self.epoch() == Some(result.epoch);
+        let high = slot >> 32 << TAG_SHIFT;
+        let first = high | first & ((1 << TAG_SHIFT) - 1);
+        whole.then_some((result, (first, slot & u64::from(u32::MAX))))
     }
 }
 
@@ -94,7 +92,9 @@ impl<W: Words> Unused<W> {
     /// Takes a slot back; `under_way_since` is the epoch before an operation that may not have reported yet.
     pub(super) fn give_back(&mut self, slot: W, under_way_since: Option<u32>) {
         match under_way_since {
-            Some(before) if slot.epoch() == before => self.unwritten.push_back((slot, before)),
+            Some(before) if slot.epoch().is_none_or(|epoch| epoch == before) => {
+                self.unwritten.push_back((slot, before))
+            }
             _ => self.free.push(slot),
         }
     }
@@ -116,7 +116,7 @@ mod models {
 
     /// A slot, and the memory that its kernel writes before it reports.
     struct Memory {
-        words: [AtomicU64; 2],
+        words: [AtomicU64; 4],
         records: UnsafeCell<u64>,
     }
 
@@ -131,6 +131,15 @@ mod models {
             fence(Ordering::Release);
             self.words[0].store(u64::from(epoch) | u64::from(count) << 32, Ordering::Relaxed);
             self.words[1].store(lost | status | u64::from(epoch as u16) << TAG_SHIFT, Ordering::Relaxed);
+        }
+
+        /// As borrow.cuh has it, with the words of the borrow late.
+        fn tell_borrow(&self, epoch: u32, count: u32, first: u64, slot: u64) {
+            let tag = u64::from(epoch as u16) << TAG_SHIFT;
+            self.tell(epoch, count, GMB_OK, 0);
+            let low = first & ((1 << TAG_SHIFT) - 1);
+            self.words[2].store(low | tag, Ordering::Relaxed);
+            self.words[3].store(slot | first >> TAG_SHIFT << 32 | tag, Ordering::Relaxed);
         }
     }
 
@@ -151,11 +160,35 @@ mod models {
                 kernel.tell(2, 20, -6, 200);
                 kernel.tell(3, 30, GMB_OK, 0);
             });
-            let seen = slot.read();
-            let what = (seen.count, seen.status, seen.lost);
             let told = [(0, GMB_OK, 0), (10, -5, 100), (20, -6, 200), (30, GMB_OK, 0)];
-            assert_eq!(what, told[seen.epoch as usize]);
+            let check = |seen: gmb_result| {
+                assert_eq!((seen.count, seen.status, seen.lost), told[seen.epoch as usize]);
+            };
+            slot.read().into_iter().for_each(check);
             writer.join().unwrap();
+            check(slot.read().unwrap());
+            assert_eq!(slot.epoch(), Some(3));
+        });
+    }
+
+    /// The same of borrows.
+    #[test]
+    fn borrows_are_read_whole() {
+        loom::model(|| {
+            let slot = Memory::new();
+            let kernel = Arc::clone(&slot);
+            let writer = thread::spawn(move || {
+                kernel.tell_borrow(1, 10, u64::MAX - 4, 3);
+                kernel.tell_borrow(2, 0, 7, 7);
+                kernel.tell_borrow(3, 30, 1 << 47, 5);
+            });
+            let told = [(0, 0, 0), (10, u64::MAX - 4, 3), (0, 0, 0), (30, 1 << 47, 5)];
+            let check = |(seen, (first, slot)): (gmb_result, (u64, u64))| {
+                assert_eq!((seen.count, first, slot), told[seen.epoch as usize]);
+            };
+            slot.read_borrow().into_iter().for_each(check);
+            writer.join().unwrap();
+            check(slot.read_borrow().unwrap());
         });
     }
 
@@ -165,7 +198,7 @@ mod models {
         loom::model(|| {
             let slot = Memory::new();
             let kernel = Arc::clone(&slot);
-            let before = slot.epoch();
+            let before = slot.epoch().unwrap();
             let writer = thread::spawn(move || {
                 // SAFETY: the model fails when anyone else touches it at the same time.
                 kernel.records.with_mut(|records| unsafe { *records = 10 });
@@ -181,8 +214,8 @@ mod models {
             }
             writer.join().unwrap();
             match taken {
-                Some(slot) => assert!((0..2).all(|i| slot.word(i) == 0)),
-                None => assert!(unused.take().is_some_and(|slot| slot.read().count == 10)),
+                Some(slot) => assert!((0..4).all(|i| slot.word(i) == 0)),
+                None => assert!(unused.take().is_some_and(|slot| slot.read().unwrap().count == 10)),
             }
         });
     }
