@@ -44,8 +44,6 @@ def limit_of(row, limits, rows):
     known = {"count_to_host": ("kernel writes mapped memory, host polls", ["count_to_host"]),
              "hop_gpu": ("kernel + record + wait + kernel behind a gate kernel", ["hop_pair"]),
              "hop_gpu_64_records": ("kernel + record + wait + kernel behind a gate kernel", ["hop_pair"]),
-             "push_host_cost": ("raw launch + measured record and wait", ["launch_args", "record_wait"]),
-             "pop_host_cost": ("raw launch + measured record and wait", ["launch_args", "record_wait"]),
              "graph_push": ("one-increment kernel node", ["graph_node"]),
              "graph_pop": ("one-increment kernel node", ["graph_node"]),
              "graph_pop_host_count": ("one-increment kernel node", ["graph_node"]),
@@ -55,6 +53,8 @@ def limit_of(row, limits, rows):
         name, parts = "memcpy of the same payload", [f"memcpy_{payload_bytes(int(bulk[1]), bulk[2])}"]
     elif row["id"].startswith("focus_under_load"):
         return "the same on an idle GPU", rows["focus_idle"]["value"]
+    elif row["id"] in ("push_host_cost", "pop_host_cost"):
+        return "raw launch + measured record and wait", rows["raw_host_cost"]["value"]
     elif row["id"].startswith("look_up") and "call_alone" in rows:
         return "a call that looks nothing up", rows["call_alone"]["value"]
     elif row["id"] in known:
