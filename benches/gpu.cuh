@@ -45,6 +45,15 @@ __device__ inline void store_system(place at, unsigned v) {
 }
 __global__ void nothing() {}
 
+struct arguments {
+  word64 *sink;
+  word64 rest[15];
+};
+static_assert(sizeof(arguments) == 128, "the arguments are of 128 bytes");
+__global__ void take_arguments(const __grid_constant__ arguments values) {
+  if (values.rest[14] != 0) *values.sink = values.rest[0];
+}
+
 __global__ void keep_busy(unsigned ns) {
   const word64 end = nanoseconds() + ns;
   while (nanoseconds() < end) {
@@ -162,16 +171,19 @@ template <class F> double gpu_us(cudaStream_t on, unsigned busy_us, F &&work) {
   return ms * 1e3;
 }
 
-// Host time of one call, from loops of 256; `before` runs ahead of each loop and is not counted.
+// Host time of one call, from a loop of 256; `before` runs ahead of it and is not counted.
 constexpr int loop = 256;
+template <class B, class F> double host_us(B &&before, F &&call) {
+  before();
+  const double start = now_us();
+  for (int i = 0; i < loop; ++i) call(i);
+  return (now_us() - start) / loop;
+}
 template <class B, class F> samples host_cost(const report &out, B &&before, F &&call) {
   samples all;
   for (int run = -20; run < out.runs(400); ++run) {
-    before();
-    const double start = now_us();
-    for (int i = 0; i < loop; ++i) call(i);
-    const double took = now_us() - start;
-    if (run >= 0) all.push_back(took / loop);
+    const double each = host_us(before, call);
+    if (run >= 0) all.push_back(each);
   }
   CHECK(cudaDeviceSynchronize());
   return all;

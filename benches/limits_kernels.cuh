@@ -15,15 +15,6 @@ __device__ inline void store_release(place at, unsigned v) {
   asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(at), "r"(v) : "memory");
 }
 
-struct arguments {
-  word64 *sink;
-  word64 rest[15];
-};
-static_assert(sizeof(arguments) == 128, "the arguments are of 128 bytes");
-__global__ void take_arguments(const __grid_constant__ arguments values) {
-  if (values.rest[14] != 0) *values.sink = values.rest[0];
-}
-
 __global__ void increment(unsigned *counter) { *counter += 1; }
 
 // An epoch and a count in one word, as a mailbox's report has them.

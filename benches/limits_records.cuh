@@ -10,14 +10,14 @@ namespace {
 struct record_arguments {
   uint4 *rows, *slots, *headers;
   const unsigned *lengths, *types;
-  unsigned count, units, lanes; // 16-byte units of a slot; threads that move one record together
+  unsigned count, units, lanes, lanes_log2; // 16-byte units of a slot; threads that move one record together
   word64 *told;                 // a word of the host's, or null
   unsigned number;
-  word64 *header; // where there is something to agree upon: two indices, arrivals and counts, a cache line each
+  word64 *header; // where there is something to agree upon: two indices, arrivals, counts and draws, a cache line each
 };
 
-constexpr unsigned record_threads = 256, records_at_once = 2;
-constexpr unsigned own_index = 0, other_index = 16, arrivals = 32, books = 48, header_words = 64;
+constexpr unsigned record_threads = 256, drawing_threads = 512, most_lanes = 32;
+constexpr unsigned own_index = 0, other_index = 16, arrivals = 32, books = 48, draws = 64, header_words = 80;
 
 __device__ inline word64 load_device(const word64 *at) {
   word64 v;
@@ -30,9 +30,9 @@ __device__ inline word64 load_device(const word64 *at) {
 __device__ inline bool begin_agreed(const record_arguments &a, word64 &first, unsigned &count) {
   __shared__ word64 found[2];
   if (threadIdx.x == 0) {
-    const word64 own = load_device(a.header + own_index), other = load_device(a.header + other_index);
-    const word64 kept = load_device(a.header + books);
-    asm volatile("fence.acq_rel.gpu;" ::: "memory");
+    const word64 own = load_device(a.header + own_index), kept = load_device(a.header + books);
+    word64 other;
+    asm volatile("ld.acquire.gpu.global.u64 %0, [%1];" : "=l"(other) : "l"(global(a.header + other_index)) : "memory");
     found[0] = own;
     found[1] = kept == ~0ull ? own : other;
   }
@@ -56,51 +56,105 @@ __device__ inline void end_agreed(const record_arguments &a, word64 first) {
   asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(global(a.told)), "l"(static_cast<word64>(a.number)) : "memory");
 }
 
-// Two records a thread, both loaded before either is stored. With `told` the host learns that they are there.
+// Two units that a thread has under way: of one record that is wider than a warp, or of two.
+template <bool in> struct two_units {
+  uint4 moved[2];
+  unsigned length[2], type[2];
+
+  __device__ static unsigned tile_records(const record_arguments &a) {
+    return (blockDim.x >> a.lanes_log2) * (a.units > most_lanes ? 1 : 2);
+  }
+  __device__ static unsigned record(const record_arguments &a, unsigned tile, unsigned k) {
+    return tile * tile_records(a) + (threadIdx.x >> a.lanes_log2) + (a.units > most_lanes ? 0 : k * ((blockDim.x >> a.lanes_log2)));
+  }
+  __device__ static unsigned unit(const record_arguments &a, unsigned k) {
+    return (threadIdx.x & (a.lanes - 1)) + (a.units > most_lanes ? k * most_lanes : 0);
+  }
+  __device__ void load(const record_arguments &a, word64 first, unsigned count, unsigned tile) {
+#pragma unroll
+    for (unsigned k = 0; k < 2; ++k) {
+      const unsigned i = record(a, tile, k), u = unit(a, k);
+      if (i >= count || u >= a.units) continue;
+      if (!in) moved[k] = a.slots[(first + i) * a.units + u];
+      else if (u != 0) moved[k] = a.rows[static_cast<size_t>(i) * (a.units - 1) + u - 1];
+      if (in) length[k] = k > 0 && a.units > most_lanes ? length[0] : a.lengths[i];
+      if (in && u == 0) type[k] = a.types[i];
+    }
+    __syncwarp();
+  }
+  // A header goes from the first of its group to the others: no second load.
+  __device__ void look(const record_arguments &a, unsigned count, unsigned tile) {
+    if (in) return;
+    unsigned sequence = 0, bytes = 0;
+#pragma unroll
+    for (unsigned k = 0; k < 2; ++k) {
+      if (k == 0 || a.units <= most_lanes) {
+        sequence = __shfl_sync(~0u, moved[k].x, 0, a.lanes);
+        bytes = __shfl_sync(~0u, moved[k].z, 0, a.lanes);
+      }
+      const unsigned i = record(a, tile, k);
+      length[k] = i < count && sequence == i + 1 ? bytes : ~0u;
+    }
+  }
+  __device__ void store(const record_arguments &a, word64 first, unsigned count, unsigned tile) {
+#pragma unroll
+    for (unsigned k = 0; k < 2; ++k) {
+      const unsigned i = record(a, tile, k), u = unit(a, k);
+      if (i >= count || u >= a.units || length[k] == ~0u || u > (length[k] + 15) / 16) continue;
+      if (in) a.slots[(first + i) * a.units + u] = u == 0 ? uint4{i + 1, 0, length[k], type[k]} : moved[k];
+      else if (u == 0) a.headers[i] = moved[k];
+      else a.rows[static_cast<size_t>(i) * (a.units - 1) + u - 1] = moved[k];
+    }
+  }
+};
+
+// A block moves one tile. With `told` the host learns that the records are there.
 template <bool in, bool agreed>
 __global__ void __launch_bounds__(record_threads, 6) move_records(const __grid_constant__ record_arguments a) {
   word64 first = 0;
   unsigned count = a.count;
   if (agreed && !begin_agreed(a, first, count)) return;
-  const unsigned lane = threadIdx.x & (a.lanes - 1), groups = record_threads / a.lanes;
   // Out again the newest first: they are the likeliest to be in the cache.
-  const unsigned block = in ? blockIdx.x : gridDim.x - 1 - blockIdx.x;
-  const unsigned base = block * groups * records_at_once + threadIdx.x / a.lanes;
-#pragma unroll 1
-  for (unsigned u = lane; u < a.units; u += a.lanes) {
-    uint4 moved[records_at_once];
-    unsigned length[records_at_once], sequence[records_at_once];
-#pragma unroll
-    for (unsigned k = 0; k < records_at_once; ++k) {
-      const unsigned i = base + k * groups;
-      if (i >= count) continue;
-      if (in) {
-        length[k] = a.lengths[i];
-        if (u == 0) moved[k] = {i + 1, 0, length[k], a.types[i]};
-        else moved[k] = a.rows[static_cast<size_t>(i) * (a.units - 1) + u - 1];
-      } else {
-        const uint4 *slot = a.slots + (first + i) * a.units;
-        sequence[k] = slot->x;
-        length[k] = slot->z;
-        moved[k] = slot[u];
-      }
-    }
-#pragma unroll
-    for (unsigned k = 0; k < records_at_once; ++k) {
-      const unsigned i = base + k * groups;
-      if (i >= count || u > (length[k] + 15) / 16) continue;
-      if (in) a.slots[(first + i) * a.units + u] = moved[k];
-      else if (sequence[k] != i + 1) continue;
-      else if (u == 0) a.headers[i] = moved[k];
-      else a.rows[static_cast<size_t>(i) * (a.units - 1) + u - 1] = moved[k];
-    }
-  }
+  const unsigned tile = in ? blockIdx.x : gridDim.x - 1 - blockIdx.x;
+  two_units<in> moving;
+  moving.load(a, first, count, tile);
+  moving.look(a, count, tile);
+  moving.store(a, first, count, tile);
   if (!agreed && !a.told) return;
   __syncthreads();
   if (threadIdx.x != 0) return;
   if (agreed) return end_agreed(a, first);
   asm volatile("fence.acq_rel.sys;" ::: "memory");
   asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(global(a.told)), "l"(static_cast<word64>(a.number)) : "memory");
+}
+
+// Out again by as many blocks as run at once: they draw their tiles, and load one before they store the last. (In, that is
+// slower than a block for each tile.)
+__global__ void __launch_bounds__(drawing_threads, 2) draw_records(const __grid_constant__ record_arguments a) {
+  __shared__ unsigned drawn[2];
+  const unsigned each = two_units<false>::tile_records(a), tiles = (a.count + each - 1) / each;
+  unsigned at = blockIdx.x, then = blockIdx.x + gridDim.x;
+  two_units<false> moving[2];
+  if (at < tiles) moving[0].load(a, 0, a.count, tiles - 1 - at);
+#pragma unroll 1
+  for (unsigned n = 0; at < tiles;) {
+#pragma unroll
+    for (unsigned k = 0; k < 2; ++k, ++n) {
+      unsigned next = 0;
+      if (threadIdx.x == 0) {
+        unsigned *counter = reinterpret_cast<unsigned *>(a.header + draws);
+        asm volatile("atom.relaxed.gpu.global.inc.u32 %0, [%1], 0x7fffffff;" : "=r"(next) : "l"(global(counter)) : "memory");
+      }
+      moving[k].look(a, a.count, tiles - 1 - at);
+      if (then < tiles) moving[1 - k].load(a, 0, a.count, tiles - 1 - then);
+      moving[k].store(a, 0, a.count, tiles - 1 - at);
+      at = then;
+      if (at >= tiles) break;
+      if (threadIdx.x == 0) drawn[n & 1] = next;
+      __syncthreads();
+      then = 2 * gridDim.x + drawn[n & 1];
+    }
+  }
 }
 
 // Records, their slots, and where they come out again.
@@ -113,7 +167,8 @@ public:
     launch(scramble, 64, record_threads, nullptr, types_.at, size_t{count});
     const std::vector<unsigned> all(count, payload);
     CHECK(cudaMemcpy(lengths_.at, all.data(), count * sizeof all[0], cudaMemcpyHostToDevice));
-    while (lanes_ < units_ && lanes_ < 32) lanes_ *= 2;
+    while (lanes_ < units_ && lanes_ < most_lanes) lanes_ *= 2;
+    if (units_ > 2 * most_lanes) throw failure("records of more than two units a thread");
     std::vector<word64> header(header_words);
     header[other_index] = count;
     CHECK(cudaMemcpy(header_.at, header.data(), header_words * sizeof(word64), cudaMemcpyHostToDevice));
@@ -121,16 +176,21 @@ public:
 
   template <bool in, bool agreed = false>
   void move(cudaStream_t on, word64 *told = nullptr, unsigned number = 0) const {
-    record_arguments a{in ? rows_.at : out_.at, slots_.at, headers_.at, lengths_.at, types_.at,
-                       count_, units_, lanes_, told, number, header_.at};
-    const unsigned at_once = record_threads / lanes_ * records_at_once;
-    launch(move_records<in, agreed>, (count_ + at_once - 1) / at_once, record_threads, on, a);
+    launch(move_records<in, agreed>, tiles(record_threads), record_threads, on, arguments(in, told, number));
   }
+  void draw_out(cudaStream_t on) const {
+    int most = 0;
+    CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&most, draw_records, drawing_threads, 0));
+    const unsigned blocks = std::min<unsigned>(most * multiprocessors(), tiles(drawing_threads));
+    launch(draw_records, blocks, drawing_threads, on, arguments(false, nullptr, 0));
+  }
+  void draw_anew(cudaStream_t on) const { CHECK(cudaMemsetAsync(header_.at + draws, 0, sizeof(word64), on)); }
   // The payload alone, as one copy.
   void copy(cudaStream_t on, bool in) const {
     CHECK(cudaMemcpyAsync(in ? slots_.at : out_.at, in ? rows_.at : slots_.at, units(false) * 16,
                           cudaMemcpyDeviceToDevice, on));
   }
+  void poison(cudaStream_t on) const { CHECK(cudaMemsetAsync(out_.at, 0xcd, units(false) * 16, on)); }
   void verify() const {
     const size_t bytes = std::min<size_t>(units(false) * 16, 1 << 26);
     std::vector<unsigned char> went(bytes), came(bytes);
@@ -146,6 +206,14 @@ private:
   const device<unsigned> lengths_, types_;
   const device<word64> header_;
 
+  record_arguments arguments(bool in, word64 *told, unsigned number) const {
+    return {in ? rows_.at : out_.at, slots_.at, headers_.at, lengths_.at, types_.at,
+            count_, units_, lanes_, static_cast<unsigned>(__builtin_ctz(lanes_)), told, number, header_.at};
+  }
+  unsigned tiles(unsigned threads) const {
+    const unsigned at_once = threads / lanes_ * (units_ > most_lanes ? 1 : 2);
+    return (count_ + at_once - 1) / at_once;
+  }
   size_t units(bool headers) const { return static_cast<size_t>(count_) * (headers ? units_ : units_ - 1); }
 };
 
@@ -153,7 +221,7 @@ struct both_ways {
   samples in, out;
 };
 
-enum class mover { copies, bare, agreed };
+enum class mover { copies, bare, drawn, agreed };
 
 // In once and out twice, in turns, as the bulk rows of a mailbox with two readers go.
 both_ways in_turns(const report &out, const record_bed &bed, mover by) {
@@ -161,8 +229,10 @@ both_ways in_turns(const report &out, const record_bed &bed, mover by) {
   const pinned<word64> word;
   both_ways times;
   const auto move = [&](bool in) {
+    if (by == mover::drawn && !in) bed.draw_anew(on);
     return gpu_us(on, 50, [&] {
       if (by == mover::copies) bed.copy(on, in);
+      else if (by == mover::drawn && !in) bed.draw_out(on);
       else if (by == mover::agreed && in) bed.move<true, true>(on, word.mapped, 1);
       else if (by == mover::agreed) bed.move<false, true>(on, word.mapped, 1);
       else if (in) bed.move<true>(on);
@@ -170,6 +240,7 @@ both_ways in_turns(const report &out, const record_bed &bed, mover by) {
     });
   };
   for (int run = -3; run < out.runs(60); ++run) {
+    if (run + 1 == out.runs(60)) bed.poison(on);
     const double in = move(true), back = move(false);
     move(false);
     if (run < 0) continue;
@@ -227,10 +298,12 @@ void measure_records(report &out) {
   for (const unsigned payload : {240u, 1008u}) {
     for (const auto &size : sizes) {
       const std::string tail = "_" + std::to_string(payload) + "B_" + size.name;
-      for (const mover by : {mover::bare, mover::agreed, mover::copies}) {
-        // A block for each few records has the header read too often where there are many.
-        if (by == mover::agreed && size.bytes > (16u << 20)) continue;
-        const std::string what = by == mover::bare ? "records" : by == mover::agreed ? "agreed" : "turns";
+      for (const mover by : {mover::bare, mover::drawn, mover::agreed, mover::copies}) {
+        // A block for each few records has the header read too often where there are many; few need no draws.
+        const bool many = size.bytes > (16u << 20);
+        if (by == (many ? mover::agreed : mover::drawn)) continue;
+        const char *names[] = {"turns", "records", "drawn", "agreed"};
+        const std::string what = names[static_cast<int>(by)];
         const std::string in = what + "_in" + tail, back = what + "_out" + tail;
         if (!out.wanted(in) && !out.wanted(back)) continue;
         both_ways times;
@@ -240,7 +313,7 @@ void measure_records(report &out) {
           out.complain(in, problem.what());
           continue;
         }
-        out.latency(in, [&] { return times.in; }, size.bytes / payload * payload);
+        if (by != mover::drawn) out.latency(in, [&] { return times.in; }, size.bytes / payload * payload);
         out.latency(back, [&] { return times.out; }, size.bytes / payload * payload);
       }
     }

@@ -157,7 +157,7 @@ typedef struct gmb_result {
  */
 typedef struct gmb_spans {
   /**
-   * Index of the first record: its header's sequence is one more.
+   * Index of the first record, its header's sequence is one more; zero if there is none.
    */
   uint64_t first;
   /**

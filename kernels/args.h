@@ -70,7 +70,7 @@ typedef struct gmb_report_args {
    */
   uint64_t device_result;
   /**
-   * Host slot of three words, written by the kernel: {epoch, count}, {status, flags, epoch}, {lost, epoch}.
+   * Host slot, written by the kernel: {epoch, count, partial}, {lost, status, tag}; of a borrow also {first, tag}, {slot, tag}.
    */
   uint64_t host_slot;
   /**
@@ -253,14 +253,6 @@ typedef struct gmb_borrow_args {
    * `gmb_spans` in device memory.
    */
   uint64_t device_spans;
-  /**
-   * `gmb_spans` in host memory.
-   */
-  uint64_t host_spans;
-  /**
-   * Host word for how far *claimed* is ahead of *released*.
-   */
-  uint64_t host_borrowed;
   /**
    * Which reader.
    */

@@ -79,12 +79,11 @@ template <class Block> GMB_HD inline void run_pop_latest(const Block &block, con
 
 template <class Block> GMB_HD inline void run_borrow(const Block &block, const gmb_borrow_args &a) {
   gmb::ring::borrow(block, ring_of(a.ring), geometry_of(a.ring, a.geometry), a.reader, a.max, at<gmb::ring::held>(a.table),
-                    a.place, {at<gmb_spans>(a.device_spans), at<gmb_spans>(a.host_spans), at<uint64_t>(a.host_borrowed)}, report_of(a.report));
+                    a.place, at<gmb_spans>(a.device_spans), report_of(a.report));
 }
 
 template <class Block> GMB_HD inline void run_release(const Block &block, const gmb_borrow_args &a) {
-  gmb::ring::release(block, ring_of(a.ring), a.reader, at<gmb::ring::held>(a.table), a.place, at<uint64_t>(a.host_borrowed),
-                     report_of(a.report));
+  gmb::ring::release(block, ring_of(a.ring), a.reader, at<gmb::ring::held>(a.table), a.place, report_of(a.report));
 }
 
 template <class Block> GMB_HD inline void run_reader(const Block &block, const gmb_reader_args &a) {

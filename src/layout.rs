@@ -125,7 +125,7 @@ pub struct gmb_ring_side {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(non_camel_case_types)]
 pub struct gmb_spans {
-    /// Index of the first record: its header's sequence is one more.
+    /// Index of the first record, its header's sequence is one more; zero if there is none.
     pub first: u64,
     /// Payload of the first record of each span; null for one that is empty.
     pub records: [*const std::ffi::c_void; 2],

@@ -40,14 +40,6 @@ pub(crate) mod cell {
     }
 }
 
-/// Lets somebody else write what this thread waits for.
-pub(crate) fn spin() {
-    #[cfg(loom)]
-    loom::thread::yield_now();
-    #[cfg(not(loom))]
-    std::hint::spin_loop();
-}
-
 /// Locks; what a panicking holder left behind is still consistent here.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -69,17 +61,24 @@ pub(crate) fn wait<'a, T>(condition: &Condvar, guard: MutexGuard<'a, T>) -> Mute
 
 /// A number of this thread that no other thread ever has. Kept without a
 /// thread-local destructor: those run after the library may be gone.
+#[inline(always)]
 pub(crate) fn thread_number() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
     thread_local! {
         static NUMBER: Cell<u64> = const { Cell::new(0) };
     }
-    NUMBER.with(|number| {
-        if number.get() == 0 {
-            number.set(NEXT.fetch_add(1, Ordering::Relaxed));
+    match NUMBER.get() {
+        0 => {
+            NUMBER.set(next_number());
+            NUMBER.get()
         }
-        number.get()
-    })
+        known => known,
+    }
+}
+
+#[cold]
+fn next_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 static FORKED: AtomicBool = AtomicBool::new(false);

@@ -27,7 +27,8 @@ GMB_HD inline opening open_alone(const Block &block, gmb_ring_header *ring, gmb_
   uint64_t magic, committed, claimed, arrivals;
   uint32_t version;
   int32_t stopped;
-  decltype(ahead()) seen;
+  /* Apart: a second load into a register waits for the first. */
+  decltype(ahead.plain()) plain, acquired;
   block.begin();
   if (block.thread() == 0) {
     GMB_CHAOS_POINT(6);
@@ -37,16 +38,17 @@ GMB_HD inline opening open_alone(const Block &block, gmb_ring_header *ring, gmb_
     committed = load_relaxed(&side->committed);
     claimed = load_relaxed(&side->claimed);
     arrivals = load_relaxed(&side->arrivals);
-    seen = ahead();
+    if (ordered) plain = ahead.plain();
     found.kept = open_books(side, to);
   }
   if (block.thread() >= Block::aside) meanwhile();
   if (block.thread() == 0) {
-    if (!ordered) fence_acquire();
+    if (!ordered) acquired = ahead.acquiring();
+    look_from_here(claimed);
     found.ours = check_words(magic, version);
     found.fault = arrivals != 0 || (ordered && claimed != committed) ? GMB_ERROR_ORDER_VIOLATION : stopped;
     uint32_t granted = 0;
-    if (found.ours == GMB_OK && found.fault == GMB_OK) granted = room(committed, seen);
+    if (found.ours == GMB_OK && found.fault == GMB_OK) granted = ordered ? room(committed, plain) : room(committed, acquired);
     block.word[0] = granted; /* the first record that is bad lowers it */
     block.word[word_first] = committed;
     block.word[word_room] = granted | static_cast<uint64_t>(static_cast<uint32_t>(found.ours)) << 32;
@@ -94,12 +96,12 @@ GMB_HD inline void push_alone(const Block &block, gmb_ring_header *ring, const g
   gmb_ring_side *side = &ring->writer;
   const share mine(block, lanes);
   const uint32_t units = units_of(from.max_length);
-  in_flight_in<1> moving;
+  in_flight_in<true, 1> moving;
   uint32_t unread = 0;
   const opening found = open_alone(
-      block, ring, side, from.ordered, to, [&] { return load_cursors(ring, from.readers); },
+      block, ring, side, from.ordered, to, cursors_ahead{ring, from.readers},
       /* Rows can be read whatever room there is. */
-      [&] { moving.load(from, mine, mine.local, mine.lane < units ? from.count : 0, mine.lane); },
+      [&] { moving.load(block, from, mine, {0, from.count, 0}, units); },
       [&](uint64_t first, const cursors &seen) {
         unread = unread_by(ring, seen, from.readers, first);
         return fitting(from, at, unread);
@@ -108,11 +110,11 @@ GMB_HD inline void push_alone(const Block &block, gmb_ring_header *ring, const g
 
   uint32_t bad = found.room;
   GMB_NO_UNROLL
-  for (uint32_t i = mine.local; i < found.room; i += mine.in_block) {
+  for (step s = {0, found.room, 0}; s.first + mine.local < found.room; s.first += mine.in_block) {
     GMB_NO_UNROLL
-    for (uint32_t u = mine.lane; u < units; u += lanes) {
-      if (i != mine.local || u != mine.lane) moving.load(from, mine, i, found.room, u);
-      moving.store(at, found.first, from, mine, i, found.room, u, bad);
+    for (s.unit = 0; s.unit + mine.lane < units; s.unit += lanes) {
+      if (s.first != 0 || s.unit != 0) moving.load(block, from, mine, s, units);
+      moving.store(block, at, found.first, from, mine, s, units, bad);
     }
     GMB_CHAOS_POINT(4);
   }
@@ -126,7 +128,7 @@ GMB_HD inline void pop_alone(const Block &block, gmb_ring_header *ring, const ge
                              const sink &into, uint32_t lanes, const report &to) {
   gmb_ring_side *side = &ring->reader[reader & (GMB_MAX_READERS - 1)];
   const opening found = open_alone(
-      block, ring, side, into.ordered, to, [&] { return load_ahead(&ring->writer.committed); }, [] {},
+      block, ring, side, into.ordered, to, published_ahead{ring}, [] {},
       [&](uint64_t first, uint64_t published) {
         const uint32_t ready = static_cast<uint32_t>(published) - static_cast<uint32_t>(first);
         return into.max < ready ? into.max : ready;
@@ -140,9 +142,13 @@ GMB_HD inline void pop_alone(const Block &block, gmb_ring_header *ring, const ge
   for (uint32_t i = mine.local; i < found.room; i += mine.in_block) {
     GMB_NO_UNROLL
     for (uint32_t u = mine.lane; u < units; u += lanes) {
-      in_flight_out<1> moving;
-      moving.load(at, found.first, mine, i, found.room, u);
-      moving.store(at, found.first, into, mine, i, found.room, u, bad);
+      const unit *slot = at.slot(found.first + i);
+      const unit header = load_unit_if(true, slot), moved = load_unit_if(true, slot + u);
+      loads_under_way();
+      const bool good = header.lo == found.first + i + 1 && header_length(header) <= at.payload_bytes;
+      unit *to = u == 0 ? reinterpret_cast<unit *>(into.headers + i) : row_of(into.records, i, into.stride) + (u - 1);
+      store_unit_if(good && (u == 0 ? into.headers != nullptr : u < units_of(header_length(header))), to, moved);
+      if (!good && i < bad) bad = i;
     }
     GMB_CHAOS_POINT(5);
   }

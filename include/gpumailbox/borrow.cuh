@@ -22,31 +22,42 @@ GMB_HD inline uint64_t released(const held *table, uint64_t claimed) {
   return least;
 }
 
-/* Where a borrow is told: spans on the device and in host memory, and a word of the host's for how far *claimed* is ahead
- * of *released*. */
-struct spans_report {
-  gmb_spans *device;
-  gmb_spans *host;
-  uint64_t *ahead;
-};
-
+/* The host makes the same from what it is told. */
 GMB_HD inline void tell_spans(gmb_spans *to, const geometry &at, uint64_t first, uint64_t slot, uint64_t count) {
   const uint64_t before_end = at.capacity() - slot;
   const uint64_t one = count < before_end ? count : before_end;
   const uint64_t start = reinterpret_cast<uint64_t>(at.slots) + 16;
   uint64_t *words = reinterpret_cast<uint64_t *>(to);
-  store_system(words, first);
-  store_system(words + 1, count > 0 ? start + slot * at.stride : 0);
-  store_system(words + 2, count > one ? start : 0);
-  store_system(words + 3, one | (count - one) << 32);
-  store_system(words + 4, static_cast<uint64_t>(at.stride));
+  store_relaxed(words, count > 0 ? first : 0);
+  store_relaxed(words + 1, count > 0 ? start + slot * at.stride : 0);
+  store_relaxed(words + 2, count > one ? start : 0);
+  store_relaxed(words + 3, one | (count - one) << 32);
+  store_relaxed(words + 4, static_cast<uint64_t>(at.stride));
+}
+
+/* What the progress line tells of a side that borrows: behind the index that is released the one that is claimed, each
+ * with the number of the operation. Nothing is stored to the line after these. */
+GMB_HD inline void tell_claimed(const report &to, const ending &e) {
+  if (to.host_progress) store_pair_system(to.host_progress, progress_word(e), claimed_word(e));
+}
+
+/* The words of a borrow's slot, one for each of the first threads: together they are one sector of 32 bytes; stored from
+ * one thread each would be one. Whoever sees the first word on the host sees the others. */
+template <class Block>
+GMB_HD inline void tell_slot(const Block &block, const report &to, const uint64_t *words) {
+  if (!to.host_slot) return;
+  fence_system();
+  for (uint32_t i = block.thread(); i < 4; i += block.threads()) {
+    store_system(to.host_slot + (3 - i), words[3 - i]);
+    GMB_CHAOS_POINT(3);
+  }
 }
 
 /* Borrows up to `max` records for one reader, those before the first slot that does not hold the record it should; of a
  * mailbox with one newest record that one. One block. On a mailbox that overwrites no push may run beside it. */
 template <class Block>
 GMB_HD inline void borrow(const Block &block, gmb_ring_header *ring, const geometry &at, uint32_t reader, uint32_t max,
-                          held *table, uint32_t place, const spans_report &spans, const report &to) {
+                          held *table, uint32_t place, gmb_spans *spans, const report &to) {
   gmb_ring_side *side = &ring->reader[reader & (GMB_MAX_READERS - 1)];
   uint64_t *const start = block.word + word_drawn, *const first_slot = start + 1;
   const turn t = take_turn(block, ring, side, false, to, nothing_ahead(), [&](uint64_t, int) {
@@ -55,7 +66,7 @@ GMB_HD inline void borrow(const Block &block, gmb_ring_header *ring, const geome
     uint64_t first = claimed, ready = published - claimed;
     if (ring->full_policy == GMB_FULL_LATEST) {
       if (ready > 0) first = published - 1, ready = 1;
-      *first_slot = newest_slot(ring, at, first);
+      *first_slot = newest_slot(ring, at, first) & at.mask;
     } else {
       if (ring->full_policy == GMB_FULL_OVERWRITE_OLDEST) {
         const uint64_t oldest = oldest_intact(ring);
@@ -77,27 +88,37 @@ GMB_HD inline void borrow(const Block &block, gmb_ring_header *ring, const geome
     }
   }
   block.sync();
-  if (block.thread() != 0) return;
-  const uint64_t word = block.word[0], count = grant_count(word);
-  const uint64_t claimed = load_relaxed(&side->claimed);
-  /* What was lost before the first is known once something came. */
-  const uint64_t end = count > 0 ? first + count : claimed;
-  table[place] = {first, count > 0 ? slot + 1 : 0};
-  const uint64_t asked = ring->full_policy == GMB_FULL_LATEST ? 1 : max;
-  ending e = ended(books_at_end(block, side, to), count, asked, grant_status(word), released(table, end),
-                   count > 0 ? first - claimed : 0);
-  e.claimed = end;
-  if (spans.device) tell_spans(spans.device, at, first, slot, count);
-  if (spans.host) tell_spans(spans.host, at, first, slot, count);
-  /* Before the result: whoever knows of the records knows that they are taken. */
-  if (spans.ahead) store_system(spans.ahead, e.claimed - e.index);
-  close_turn(ring, side, t.first, books_at_end(block, side, to), e, 0, false, to);
+  uint64_t *const words = block.word + word_books;
+  if (block.thread() == 0) {
+    const uint64_t word = block.word[0], count = grant_count(word);
+    const uint64_t claimed = load_relaxed(&side->claimed);
+    /* What was lost before the first is known once something came. */
+    const uint64_t end = count > 0 ? first + count : claimed;
+    table[place] = {first, count > 0 ? slot + 1 : 0};
+    const uint64_t asked = ring->full_policy == GMB_FULL_LATEST ? 1 : max;
+    const books kept = books_at_end(block, side, to);
+    ending e = ended(kept, count, asked, grant_status(word), released(table, end), count > 0 ? first - claimed : 0);
+    e.claimed = end;
+    if (spans) tell_spans(spans, at, first, slot, count);
+    report device = to;
+    device.host_slot = device.host_progress = nullptr;
+    if (!close_turn(ring, side, t.first, kept, e, 0, false, device)) e = violated(kept, t.first, asked), e.claimed = claimed;
+    words[0] = count_word(e);
+    words[1] = detail_word(e);
+    words[2] = tagged(first & ((1ull << slot_tag) - 1), e.epoch);
+    words[3] = tagged(slot | first >> slot_tag << 32, e.epoch);
+    fence_system();
+    tell_claimed(to, e);
+  }
+  block.sync();
+  /* Whoever knows of the records knows that they are taken. */
+  tell_slot(block, to, words);
 }
 
 /* Ends a borrow: its records' space is free once those before it are. One block. */
 template <class Block>
 GMB_HD inline void release(const Block &block, gmb_ring_header *ring, uint32_t reader, held *table, uint32_t place,
-                           uint64_t *ahead, const report &to) {
+                           const report &to) {
   gmb_ring_side *side = &ring->reader[reader & (GMB_MAX_READERS - 1)];
   const turn t =
       take_turn(block, ring, side, false, to, nothing_ahead(), [](uint64_t, int) { return static_cast<uint64_t>(1); });
@@ -108,9 +129,11 @@ GMB_HD inline void release(const Block &block, gmb_ring_header *ring, uint32_t r
   const books kept = books_at_end(block, side, to);
   ending e = ended(kept, 1, 1, GMB_OK, released(table, claimed), 0);
   e.claimed = claimed;
-  close_turn(ring, side, t.first, kept, e, 0, false, to);
-  /* After the index: in between there seems to be less to read than there is, and not more. */
-  if (ahead) store_system(ahead, e.claimed - e.index);
+  report device = to;
+  device.host_progress = nullptr;
+  if (!close_turn(ring, side, t.first, kept, e, 0, false, device)) e = violated(kept, t.first, 1), e.claimed = claimed;
+  fence_system();
+  tell_claimed(to, e);
 }
 
 }  // namespace ring

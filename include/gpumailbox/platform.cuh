@@ -35,13 +35,6 @@
 #endif
 #endif
 
-/* Blocks of 256 threads that a multiprocessor should hold at once. Where six would spill a pop's registers, five. */
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ != 800 && __CUDA_ARCH__ != 900
-#define GMB_RESIDENT_BLOCKS 5
-#else
-#define GMB_RESIDENT_BLOCKS 6
-#endif
-
 /* A build with GMB_CHAOS delays at random where another block or side could
  * come between; tests only. */
 #if defined(GMB_CHAOS)
@@ -103,6 +96,10 @@ GMB_ACCESSES(uint64_t, "u64", "l")
 GMB_ACCESSES(uint32_t, "u32", "r")
 GMB_ACCESSES(int32_t, "s32", "r")
 #undef GMB_ACCESSES
+/* Both in one transaction; whoever reads must not rely on that. */
+__device__ inline void store_pair_system(uint64_t *p, uint64_t lo, uint64_t hi) {
+  asm volatile("st.relaxed.sys.global.v2.u64 [%0], {%1, %2};" ::"l"(p), "l"(lo), "l"(hi) : "memory");
+}
 
 /* For several loads that are under way at once: a fence_acquire after them does what each load_acquire would. */
 __device__ inline uint64_t load_ahead(const uint64_t *p) { return load_relaxed(p); }
@@ -169,22 +166,19 @@ __device__ inline unit load_unit_if(bool wanted, const unit *p) {
                : "=l"(u.lo), "=l"(u.hi) : "l"(p), "r"(static_cast<uint32_t>(wanted)));
   return u;
 }
-/* The unit, or the word as the unit's last. */
-__device__ inline unit load_unit_or_word(bool wanted, const unit *p, bool word_wanted, const uint32_t *word) {
-  uint32_t x, y, z, w;
-  asm volatile("{ .reg .pred p, q; setp.ne.u32 p, %6, 0; setp.ne.u32 q, %7, 0; @p ld.global.v4.u32 {%0, %1, %2, %3}, [%4]; @q ld.global.u32 %3, [%5]; }"
-               : "=r"(x), "=r"(y), "=r"(z), "=r"(w) : "l"(p), "l"(word), "r"(static_cast<uint32_t>(wanted)), "r"(static_cast<uint32_t>(word_wanted)));
-  unit u;
-  u.lo = x | static_cast<uint64_t>(y) << 32;
-  u.hi = z | static_cast<uint64_t>(w) << 32;
-  return u;
-}
 __device__ inline uint32_t load_word_if(bool wanted, const uint32_t *p) {
   uint32_t v;
   asm volatile("{ .reg .pred p; setp.ne.u32 p, %2, 0; @p ld.global.u32 %0, [%1]; }"
                : "=r"(v) : "l"(p), "r"(static_cast<uint32_t>(wanted)));
   return v;
 }
+/* What the first of every `lanes` threads has. All threads of a warp that are there take part. */
+__device__ inline uint32_t from_first(uint32_t v, uint32_t lanes) { return __shfl_sync(0xffffffff, v, 0, static_cast<int>(lanes)); }
+__device__ inline uint64_t from_first(uint64_t v, uint32_t lanes) {
+  return __shfl_sync(0xffffffff, static_cast<unsigned long long>(v), 0, static_cast<int>(lanes));
+}
+/* What was loaded is not looked at before: a compiler would, and wait for it before it goes on loading. */
+__device__ inline void look_from_here(uint64_t &v) { asm volatile("" : "+l"(v)); }
 /* Between loads and what looks at them: the assembler does not move a load behind it. */
 __device__ inline void loads_under_way() { __syncwarp(__activemask()); }
 __device__ inline void store_unit_if(bool wanted, unit *p, unit u) {
@@ -250,6 +244,10 @@ template <class T> inline void lower_relaxed(T *p, T v) {
  * not follow fences. */
 inline void fence_system() {}
 template <class T> inline void store_system(T *p, T v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+inline void store_pair_system(uint64_t *p, uint64_t lo, uint64_t hi) {
+  store_system(p + 1, hi);
+  store_system(p, lo);
+}
 #if defined(__SANITIZE_THREAD__)
 /* ThreadSanitizer refuses fences; what they order here is atomic, so there is nothing for it to miss. */
 inline void fence_device() { __sync_synchronize(); }
@@ -257,11 +255,9 @@ inline void fence_device() { __sync_synchronize(); }
 inline void fence_device() { __atomic_thread_fence(__ATOMIC_ACQ_REL); }
 #endif
 inline unit load_unit_if(bool wanted, const unit *p) { return wanted ? *p : unit{0, 0}; }
-inline unit load_unit_or_word(bool wanted, const unit *p, bool word_wanted, const uint32_t *word) {
-  if (wanted) return *p;
-  return {0, static_cast<uint64_t>(word_wanted ? *word : 0) << 32};
-}
 inline uint32_t load_word_if(bool wanted, const uint32_t *p) { return wanted ? *p : 0; }
+template <class T> inline T from_first(T v, uint32_t) { return v; } /* a block is one thread */
+inline void look_from_here(uint64_t &) {}
 inline void loads_under_way() {}
 inline void store_unit_if(bool wanted, unit *p, unit u) {
   if (wanted) *p = u;
@@ -303,6 +299,7 @@ constexpr int block_words = 13;
  * alone in its launch has less to do. `Aside` threads move nothing: the leader's warp, or none. */
 template <bool Alone, uint32_t Aside = 0> struct cuda_block {
   static constexpr bool small_tiles = true; /* no larger than what the block moves at once */
+  static constexpr uint32_t widest = 32; /* threads of the widest group that moves a record */
   static constexpr uint32_t aside = Aside;
   uint64_t *word;
 
@@ -337,6 +334,7 @@ using led_block = cuda_block<true, 32>;
 /* A block of one CPU thread; other blocks of the operation run beside it. */
 struct host_block {
   static constexpr bool small_tiles = false;
+  static constexpr uint32_t widest = 1;
   static constexpr uint32_t aside = 0;
   uint64_t *word;
   uint32_t index;

@@ -68,7 +68,8 @@ struct geometry {
 GMB_HD inline uint32_t units_of(uint32_t bytes) { return 1 + (bytes + 15) / 16; }
 
 /* Which records a thread works on, and which part of each: a group of `lanes`
- * threads, a power of two that divides the block, moves one record together. */
+ * threads, a power of two that divides the block, moves one record together:
+ * one for each of its units, or a whole warp for a record of more. */
 struct share {
   uint32_t lane;
   uint32_t local;    /* the group's number in the block */
@@ -89,43 +90,96 @@ struct share {
   }
 };
 
-/* Records a thread moves at once: more would keep fewer threads on a multiprocessor, and move less. */
-constexpr int records_in_flight = 2;
+/* Units a thread moves in a step: more would keep fewer threads on a multiprocessor, and move less. Of a wide record, one
+ * with more units than the widest group has threads, both are of that record, one after the other; else they are of two
+ * records. What is under way at once lies close together then, which memory likes better. */
+constexpr int units_in_flight = 2;
+
+/* Records that a block moves at once. */
+template <bool wide> GMB_HD inline uint32_t at_once(const share &mine) {
+  return wide ? mine.in_block : units_in_flight * mine.in_block;
+}
 
 /* Records of a tile: what a block moves without looking up. A power of two, and on a GPU no more than it moves at once. */
-template <class Block> GMB_HD inline uint32_t tile_of(const Block &, uint32_t tile, uint32_t groups) {
-  const uint32_t most = 1u << log2_of(groups * records_in_flight);
+template <bool wide, class Block> GMB_HD inline uint32_t tile_of(const Block &, uint32_t tile, const share &mine) {
+  const uint32_t most = 1u << log2_of(at_once<wide>(mine));
   return tile == 0 || (Block::small_tiles && tile > most) ? most : 1u << log2_of(tile);
 }
 GMB_HD inline uint32_t tiles_of(uint32_t records, uint32_t tile) { return (records + tile - 1) >> log2_of(tile); }
 
-/* Calls `move` with the numbers of this block's tiles of `tiles`. Either every block has an equal share, or blocks draw
- * a tile whenever they are done with one: then nobody waits for the slowest multiprocessor, and what is under way at
- * once lies close together, which memory likes better. Those drawn may come in reverse, and then all blocks must agree
- * on `tiles`; else each may see its own. */
-template <class Block, class Move>
-GMB_HD inline void for_tiles(const Block &block, gmb_ring_side *side, uint32_t tiles, bool draw, bool reverse,
-                             const Move &move) {
-  const uint32_t blocks = block.blocks();
-  uint32_t at = block.block();
-  GMB_NO_UNROLL
-  for (uint32_t n = 0; at < tiles; ++n) {
-    uint32_t next = 0;
-    if (draw && block.thread() == 0) next = draw_next(&side->drawn);
-    move(reverse && draw ? tiles - 1 - at : at);
-    at += blocks;
-    if (!draw) continue;
-    /* Two words in turn: the leader writes the one while others still read the other. */
-    if (block.thread() == 0) block.word[word_drawn + (n & 1)] = next;
-    block.sync();
-    at = blocks + static_cast<uint32_t>(block.word[word_drawn + (n & 1)]);
-  }
-}
+/* What a block moves next: units from `unit` on of the records from `first` on, up to `end`. */
+struct step {
+  uint32_t first;
+  uint32_t end;
+  uint32_t unit;
+};
 
-/* Where a thread goes on within a tile. */
-template <class Block>
-GMB_HD inline uint32_t next_base(const Block &, uint32_t base, uint32_t end, const share &mine) {
-  return Block::small_tiles ? end : base + mine.in_block * records_in_flight;
+/* Takes a block through its tiles, of `tile` records each, all of `room` together. Either every block has an equal share,
+ * or blocks draw a tile whenever they are done with one: then nobody waits for the slowest multiprocessor, and what is
+ * under way at once lies close together. Drawn ones may come in reverse, and then all blocks must agree on `room`; else
+ * each may see its own. With `ahead` a step is loaded between the `look` at the one before it, which waits for what that
+ * has loaded, and its `store`: they are called with 0 and 1 in turn, so that each step has its own of two. */
+template <bool wide, bool ahead, class Block, class Load, class Look, class Store>
+GMB_HD inline void for_steps(const Block &block, gmb_ring_side *side, uint32_t room, uint32_t tile, uint32_t units,
+                             const share &mine, bool draw, bool reverse, const Load &load, const Look &look,
+                             const Store &store) {
+  const uint32_t blocks = block.blocks();
+  const uint32_t tiles = tiles_of(room, tile);
+  const auto begin = [&](uint32_t number) {
+    const uint32_t first = (reverse && draw ? tiles - 1 - number : number) * tile;
+    return step{first, room - first < tile ? room : first + tile, 0};
+  };
+  if (block.block() >= tiles) return;
+  step now = begin(block.block());
+  /* The tile after this one: with `ahead` it must be known before this one is stored, so it is drawn one tile earlier. */
+  uint32_t then = block.block() + blocks;
+  if (ahead) load(0, now);
+  GMB_NO_UNROLL
+  for (uint32_t n = 0;;) {
+    GMB_UNROLL
+    for (int k = 0; k < (ahead ? 2 : 1); ++k) {
+      step next = now;
+      bool goes_on = false;
+      if (wide) {
+        next.unit += units_in_flight * Block::widest;
+        goes_on = next.unit < units;
+      }
+      if (!goes_on && !Block::small_tiles) {
+        next.unit = 0;
+        next.first += at_once<wide>(mine);
+        goes_on = next.first < next.end;
+      }
+      uint32_t drawn = 0;
+      if (draw && !goes_on && block.thread() == 0) drawn = draw_next(&side->drawn);
+      if (ahead) {
+        look(k, now);
+        if (!goes_on && then < tiles) next = begin(then);
+        if (goes_on || then < tiles) load(1 - k, next);
+      } else {
+        load(k, now);
+        look(k, now);
+      }
+      store(k, now);
+      if (!goes_on) {
+        if (ahead && then >= tiles) return;
+        uint32_t after = then + blocks;
+        if (draw) {
+          /* Two words in turn: the leader writes the one while others still read the other. */
+          if (block.thread() == 0) block.word[word_drawn + (n & 1)] = drawn;
+          block.sync();
+          after = (ahead ? 2 : 1) * blocks + static_cast<uint32_t>(block.word[word_drawn + (n & 1)]);
+          ++n;
+          if (!ahead) then = after;
+        }
+        if (!ahead) {
+          if (then >= tiles) return;
+          next = begin(then);
+        }
+        then = after;
+      }
+      now = next;
+    }
+  }
 }
 
 GMB_HD inline const unit *row_of(const unsigned char *rows, uint32_t i, uint64_t stride) {
@@ -135,69 +189,90 @@ GMB_HD inline unit *row_of(unsigned char *rows, uint32_t i, uint64_t stride) {
   return reinterpret_cast<unit *>(rows + i * stride);
 }
 
-/* What a thread has under way from rows to slots: a unit each of `n` records. */
-template <int n> struct in_flight_in {
+/* Of a thread's units the `k`-th: its record beyond the first one's, and its place in the record. */
+template <bool wide> GMB_HD inline uint32_t record_of(const share &mine, uint32_t k) { return wide ? 0 : k * mine.in_block; }
+template <bool wide, class Block> GMB_HD inline uint32_t unit_of(const Block &, const share &mine, uint32_t unit, uint32_t k) {
+  return wide ? unit + mine.lane + k * Block::widest : mine.lane;
+}
+
+/* What a thread has under way from rows to slots. */
+template <bool wide, int n> struct in_flight_in {
   uint32_t length[n];
+  uint32_t type[n]; /* apart from the unit that it goes into: a second load into a register waits for the first */
   unit moved[n];
 
   /* Not only as much as the length says: that would be a second trip to memory. Nothing is looked at here, so that all
    * loads are under way at once. */
-  GMB_HD void load(const source &from, const share &mine, uint32_t base, uint32_t end, uint32_t u) {
+  template <class Block>
+  GMB_HD void load(const Block &block, const source &from, const share &mine, const step &s, uint32_t units) {
     GMB_UNROLL
     for (int k = 0; k < n; ++k) {
-      const uint32_t i = base + k * mine.in_block;
-      moved[k] = load_unit_or_word(i < end && u > 0, row_of(from.records, i, from.stride) + (u - 1),
-                                   i < end && u == 0 && from.types, from.types + i);
-      length[k] = load_word_if(i < end && from.lengths, from.lengths + i);
+      const uint32_t i = s.first + mine.local + record_of<wide>(mine, k), u = unit_of<wide>(block, mine, s.unit, k);
+      const bool there = i < s.end && u < units;
+      moved[k] = load_unit_if(there && u > 0, row_of(from.records, i, from.stride) + (u - 1));
+      if (wide && k > 0) continue;
+      type[k] = load_word_if(there && u == 0 && from.types, from.types + i);
+      length[k] = load_word_if(there && from.lengths, from.lengths + i);
     }
     loads_under_way();
   }
 
   /* Lowers `bad` to the first record that is too long. */
-  GMB_HD void store(const geometry &at, uint64_t first, const source &from, const share &mine, uint32_t base,
-                    uint32_t end, uint32_t u, uint32_t &bad) {
+  template <class Block>
+  GMB_HD void store(const Block &block, const geometry &at, uint64_t first, const source &from, const share &mine,
+                    const step &s, uint32_t units, uint32_t &bad) {
     GMB_UNROLL
     for (int k = 0; k < n; ++k) {
-      const uint32_t i = base + k * mine.in_block;
-      if (!from.lengths) length[k] = from.length;
-      if (u == 0) {
-        moved[k] = header_unit(first + i + 1, length[k],
-                               from.types ? static_cast<uint32_t>(moved[k].hi >> 32) : from.type);
-      }
-      const bool fits = length[k] <= from.max_length;
-      store_unit_if(i < end && fits && u < units_of(length[k]), at.slot(first + i) + u, moved[k]);
-      if (i < end && !fits && i < bad) bad = i;
+      const uint32_t i = s.first + mine.local + record_of<wide>(mine, k), u = unit_of<wide>(block, mine, s.unit, k);
+      const uint32_t bytes = from.lengths ? length[wide ? 0 : k] : from.length;
+      if (!(wide && k > 0) && u == 0) moved[k] = header_unit(first + i + 1, bytes, from.types ? type[k] : from.type);
+      const bool there = i < s.end && u < units, fits = bytes <= from.max_length;
+      store_unit_if(there && fits && u < units_of(bytes), at.slot(first + i) + u, moved[k]);
+      if (there && !fits && i < bad) bad = i;
     }
   }
 };
 
 /* The same from slots to rows. */
-template <int n> struct in_flight_out {
-  unit header[n];
+template <bool wide, int n> struct in_flight_out {
   unit moved[n];
 
-  GMB_HD void load(const geometry &at, uint64_t first, const share &mine, uint32_t base, uint32_t end, uint32_t u) {
+  template <class Block>
+  GMB_HD void load(const Block &block, const geometry &at, uint64_t first, const share &mine, const step &s,
+                   uint32_t units) {
     GMB_UNROLL
     for (int k = 0; k < n; ++k) {
-      const uint32_t i = base + k * mine.in_block;
-      const unit *slot = at.slot(first + i);
-      header[k] = load_unit_if(i < end, slot);
-      moved[k] = load_unit_if(i < end, slot + u);
+      const uint32_t i = s.first + mine.local + record_of<wide>(mine, k), u = unit_of<wide>(block, mine, s.unit, k);
+      moved[k] = load_unit_if(i < s.end && u < units, at.slot(first + i) + u);
     }
     loads_under_way();
   }
 
-  /* Lowers `bad` to the first slot that does not hold the record it should. */
-  GMB_HD void store(const geometry &at, uint64_t first, const sink &into, const share &mine, uint32_t base,
-                    uint32_t end, uint32_t u, uint32_t &bad) {
+  /* With a record's first units all threads of its group learn of its header, which the group's first thread has:
+   * `wanted` are the units that the record has then, none if it is not the one it should be. Lowers `bad` to the first
+   * of these. */
+  GMB_HD void look(const geometry &at, uint64_t first, const share &mine, uint32_t lanes, const step &s,
+                   uint32_t (&wanted)[n], uint32_t &bad) const {
+    GMB_UNROLL
+    for (int k = 0; k < (wide ? 1 : n); ++k) {
+      const uint32_t i = s.first + mine.local + record_of<wide>(mine, k);
+      const uint32_t length = from_first(header_length(moved[k]), lanes);
+      const bool good = from_first(moved[k].lo, lanes) == first + i + 1 && length <= at.payload_bytes;
+      if (wide && s.unit != 0) continue;
+      wanted[k] = i < s.end && good ? units_of(length) : 0;
+      if (i < s.end && !good && i < bad) bad = i;
+    }
+  }
+
+  template <class Block>
+  GMB_HD void store(const Block &block, const sink &into, const share &mine, const step &s,
+                    const uint32_t (&wanted)[n]) const {
     GMB_UNROLL
     for (int k = 0; k < n; ++k) {
-      const uint32_t i = base + k * mine.in_block;
-      const bool good = header[k].lo == first + i + 1 && header_length(header[k]) <= at.payload_bytes;
-      unit *to = u == 0 ? reinterpret_cast<unit *>(into.headers + i) : row_of(into.records, i, into.stride) + (u - 1);
-      const bool wanted = u == 0 ? into.headers != nullptr : u < units_of(header_length(header[k]));
-      store_unit_if(i < end && good && wanted, to, moved[k]);
-      if (i < end && !good && i < bad) bad = i;
+      const uint32_t i = s.first + mine.local + record_of<wide>(mine, k), u = unit_of<wide>(block, mine, s.unit, k);
+      const bool is_header = !(wide && k > 0) && u == 0;
+      unit *to = is_header ? reinterpret_cast<unit *>(into.headers + i) : row_of(into.records, i, into.stride) + (u - 1);
+      store_unit_if(u < wanted[wide ? 0 : k] && (!is_header || into.headers), to, moved[k]);
     }
   }
 };
@@ -230,15 +305,42 @@ struct cursors {
   uint64_t first[cursors_in_flight];
 };
 
-GMB_HD inline cursors load_cursors(gmb_ring_header *ring, uint32_t readers) {
-  cursors seen;
-  seen.mask = load_relaxed(&ring->reader_mask);
-  GMB_UNROLL
-  for (uint32_t r = 0; r < cursors_in_flight; ++r) {
-    if (readers >> r & 1) seen.first[r] = load_ahead(&ring->reader[r].committed);
+struct cursors_ahead {
+  gmb_ring_header *ring;
+  uint32_t readers;
+
+  GMB_HD cursors plain() const {
+    cursors seen;
+    seen.mask = load_relaxed(&ring->reader_mask);
+    GMB_UNROLL
+    for (uint32_t r = 0; r < cursors_in_flight; ++r) {
+      if (readers >> r & 1) seen.first[r] = load_ahead(&ring->reader[r].committed);
+    }
+    return seen;
   }
-  return seen;
-}
+  /* Of one cursor the load itself acquires: that takes less than a fence. */
+  GMB_HD cursors acquiring() const {
+    if ((readers & (readers - 1)) != 0 || readers >> cursors_in_flight != 0) {
+      const cursors seen = plain();
+      fence_acquire();
+      return seen;
+    }
+    cursors seen;
+    seen.mask = load_relaxed(&ring->reader_mask);
+    const uint64_t only = load_acquire(&ring->reader[log2_of(readers | 1)].committed);
+    GMB_UNROLL
+    for (uint32_t r = 0; r < cursors_in_flight; ++r) seen.first[r] = only;
+    return seen;
+  }
+};
+
+/* Up to where records have been published. */
+struct published_ahead {
+  gmb_ring_header *ring;
+
+  GMB_HD uint64_t plain() const { return load_ahead(&ring->writer.committed); }
+  GMB_HD uint64_t acquiring() const { return load_acquire(&ring->writer.committed); }
+};
 
 /* The same as most_unread, of which most has been loaded. There are at most GMB_MAX_RECORDS slots: half a word will do. */
 GMB_HD inline uint32_t unread_by(gmb_ring_header *ring, const cursors &seen, uint32_t readers, uint64_t writer) {
@@ -263,6 +365,23 @@ GMB_HD inline uint32_t fitting(const source &from, const geometry &at, uint32_t 
   return from.count < free ? from.count : free;
 }
 
+/* Moves a block's share of the records; says which is the first that is too long, or `room`. */
+template <bool wide, class Block>
+GMB_HD inline uint32_t push_tiles(const Block &block, gmb_ring_side *side, const geometry &at, uint64_t first,
+                                  uint32_t room, const source &from, uint32_t lanes, uint32_t units) {
+  const share mine(block, lanes);
+  uint32_t bad = room;
+  in_flight_in<wide, units_in_flight> moving;
+  for_steps<wide, false>(
+      block, side, room, tile_of<wide>(block, from.tile, mine), units, mine, from.draw, false,
+      [&](int, const step &s) { moving.load(block, from, mine, s, units); }, [](int, const step &) {},
+      [&](int, const step &s) {
+        moving.store(block, at, first, from, mine, s, units, bad);
+        GMB_CHAOS_POINT(4);
+      });
+  return bad;
+}
+
 /* Pushes up to `from.count` records: the first so many that fit, or those
  * before the first bad length; of a whole push all or none. */
 template <class Block>
@@ -270,7 +389,7 @@ GMB_HD inline void push(const Block &block, gmb_ring_header *ring, const geometr
                         uint32_t lanes, const report &to) {
   gmb_ring_side *side = &ring->writer;
   const turn t = take_turn(
-      block, ring, side, from.ordered, to, [&] { return load_cursors(ring, from.readers); },
+      block, ring, side, from.ordered, to, cursors_ahead{ring, from.readers},
       [&](uint64_t first, const cursors &seen) {
         const uint32_t unread = unread_by(ring, seen, from.readers, first);
         block.word[word_unread] = unread;
@@ -278,24 +397,10 @@ GMB_HD inline void push(const Block &block, gmb_ring_header *ring, const geometr
       });
   if (t.status != GMB_OK) return refuse(block, t.status, from.count, to);
 
-  const share mine(block, lanes);
   const uint32_t units = units_of(from.max_length);
   const uint32_t room = static_cast<uint32_t>(t.room);
-  const uint32_t tile = tile_of(block, from.tile, mine.in_block);
-  uint32_t bad = room;
-  for_tiles(block, side, tiles_of(room, tile), from.draw, false, [&](uint32_t number) {
-    const uint32_t end = room - number * tile < tile ? room : (number + 1) * tile;
-    GMB_NO_UNROLL
-    for (uint32_t base = number * tile + mine.local; base < end; base = next_base(block, base, end, mine)) {
-      GMB_NO_UNROLL
-      for (uint32_t u = mine.lane; u < units; u += lanes) {
-        in_flight_in<records_in_flight> moving;
-        moving.load(from, mine, base, end, u);
-        moving.store(at, t.first, from, mine, base, end, u, bad);
-      }
-      GMB_CHAOS_POINT(4);
-    }
-  });
+  const uint32_t bad = units > Block::widest ? push_tiles<true>(block, side, at, t.first, room, from, Block::widest, units)
+                                             : push_tiles<false>(block, side, at, t.first, room, from, lanes, units);
   if (bad < room) block.lower_word(grant_word(bad, GMB_ERROR_BAD_LENGTH));
   end_turn(block, ring, side, t, from.count, from.whole, from.draw, from.ordered, to);
 }
@@ -306,6 +411,25 @@ GMB_HD inline void push(const Block &block, gmb_ring_header *ring, const source 
   push(block, ring, geometry(ring), from, lanes, to);
 }
 
+/* The same of a pop: which is the first that is not the record it should be. */
+template <bool wide, class Block>
+GMB_HD inline uint32_t pop_tiles(const Block &block, gmb_ring_side *side, const geometry &at, uint64_t first,
+                                 uint32_t room, const sink &into, uint32_t lanes, uint32_t units) {
+  const share mine(block, lanes);
+  uint32_t bad = room;
+  in_flight_out<wide, units_in_flight> moving[2];
+  uint32_t wanted[units_in_flight] = {};
+  for_steps<wide, true>(
+      block, side, room, tile_of<wide>(block, into.tile, mine), units, mine, into.draw, true,
+      [&](int k, const step &s) { moving[k].load(block, at, first, mine, s, units); },
+      [&](int k, const step &s) { moving[k].look(at, first, mine, lanes, s, wanted, bad); },
+      [&](int k, const step &s) {
+        moving[k].store(block, into, mine, s, wanted);
+        GMB_CHAOS_POINT(5);
+      });
+  return bad;
+}
+
 /* Pops up to `into.max` records for one reader: those published, or those
  * before the first slot that does not hold the record it should. */
 template <class Block>
@@ -313,7 +437,7 @@ GMB_HD inline void pop(const Block &block, gmb_ring_header *ring, const geometry
                        const sink &into, uint32_t lanes, const report &to) {
   gmb_ring_side *side = &ring->reader[reader & (GMB_MAX_READERS - 1)];
   const turn t = take_turn(
-      block, ring, side, into.ordered, to, [&] { return load_ahead(&ring->writer.committed); },
+      block, ring, side, into.ordered, to, published_ahead{ring},
       [&](uint64_t first, uint64_t published) {
         const uint64_t ready = published - first;
         const uint64_t room = into.max < ready ? static_cast<uint64_t>(into.max) : ready;
@@ -325,25 +449,11 @@ GMB_HD inline void pop(const Block &block, gmb_ring_header *ring, const geometry
       });
   if (t.status != GMB_OK) return refuse(block, t.status, into.max, to);
 
-  const share mine(block, lanes);
   const uint32_t units = units_of(at.payload_bytes);
   const uint32_t room = static_cast<uint32_t>(t.room);
-  const uint32_t tile = tile_of(block, into.tile, mine.in_block);
   /* More than a cache holds: the newest first, which are the likeliest to be there still. */
-  uint32_t bad = room;
-  for_tiles(block, side, tiles_of(room, tile), into.draw, true, [&](uint32_t number) {
-    const uint32_t end = room - number * tile < tile ? room : (number + 1) * tile;
-    GMB_NO_UNROLL
-    for (uint32_t base = number * tile + mine.local; base < end; base = next_base(block, base, end, mine)) {
-      GMB_NO_UNROLL
-      for (uint32_t u = mine.lane; u < units; u += lanes) {
-        in_flight_out<records_in_flight> moving;
-        moving.load(at, t.first, mine, base, end, u);
-        moving.store(at, t.first, into, mine, base, end, u, bad);
-      }
-      GMB_CHAOS_POINT(5);
-    }
-  });
+  const uint32_t bad = units > Block::widest ? pop_tiles<true>(block, side, at, t.first, room, into, Block::widest, units)
+                                             : pop_tiles<false>(block, side, at, t.first, room, into, lanes, units);
   if (bad < room) block.lower_word(grant_word(bad, GMB_ERROR_CORRUPT));
   end_turn(block, ring, side, t, into.max, false, into.draw, into.ordered, to);
 }

@@ -29,17 +29,21 @@ namespace ring {
 /* Where the outcome is reported; each may be null. */
 struct report {
   gmb_result *device_result;
-  uint64_t *host_slot;     /* {epoch, count | bits}, {status, flags, epoch}, {lost, epoch} */
+  uint64_t *host_slot;     /* {epoch, count, partial}, {lost, status, tag}; of a borrow also {first, tag}, {slot, tag} */
   uint64_t *host_progress; /* index << 24 | operations & 0xffffff */
   uint32_t operation;      /* tells this operation's blocks from those of another */
   uint32_t epoch;          /* of the result; zero for one more than what the device's result has */
 };
 
-/* Bits of the count in a host slot's first word. */
+/* In a host slot's first word, above the count. */
 constexpr uint64_t slot_partial = 1ull << 62;
-constexpr uint64_t slot_detail = 1ull << 63; /* the second word holds status and flags, the third what was lost */
 
-constexpr uint64_t most_lost = (1ull << 40) - 1; /* that the third word can tell */
+/* In its other words: the low bits of the operation's epoch. They are stored at once, so that nobody waits in between, and
+ * may be seen apart: words of one operation have the same. */
+constexpr int slot_tag = 48;
+constexpr int slot_status = 40;
+constexpr uint64_t most_lost = (1ull << slot_status) - 1; /* that the second word can tell */
+GMB_HD inline uint64_t tagged(uint64_t word, uint32_t epoch) { return word | static_cast<uint64_t>(epoch) << slot_tag; }
 
 /* A grant and the error that ended it, ordered by grant first. */
 GMB_HD inline uint64_t grant_word(uint64_t count, int32_t status) {
@@ -99,7 +103,7 @@ GMB_HD inline ending ended(const books &kept, uint64_t count, uint64_t asked, in
 
 /* Tells of an operation in steps, so that the waits for them overlap. First what the device is told; then, behind a
  * fence_device, its epoch; then, behind a fence at system scope, the words of the host: whoever sees them sees the
- * records, and all else that the operation has stored. */
+ * records, and all else that the operation has stored. A borrow and its release tell the host after all of that. */
 GMB_HD inline void tell_device(const report &to, const ending &e) {
   if (!to.device_result) return;
   to.device_result->count = static_cast<uint32_t>(e.count);
@@ -112,21 +116,20 @@ GMB_HD inline void tell_epoch(const report &to, const ending &e) {
   if (to.device_result) store_fenced(&to.device_result->epoch, e.epoch);
 }
 
+GMB_HD inline uint64_t progress_word(const ending &e) { return (e.index << 24) | (e.operations & 0xffffff); }
+GMB_HD inline uint64_t claimed_word(const ending &e) { return (e.claimed << 24) | (e.operations & 0xffffff); }
+GMB_HD inline uint64_t count_word(const ending &e) {
+  return e.epoch | (e.count << 32) | (e.count < e.asked ? slot_partial : 0);
+}
+GMB_HD inline uint64_t detail_word(const ending &e) {
+  const uint64_t status = static_cast<uint32_t>(e.status) & 0xffu;
+  return tagged((e.lost < most_lost ? e.lost : most_lost) | status << slot_status, e.epoch);
+}
+
+/* Two sectors of 32 bytes in all. */
 GMB_HD inline void tell_host(const report &to, const ending &e) {
-  if (to.host_progress) store_system(to.host_progress, (e.index << 24) | (e.operations & 0xffffff));
-  if (!to.host_slot) return;
-  uint64_t word = static_cast<uint64_t>(e.epoch) | (e.count << 32);
-  if (e.count < e.asked) word |= slot_partial;
-  if (e.status != GMB_OK || e.lost != 0) {
-    word |= slot_detail;
-    /* Tagged with the epoch, so that nobody takes them for those of another operation. */
-    const uint64_t tag = static_cast<uint64_t>(e.epoch & 0xffffff) << 40;
-    store_system(to.host_slot + 2, (e.lost < most_lost ? e.lost : most_lost) | tag);
-    store_system(to.host_slot + 1, static_cast<uint64_t>(static_cast<uint32_t>(e.status)) |
-                                       (static_cast<uint64_t>(e.flags()) << 32) | tag);
-    fence_system();
-  }
-  store_system(to.host_slot, word);
+  if (to.host_progress) store_system(to.host_progress, progress_word(e));
+  if (to.host_slot) store_pair_system(to.host_slot, count_word(e), detail_word(e));
 }
 
 GMB_HD inline void tell(const report &to, const ending &e) {
@@ -160,7 +163,8 @@ GMB_HD inline books books_at_end(const Block &block, gmb_ring_side *side, const 
 }
 
 /* The leader's reading of the header, made known to the whole block. `ahead` loads what `room` needs, with the
- * header: all of it is one trip to memory. */
+ * header: all of it is one trip to memory. Where operations overlap it acquires, and comes last: nothing that is loaded
+ * behind it is on its way before it. */
 template <class Block, class Ahead, class Room>
 GMB_HD inline turn take_turn(const Block &block, gmb_ring_header *ring, gmb_ring_side *side, bool ordered,
                              const report &to, const Ahead &ahead, const Room &room) {
@@ -173,20 +177,22 @@ GMB_HD inline turn take_turn(const Block &block, gmb_ring_header *ring, gmb_ring
     const uint64_t committed = load_relaxed(&side->committed);
     const uint64_t arrivals = block.blocks() == 1 ? load_relaxed(&side->arrivals) : 0;
     const uint64_t claimed = ordered ? load_relaxed(&side->claimed) : committed;
-    const auto seen = ahead();
+    /* Apart: a second load into a register waits for the first. */
+    decltype(ahead.plain()) plain, acquired;
+    if (ordered) plain = ahead.plain();
     if (block.blocks() == 1) {
       const books found = open_books(side, to);
       uint64_t *at = block.word + word_books;
       at[0] = found.operations, at[1] = found.refused, at[2] = found.empty;
       at[3] = found.high_water, at[4] = found.lost, at[5] = found.epoch;
     }
-    if (!ordered) fence_acquire();
+    if (!ordered) acquired = ahead.acquiring();
     const int32_t good = check_words(magic, version);
     const bool violated = arrivals != 0 || claimed != committed;
     const int32_t fault = violated ? static_cast<int32_t>(GMB_ERROR_ORDER_VIOLATION) : stopped;
     uint64_t word = 0;
     block.word[word_unread] = 0;
-    if (good == GMB_OK) word = fault != GMB_OK ? grant_word(0, fault) : grant_word(room(committed, seen), GMB_OK);
+    if (good == GMB_OK) word = fault != GMB_OK ? grant_word(0, fault) : grant_word(ordered ? room(committed, plain) : room(committed, acquired), GMB_OK);
     block.word[0] = word;
     block.word[word_first] = committed;
     block.word[word_status] = grant_word(0, good);
@@ -202,7 +208,11 @@ GMB_HD inline turn take_turn(const Block &block, gmb_ring_header *ring, gmb_ring
 
 /* For `take_turn`, where `room` looks for itself. */
 struct nothing_ahead {
-  GMB_HD int operator()() const { return 0; }
+  GMB_HD int plain() const { return 0; }
+  GMB_HD int acquiring() const {
+    fence_acquire();
+    return 0;
+  }
 };
 
 /* The side's arrivals: blocks in the low 16 bits, those among them that lowered the grant in the next 16, the sum of
@@ -214,13 +224,17 @@ constexpr uint64_t arrived_blocks = 0xffff;
 constexpr uint64_t lowering_block = arrived_blocks + 1;
 constexpr uint64_t lowering_blocks = arrived_blocks << 16;
 
+GMB_HD inline ending violated(const books &kept, uint64_t before, uint64_t asked) {
+  return ended(kept, 0, asked, GMB_ERROR_ORDER_VIOLATION, before, 0);
+}
+
 /* Stops the mailbox: two operations of one side ran at once. Nothing of this
  * one is published. */
 GMB_HD GMB_RARE inline void violation(gmb_ring_header *ring, gmb_ring_side *side, uint64_t before, uint64_t asked,
                                       books kept, report to) {
   store_relaxed(&ring->fault, static_cast<int32_t>(GMB_ERROR_ORDER_VIOLATION));
   store_relaxed(&side->operations, kept.operations + 1);
-  tell(to, ended(kept, 0, asked, GMB_ERROR_ORDER_VIOLATION, before, 0));
+  tell(to, violated(kept, before, asked));
 }
 
 /* Combines a block's grant with those of the others. True for the last block to arrive, with the minimum in
@@ -270,8 +284,8 @@ GMB_HD inline void write_books(gmb_ring_side *side, const books &kept, const end
  * has ended. Should another one run all the same, both have added, and the next one finds that the indices differ.
  * Else the index is behind the fence, and none between it and the host's words: the exchange has answered by then, which
  * on the machines that we know means that whatever the host launches finds it. PTX itself promises that only to work
- * ordered by a stream or event. */
-GMB_HD inline void publish_turn(gmb_ring_header *ring, gmb_ring_side *side, uint64_t before, const books &kept,
+ * ordered by a stream or event. False, and told, if another operation of the side ran. */
+GMB_HD inline bool publish_turn(gmb_ring_header *ring, gmb_ring_side *side, uint64_t before, const books &kept,
                                 const ending &e, bool ordered, const report &to) {
   tell_device(to, e);
   if (ordered) add_fenced(&side->committed, e.index - before);
@@ -281,16 +295,20 @@ GMB_HD inline void publish_turn(gmb_ring_header *ring, gmb_ring_side *side, uint
     /* If the side's index moved meanwhile, another operation of it ran. */
     const bool alone = replace_fenced(&side->committed, before, e.index);
     GMB_CHAOS_POINT(3);
-    if (!alone) return violation(ring, side, before, e.asked, kept, to);
+    if (!alone) {
+      violation(ring, side, before, e.asked, kept, to);
+      return false;
+    }
   }
   tell_epoch(to, e);
   tell_host(to, e);
+  return true;
 }
 
-GMB_HD inline void close_turn(gmb_ring_header *ring, gmb_ring_side *side, uint64_t before, const books &kept,
+GMB_HD inline bool close_turn(gmb_ring_header *ring, gmb_ring_side *side, uint64_t before, const books &kept,
                               const ending &e, uint64_t held, bool ordered, const report &to) {
   write_books(side, kept, e, held);
-  publish_turn(ring, side, before, kept, e, ordered, to);
+  return publish_turn(ring, side, before, kept, e, ordered, to);
 }
 
 /* Ends an operation for this block, and for all if it is the last to arrive. */

@@ -44,8 +44,6 @@ def limit_of(row, limits, rows):
     known = {"count_to_host": ("kernel writes mapped memory, host polls", ["count_to_host"]),
              "hop_gpu": ("kernel + record + wait + kernel behind a gate kernel", ["hop_pair"]),
              "hop_gpu_64_records": ("kernel + record + wait + kernel behind a gate kernel", ["hop_pair"]),
-             "push_host_cost": ("raw launch + measured record and wait", ["launch_args", "record_wait"]),
-             "pop_host_cost": ("raw launch + measured record and wait", ["launch_args", "record_wait"]),
              "graph_push": ("one-increment kernel node", ["graph_node"]),
              "graph_pop": ("one-increment kernel node", ["graph_node"]),
              "graph_pop_host_count": ("one-increment kernel node", ["graph_node"]),
@@ -55,6 +53,8 @@ def limit_of(row, limits, rows):
         name, parts = "memcpy of the same payload", [f"memcpy_{payload_bytes(int(bulk[1]), bulk[2])}"]
     elif row["id"].startswith("focus_under_load"):
         return "the same on an idle GPU", rows["focus_idle"]["value"]
+    elif row["id"] in ("push_host_cost", "pop_host_cost"):
+        return "raw launch + measured record and wait", rows["raw_host_cost"]["value"]
     elif row["id"].startswith("look_up") and "call_alone" in rows:
         return "a call that looks nothing up", rows["call_alone"]["value"]
     elif row["id"] in known:
@@ -67,11 +67,11 @@ def limit_of(row, limits, rows):
 def floor_of(row, limits, agreed=False):
     """What the same work takes in kernels that only move the records, or agree as little as possible besides."""
     bulk = re.fullmatch(r"bulk_(push|pop)_(\w+)", row["id"])
-    last, first = ("agreed", "agreed") if agreed else ("moving", "records")
-    name = {"count_to_host": f"count_to_host_{last}", "hop_gpu": f"hop_pair_{last}"}.get(row["id"])
+    last, firsts = ("agreed", ["agreed"]) if agreed else ("moving", ["records", "drawn"])
+    names = [{"count_to_host": f"count_to_host_{last}", "hop_gpu": f"hop_pair_{last}"}.get(row["id"])]
     if bulk:
-        name = f"{first}_{'in' if bulk[1] == 'push' else 'out'}_{bulk[2]}"
-    return limits.get(name, {}).get("value")
+        names = [f"{first}_{'in' if bulk[1] == 'push' else 'out'}_{bulk[2]}" for first in firsts]
+    return min((limits[name]["value"] for name in names if name in limits), default=None)
 
 
 # What is counted, and under which name it is kept.
@@ -86,13 +86,16 @@ def counters(programs):
     """What the profiler counts of one operation each: the last push, and the first pop after it, as the rows time them."""
     rows = []
     for size in ("240B_16MB", "240B_63MB", "240B_503MB", "1008B_503MB"):
-        for program, only, kernels in (("mailbox", [f"bulk_push_{size}"], ("gmb_kernel_push", "gmb_kernel_pop")),
-                                       ("limits", [f"records_in_{size}"], ("move_records<1, 0>", "move_records<0, 0>"))):
+        bare = (f"records_in_{size}", ("move_records<1, 0>", "move_records<0, 0>"))
+        if not size.endswith("16MB"):
+            bare = (f"drawn_out_{size}", ("move_records<1, 0>", "draw_records"))
+        for program, only, kernels in (("mailbox", f"bulk_push_{size}", ("gmb_kernel_push", "gmb_kernel_pop")),
+                                       ("limits", *bare)):
             # The whole program again for each group of counters: to run a kernel again, the profiler would put back what it
             # has written, and that leaves other things in the cache.
             command = ["ncu", "--csv", "--page", "raw", "--replay-mode", "application", "--clock-control", "none",
-                       "--cache-control", "none", "--metrics", ",".join(COUNTERS), "-k", "regex:gmb_kernel_p|move_records", "--launch-count", "9",
-                       str(programs / program), "--quick", "--only", ",".join(only)]
+                       "--cache-control", "none", "--metrics", ",".join(COUNTERS), "-k", "regex:gmb_kernel_p|move_records|draw_records", "--launch-count", "9",
+                       str(programs / program), "--quick", "--only", only]
             print(f"== counters {size}, {program}", flush=True)
             text = subprocess.run(command, capture_output=True, text=True, timeout=240).stdout
             table = list(csv.reader(line for line in text.splitlines() if line.startswith('"')))

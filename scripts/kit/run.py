@@ -145,7 +145,7 @@ def residency():
     metric = "lts__t_sectors_srcunit_tex_aperture_sysmem_op_write.sum"
     for name, extra in (("silent", ["--silent"]), ("as it is", []), ("mapped", ["--plant", "mapped"])):
         command = ["ncu", "--csv", "--page", "raw", "--clock-control", "none", "--cache-control", "none",
-                   "--metrics", metric, "-k", "regex:gmb_kernel_", str(program), "--plain", "--cycles", "3", *extra]
+                   "--metrics", metric, "-k", "regex:gmb_kernel_", str(program), "--plain", "--cycles", "1", *extra]
         code, text, _ = run(command, 240)
         table = list(csv.reader(line for line in text.splitlines() if line.startswith('"')))
         at = table[0].index(metric) if table and metric in table[0] else -1
@@ -160,9 +160,7 @@ def residency():
                 log.write(f"== residency: profile, {name}: exit {code}\n{text}\n")
     told = report["host_bytes_an_operation"]
     print(f"   {told}", flush=True)
-    # A pop that lost records writes its token's line twice: first what was lost, then the count.
-    allowed = {"gmb_kernel_pop_latest": 96}
-    if any(told["silent"].values()) or any(written > allowed.get(kernel, 64) for kernel, written in told["as it is"].items()):
+    if any(told["silent"].values()) or any(written > 64 for written in told["as it is"].values()):
         failures.append("residency: host bytes")
     if max(told["mapped"].values(), default=0) < 64 * 112:
         failures.append("residency: planted host bytes were not found")
@@ -178,9 +176,6 @@ def main():
         return 1
     report["tests"] = suite("suite on the GPU", "suite", 60)
     report["tests_with_delays"] = suite("suite with delays on the GPU", "suite-chaos", 60, GMB_TEST_RECORDS="300000")
-    report["tests_on_host"] = suite("suite on this machine's CPU", "suite", 60, GMB_TEST_BACKEND="host",
-                                    GMB_REQUIRE_CUDA="0")
-
     if (KIT / "mutants").is_dir():
         print("== mutants", flush=True)
         report["mutants"] = mutants.run(KIT / "mutants", dict(ENVIRONMENT, GMB_TEST_SEED="1", GMB_TEST_RECORDS="300000"))
@@ -189,7 +184,13 @@ def main():
         if survivors or not report["mutants"]:
             failures.append("mutants")
 
-    code, text = section("stress", [str(KIT / "bin" / "suite"), "stress::", "--nocapture"], 150, GMB_STRESS_SECONDS="60")
+    # The GPU's stress beside the suite that needs no GPU.
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        stress = pool.submit(section, "stress", [str(KIT / "bin" / "suite"), "stress::", "--nocapture"], 150,
+                             GMB_STRESS_SECONDS="60")
+        report["tests_on_host"] = suite("suite on this machine's CPU", "suite", 60, GMB_TEST_BACKEND="host",
+                                        GMB_REQUIRE_CUDA="0")
+        code, text = stress.result()
     report["stress_60_s"] = [line for line in text.splitlines() if "operations" in line or "test result" in line]
 
     section("examples: configure", ["cmake", "-S", str(KIT / "c_examples"), "-B", str(BUILD), "-G", "Ninja",
@@ -217,9 +218,7 @@ def main():
 
     report["hostile"] = [hostile(name) for name in ("arguments", "threads", "process")]
 
-    few = {"GMB_TEST_RECORDS": "5000"}
-    report["sanitizers"] = []
-    for tool in ("memcheck", "initcheck", "synccheck"):
+    def sanitized(tool):
         # The tests of drivers and profilers start children of their own; the tools run
         # launches one by one, so a launch behind a closed gate would wait for ever.
         # Sixteen threads that make and destroy take too long under them; the pool hides overruns.
@@ -229,11 +228,14 @@ def main():
         if tool == "memcheck":
             # Its red zones belong to an allocation as the driver tells its size.
             arguments += ["--skip", "addresses_that_kernels_cannot_reach"]
-        few["GMB_DISABLE"] = "mempool" if tool == "memcheck" else ""
-        report["sanitizers"].append(sanitizer(tool, KIT / "bin" / "suite", arguments, 110, **few))
-        report["sanitizers"].append(sanitizer(tool, BUILD / "own_kernel", [], 120))
-        report["sanitizers"].append(sanitizer(tool, BUILD / "three_modules",
-                                              ["--backend", "cuda", "--seconds", "0", *inputs], 120))
+        few = {"GMB_TEST_RECORDS": "5000", "GMB_DISABLE": "mempool" if tool == "memcheck" else ""}
+        return [sanitizer(tool, KIT / "bin" / "suite", arguments, 200, **few),
+                sanitizer(tool, BUILD / "own_kernel", [], 120),
+                sanitizer(tool, BUILD / "three_modules", ["--backend", "cuda", "--seconds", "0", *inputs], 120)]
+
+    # Beside each other: they keep the CPU busy more than the GPU.
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        report["sanitizers"] = sum(pool.map(sanitized, ("memcheck", "initcheck", "synccheck")), [])
 
     bad = [t["name"] for key in ("tests", "tests_with_delays", "tests_on_host") for t in report[key]
            if t["result"] != "ok"]

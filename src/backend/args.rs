@@ -24,7 +24,7 @@ pub const GMB_READER_REMOVE: u32 = 2;
 pub struct gmb_report_args {
     /// `gmb_result` in device memory.
     pub device_result: u64,
-    /// Host slot of three words, written by the kernel: {epoch, count}, {status, flags, epoch}, {lost, epoch}.
+    /// Host slot, written by the kernel: {epoch, count, partial}, {lost, status, tag}; of a borrow also {first, tag}, {slot, tag}.
     pub host_slot: u64,
     /// Host word of the side: index << 24 | operations & 0xffffff.
     pub host_progress: u64,
@@ -132,10 +132,6 @@ pub struct gmb_borrow_args {
     pub table: u64,
     /// `gmb_spans` in device memory.
     pub device_spans: u64,
-    /// `gmb_spans` in host memory.
-    pub host_spans: u64,
-    /// Host word for how far *claimed* is ahead of *released*.
-    pub host_borrowed: u64,
     /// Which reader.
     pub reader: u32,
     /// Place in the table.

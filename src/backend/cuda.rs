@@ -20,7 +20,7 @@ use cudarc::driver::sys;
 use current::id_of;
 pub(super) use current::{leave_context, Scope};
 use errors::{check, ends_context, failed, lost};
-use launch::BLOCK_THREADS;
+use launch::{BLOCK_THREADS, DRAWING_THREADS};
 use once_cell::sync::OnceCell;
 
 use super::{
@@ -127,9 +127,11 @@ impl Cuda {
                 name: String::new(),
                 units: 1,
                 block_threads: BLOCK_THREADS,
-                group_records: 2,
+                drawing_threads: DRAWING_THREADS,
+                group_records: 1,
                 drawn_records: 1,
                 max_blocks: [1; Kernel::NAMES.len()],
+                drawing_blocks: [1; Kernel::NAMES.len()],
                 driver_version: version as u32,
             },
             device,
@@ -160,7 +162,11 @@ impl Cuda {
             cuda.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
         cuda.overlaps_launches = cuda.alone_functions_wait()?;
         for (index, function) in cuda.functions.into_iter().enumerate() {
-            cuda.info.max_blocks[index] = cuda.info.units * cuda.blocks_per_unit(function)?;
+            cuda.info.max_blocks[index] = cuda.info.units * cuda.blocks_per_unit(function, BLOCK_THREADS)?;
+            if Kernel::DRAWING.contains(&index) {
+                cuda.info.drawing_blocks[index] =
+                    cuda.info.units * cuda.blocks_per_unit(function, DRAWING_THREADS)?;
+            }
         }
         Ok(cuda)
     }
@@ -182,11 +188,12 @@ impl Cuda {
         Ok(value as u32)
     }
 
-    fn blocks_per_unit(&self, function: sys::CUfunction) -> Result<u32> {
-        let (mut blocks, threads) = (0, BLOCK_THREADS as i32);
+    fn blocks_per_unit(&self, function: sys::CUfunction, threads: u32) -> Result<u32> {
+        let mut blocks = 0;
         // SAFETY: the function is loaded; the pointer is valid.
-        let result =
-            unsafe { sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, function, threads, 0) };
+        let result = unsafe {
+            sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, function, threads as i32, 0)
+        };
         self.check(result, "cuOccupancyMaxActiveBlocksPerMultiprocessor")?;
         Ok(blocks.max(1) as u32)
     }

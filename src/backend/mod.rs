@@ -93,6 +93,8 @@ impl Kernel {
     pub(crate) const POP: usize = 1;
     pub(crate) const PUSH_OVER: usize = 2;
     pub(crate) const POP_OVER: usize = 3;
+    /// Those whose blocks may draw their tiles.
+    pub(crate) const DRAWING: [usize; 2] = [Self::PUSH, Self::POP];
     /// Those for one block.
     pub(crate) const ALONE: [usize; 2] = [7, 8];
 
@@ -144,12 +146,16 @@ pub(crate) struct DeviceInfo {
     pub units: u32,
     /// Threads in each block of a launch.
     pub block_threads: u32,
-    /// Records worth giving to a thread group before there are more of them.
+    /// The same of a launch whose blocks draw their tiles.
+    pub drawing_threads: u32,
+    /// Records worth giving to a thread group before there are more of them, if that is more than it moves in a step.
     pub group_records: u32,
     /// Records that are worth a draw.
     pub drawn_records: u32,
     /// Blocks that run at once, by [`Kernel::index`].
     pub max_blocks: [u32; Kernel::NAMES.len()],
+    /// The same of blocks that draw.
+    pub drawing_blocks: [u32; Kernel::NAMES.len()],
     /// Driver version as CUDA counts it (13000 is 13.0); zero on the host.
     pub driver_version: u32,
 }

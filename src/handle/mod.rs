@@ -60,6 +60,7 @@ impl<T> Table<T> {
         }
     }
 
+    #[inline(always)]
     fn slot(&'static self, index: u32) -> Option<&'static Slot<T>> {
         let position = index as usize + FIRST;
         let chunk = (position / FIRST).ilog2() as usize;
@@ -97,21 +98,21 @@ impl<T> Table<T> {
         free.indices.pop_front().ok_or_else(|| self.invalid(0))
     }
 
-    /// Pins the object behind an id.
+    /// Pins the object behind an id. All of it inline: what is handed from call to call through memory takes longer than
+    /// the look-up.
+    #[inline(always)]
     pub(crate) fn get(&'static self, id: u64) -> Result<Pinned<T>> {
-        self.pin(id).ok_or_else(|| self.invalid(id))
-    }
-
-    fn pin(&'static self, id: u64) -> Option<Pinned<T>> {
-        if id >> 56 != u64::from(self.tag) {
-            return None;
+        if id >> 56 == u64::from(self.tag) {
+            let index = (id & INDEX_MASK) as u32;
+            if let Some(slot) = self.slot(index) {
+                let stripe = thread_number() as u32;
+                if slot.pin(stripe as usize, (id >> INDEX_BITS) as u32) {
+                    return Ok(Pinned { table: self, slot, index, stripe, _not_send: PhantomData });
+                }
+                self.unpin(slot, index, stripe);
+            }
         }
-        let index = (id & INDEX_MASK) as u32;
-        let slot = self.slot(index)?;
-        let stripe = thread_number() as u32;
-        let pinned = Pinned { table: self, slot, index, stripe, _not_send: PhantomData };
-        // Dropping `pinned` takes the pin back.
-        slot.pin(stripe as usize, (id >> INDEX_BITS) as u32).then_some(pinned)
+        Err(self.invalid(id))
     }
 
     /// Ends an id. The object is dropped here, or by the last thread inside a call on it.
@@ -123,15 +124,22 @@ impl<T> Table<T> {
         }
     }
 
+    #[inline(always)]
     fn unpin(&'static self, slot: &'static Slot<T>, index: u32, stripe: u32) {
         if let Unpinned::Emptied { value, reusable } = slot.unpin(stripe as usize) {
-            if reusable {
-                lock(&self.free).indices.push_back(index);
-            }
-            drop(value);
+            self.emptied(value, index, reusable);
         }
     }
 
+    #[cold]
+    fn emptied(&'static self, value: Option<T>, index: u32, reusable: bool) {
+        if reusable {
+            lock(&self.free).indices.push_back(index);
+        }
+        drop(value);
+    }
+
+    #[cold]
     fn invalid(&self, id: u64) -> Error {
         let why = match id {
             0 => "it is zero",
@@ -145,6 +153,7 @@ impl<T> Table<T> {
 impl<T> Deref for Pinned<T> {
     type Target = T;
 
+    #[inline(always)]
     fn deref(&self) -> &T {
         // SAFETY: pinned when this was made.
         unsafe { self.slot.get() }
@@ -152,6 +161,7 @@ impl<T> Deref for Pinned<T> {
 }
 
 impl<T> Drop for Pinned<T> {
+    #[inline(always)]
     fn drop(&mut self) {
         self.table.unpin(self.slot, self.index, self.stripe);
     }

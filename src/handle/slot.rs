@@ -66,6 +66,7 @@ impl<T> Slot<T> {
 
     /// Adds a pin, which the caller takes off the same stripe again in any case; true
     /// when the object is the one of that generation and stays until then.
+    #[inline(always)]
     pub(super) fn pin(&self, stripe: usize, generation: u32) -> bool {
         let state = self.stripes[stripe % STRIPES].0.fetch_add(1, Ordering::AcqRel);
         state & LIVE != 0 && state >> 32 == u64::from(generation)
@@ -88,17 +89,24 @@ impl<T> Slot<T> {
     }
 
     /// Takes a pin off; whoever takes the last one off a dead object gets it.
+    #[inline(always)]
     pub(super) fn unpin(&self, stripe: usize) -> Unpinned<T> {
         let stripe = &self.stripes[stripe % STRIPES];
         let state = stripe.0.fetch_sub(1, Ordering::AcqRel) - 1;
         self.empty(stripe, state)
     }
 
-    /// Empties a stripe that is dead, occupied and unpinned, and with the last one the slot.
+    #[inline(always)]
     fn empty(&self, stripe: &Stripe, state: u64) -> Unpinned<T> {
-        if state & (LIVE | OCCUPIED | PINS) != OCCUPIED {
-            return Unpinned::Nothing;
+        match state & (LIVE | OCCUPIED | PINS) {
+            OCCUPIED => self.empty_dead(stripe, state),
+            _ => Unpinned::Nothing,
         }
+    }
+
+    /// Empties a stripe that is dead, occupied and unpinned, and with the last one the slot.
+    #[cold]
+    fn empty_dead(&self, stripe: &Stripe, state: u64) -> Unpinned<T> {
         let next = (state + GENERATION) & !OCCUPIED;
         if stripe.0.compare_exchange(state, next, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return Unpinned::Nothing;
@@ -115,6 +123,7 @@ impl<T> Slot<T> {
     ///
     /// # Safety
     /// A pin of this thread said that it is there.
+    #[inline(always)]
     pub(super) unsafe fn get(&self) -> &T {
         // SAFETY: pinned while live: the value is there and is not moved out before the pin is gone.
         match self.value.with(|place| unsafe { &*place }) {

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::graph::Part;
 use crate::layout::*;
 use crate::profiler::Range;
-use crate::results::{After, Token};
+use crate::results::Token;
 use crate::status::*;
 use crate::stream::Stream;
 use crate::sync::lock;
@@ -206,15 +206,13 @@ impl Mailbox {
             core.push.make_wait(stream)?;
         }
         side.can_reach(&mut submitted);
-        let (device_spans, host_spans) = token.spans();
+        side.begin_borrow();
         let report = submission.report();
         let epoch = report.epoch;
         let kernel = Kernel::Borrow(gmb_borrow_args {
             ring: core.ring.address,
             table: tables + u64::from(reader) * TABLE_BYTES,
-            device_spans,
-            host_spans,
-            host_borrowed: side.borrowed_word(),
+            device_spans: token.spans(),
             reader,
             place,
             max,
@@ -263,10 +261,7 @@ impl Borrow {
     /// # Errors
     /// `INVALID_ARGUMENT` (it was released).
     pub fn poll(&self) -> Result<Option<(gmb_result, gmb_spans)>> {
-        match self.token.poll()? {
-            Some(result) => self.own(result).map(Some),
-            None => Ok(None),
-        }
+        self.token.poll_borrow()?.map(|told| self.own(told)).transpose()
     }
 
     /// Blocks the calling thread until it is ready: spins, then yields, then sleeps. `None` waits without limit.
@@ -274,22 +269,37 @@ impl Borrow {
     /// # Errors
     /// `TIMEOUT`, `INVALID_ARGUMENT` (it was released), `DEVICE_LOST`.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<(gmb_result, gmb_spans)> {
-        self.own(self.token.wait(After::Epoch(self.epoch.wrapping_sub(1)), timeout)?)
+        self.own(self.token.wait_borrow(self.epoch, timeout)?)
     }
 
-    /// The spans of a result that is this one's.
-    fn own(&self, result: gmb_result) -> Result<(gmb_result, gmb_spans)> {
-        let spans = self.token.read_spans();
-        if self.released.load(Ordering::Acquire) || result.epoch != self.epoch {
+    /// The spans, if what was told is this one's.
+    fn own(&self, (result, (first, slot)): (gmb_result, (u64, u64))) -> Result<(gmb_result, gmb_spans)> {
+        if result.epoch != self.epoch || self.released.load(Ordering::Acquire) {
             return Err(released());
         }
-        Ok((result, spans))
+        Ok((result, self.spans(first, slot, result.count)))
+    }
+
+    /// As the kernel tells them on the device.
+    fn spans(&self, first: u64, slot: u64, count: u32) -> gmb_spans {
+        let at = &self.geometry;
+        let start =
+            self.core.ring.address + u64::from(at.header_bytes) + size_of::<gmb_record_header>() as u64;
+        let one = u64::from(count).min(at.capacity - slot) as u32;
+        let payload = |some: bool, slot: u64| if some { start + slot * u64::from(at.stride) } else { 0 };
+        gmb_spans {
+            first,
+            records: [payload(count > 0, slot) as *const _, payload(count > one, 0) as *const _],
+            count: [one, count - one],
+            stride: at.stride,
+            reserved: 0,
+        }
     }
 
     /// Addresses of the `gmb_spans` and of the `gmb_result` in device memory, for kernels: written in
     /// the order of the borrow's stream. Valid as long as this.
     pub fn device_spans(&self) -> (u64, u64) {
-        (self.token.spans().0, self.token.device_result())
+        (self.token.spans(), self.token.device_result())
     }
 
     /// Releases the records in the order of a stream: what that holds now may still read them, later work must not.
@@ -314,10 +324,10 @@ impl Borrow {
             core.push.make_wait(stream)?;
         }
         side.can_reach(&mut submitted);
+        side.begin_borrow();
         let args = gmb_borrow_args {
             ring: core.ring.address,
             table: core.borrows.make(core)? + u64::from(self.reader) * TABLE_BYTES,
-            host_borrowed: side.borrowed_word(),
             reader: self.reader,
             place: self.place,
             geometry: self.geometry,

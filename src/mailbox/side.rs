@@ -25,6 +25,8 @@ pub(super) struct Side {
     stream: AtomicU64,
     /// Operations submitted.
     operations: AtomicU64,
+    /// Those before the last borrow or release.
+    borrowed_at: AtomicU64,
     /// The most this side's index can be by those, modulo 2^40.
     bound: AtomicU64,
     /// Index that this side reaches at least once all that was submitted is done, modulo 2^40.
@@ -36,7 +38,8 @@ pub(super) struct Side {
     captured_at: AtomicU64,
     /// Of the last captures: the work that their later operations come after. Also held while one is captured.
     nodes: Mutex<Vec<(CaptureId, RawNode)>>,
-    /// The word in which the kernel reports: index << 24 | operations.
+    /// The words in which kernels report: index << 24 | operations, and of a borrow and its release the same with the
+    /// index that is claimed.
     line: Line,
 }
 
@@ -72,6 +75,7 @@ impl Side {
             records,
             stream: AtomicU64::new(0),
             operations: AtomicU64::new(operations),
+            borrowed_at: AtomicU64::new(operations),
             bound: AtomicU64::new(index & INDEX_MASK),
             sure: AtomicU64::new(index & INDEX_MASK),
             life: AtomicU64::new(BEGUN),
@@ -79,8 +83,9 @@ impl Side {
             nodes: Mutex::default(),
             line: Line::new(context)?,
         };
-        side.line.word(1).store(0, Ordering::Release);
-        side.line.word(0).store((index << 24) | (operations & OPERATION_MASK), Ordering::Release);
+        for word in 0..2 {
+            side.line.word(word).store((index << 24) | (operations & OPERATION_MASK), Ordering::Release);
+        }
         Ok(side)
     }
 
@@ -89,21 +94,41 @@ impl Side {
         self.line.address()
     }
 
-    /// Where the kernel of a borrow, and of its release, tells how far *claimed* is ahead of *released*.
-    pub(super) fn borrowed_word(&self) -> u64 {
-        self.line.address() + 8
-    }
-
     /// Records that a reader has not taken, of those before `published()`: never too many.
     pub(super) fn unread(&self, published: impl FnOnce() -> u64) -> u64 {
-        // A release tells the index first, a borrow what it took: so this is the older of the two words.
-        let borrowed = self.line.word(1).load(Ordering::Acquire);
-        let unread = ahead(published(), self.reached());
+        let unread = ahead(published(), self.claimed());
         // A pop may report before the push of which it took records.
         if unread > UNBOUNDED {
             return 0;
         }
-        unread.saturating_sub(borrowed)
+        unread
+    }
+
+    /// Index of the first record that this side has not taken: before it are those that it has borrowed.
+    fn claimed(&self) -> u64 {
+        let borrowed_at = self.borrowed_at.load(Ordering::Acquire);
+        let since = self.operations.load(Ordering::Acquire) - borrowed_at;
+        loop {
+            let (word, claimed) =
+                (self.line.word(0).load(Ordering::Acquire), self.line.word(1).load(Ordering::Acquire));
+            let reached = self.reached();
+            if self.line.word(0).load(Ordering::Acquire) != word {
+                continue;
+            }
+            // Behind a pop nothing is borrowed. Of one that is long ago the numbers come again.
+            let newer = claimed.wrapping_sub(word) & OPERATION_MASK <= OPERATION_MASK / 2;
+            let borrows = newer && since < OPERATION_MASK / 4;
+            return if borrows && ahead(claimed >> 24, reached) <= UNBOUNDED {
+                claimed >> 24
+            } else {
+                reached
+            };
+        }
+    }
+
+    /// Under the submission lock, before a borrow or its release is launched.
+    pub(super) fn begin_borrow(&self) {
+        self.borrowed_at.store(self.operations.load(Ordering::Relaxed), Ordering::Release);
     }
 
     /// Number of the next operation.

@@ -62,10 +62,10 @@ impl Mailbox {
         let count = u64::from(args.count);
         let (most, shape) = match self.core.full_policy {
             FullPolicy::Latest => (count, Shape::default()),
-            FullPolicy::OverwriteOldest => (count, self.shape_of(count, Kernel::PUSH_OVER)),
+            FullPolicy::OverwriteOldest => (count, self.shape_of(count, Kernel::PUSH_OVER, args.max_length)),
             FullPolicy::Reject | FullPolicy::Wait => {
                 let most = count.min(self.core.capacity);
-                (most, self.shape_of(most, Kernel::PUSH))
+                (most, self.shape_of(most, Kernel::PUSH, args.max_length))
             }
         };
         // What overwrites must know what is borrowed: under this lock nothing is borrowed or released then.
@@ -134,10 +134,11 @@ impl Mailbox {
         }
         self.core.borrows.check_none(pop.reader)?;
         let most = u64::from(pop.max).min(self.core.capacity);
+        let longest = self.stride - size_of::<gmb_record_header>() as u32;
         let shape = match self.core.full_policy {
             FullPolicy::Latest => Shape::default(),
-            FullPolicy::OverwriteOldest => self.shape_of(most, Kernel::POP_OVER),
-            FullPolicy::Reject | FullPolicy::Wait => self.shape_of(most, Kernel::POP),
+            FullPolicy::OverwriteOldest => self.shape_of(most, Kernel::POP_OVER, longest),
+            FullPolicy::Reject | FullPolicy::Wait => self.shape_of(most, Kernel::POP, longest),
         };
         let kernel = |report| {
             let args = gmb_pop_args { report, tile: shape.tile, flags: args.flags | shape.flags, ..args };
@@ -292,29 +293,35 @@ impl Mailbox {
         (self.stride / 16).next_power_of_two().min(32).min(threads).ilog2()
     }
 
-    /// One block while it can move all records at once; then as many as run at once, each with as many rounds as
-    /// the others; for many rounds, blocks draw.
-    fn shape_of(&self, records: u64, kernel: usize) -> Shape {
+    /// For records of at most `longest` bytes: one block while it can move all at once; then as many as run at once,
+    /// each with as many rounds as the others; for many tiles, blocks draw.
+    fn shape_of(&self, records: u64, kernel: usize, longest: u32) -> Shape {
         let info = self.context.backend().info();
+        let lanes_log2 = self.lanes_log2();
         let most = u64::from(info.max_blocks[kernel].min(MOST_BLOCKS));
-        let groups = u64::from(info.block_threads >> self.lanes_log2());
-        let round = groups * IN_FLIGHT;
-        if records <= round {
+        let groups = u64::from(info.block_threads >> lanes_log2);
+        if records <= groups * IN_FLIGHT {
             return Shape::default();
         }
-        let each = groups * u64::from(info.group_records);
+        // What a thread moves at once are units of one record, if that is wider than a group, or of two.
+        let at_once = if 1 + longest.div_ceil(16) > 1 << lanes_log2 { 1 } else { IN_FLIGHT };
+        let round = groups * at_once;
+        let each = round.max(groups * u64::from(info.group_records));
         if records <= each * most {
             return Shape { blocks: records.div_ceil(each) as u32, tile: each as u32, flags: 0 };
         }
-        let rounds = records.div_ceil(round * most);
-        if rounds > EQUAL_ROUNDS && matches!(kernel, Kernel::PUSH | Kernel::POP) {
-            let tile = round.max(u64::from(info.drawn_records));
+        let drawing = u64::from(info.drawing_blocks[kernel].min(MOST_BLOCKS));
+        let equal = EQUAL_TILES * u64::from(info.units);
+        if records > equal * round && drawing > 1 && Kernel::DRAWING.contains(&kernel) {
+            let groups = u64::from(info.drawing_threads >> lanes_log2);
+            let tile = (groups * at_once).max(u64::from(info.drawn_records));
             return Shape {
-                blocks: records.div_ceil(tile).min(most) as u32,
+                blocks: records.div_ceil(tile).min(drawing) as u32,
                 tile: tile as u32,
-                flags: if most > 1 { GMB_DRAW_TILES } else { 0 },
+                flags: GMB_DRAW_TILES,
             };
         }
+        let rounds = records.div_ceil(round * most);
         Shape { blocks: records.div_ceil(round * rounds) as u32, tile: round as u32, flags: 0 }
     }
 }
@@ -382,14 +389,15 @@ impl Default for Shape {
     }
 }
 
-/// Records that a thread group moves at once, as in ring.cuh.
+/// Units that a thread moves at once, as in ring.cuh.
 const IN_FLIGHT: u64 = 2;
 
 /// Blocks that turn.cuh can count.
 const MOST_BLOCKS: u32 = (1 << 16) - 1;
 
-/// Rounds of which blocks have an equal share each: the draws of so few cost more than the wait for the slowest.
-const EQUAL_ROUNDS: u64 = 4;
+/// Tiles for each multiprocessor that blocks have equal shares of: the draws of so few cost more than the wait for the
+/// slowest.
+const EQUAL_TILES: u64 = 24;
 
 /// The stream of an operation that was launched is a single-stream mailbox's.
 pub(super) fn choose(only: Option<MutexGuard<'_, u64>>, stream: Resolved) {

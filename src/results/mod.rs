@@ -1,6 +1,6 @@
 //! Result slots and the tokens that own them.
 //!
-//! A slot is three words in pinned memory that the kernel writes last, and a
+//! A slot is four words in pinned memory that the kernel writes last, and a
 //! `gmb_result` in device memory. Slots come in chunks that live as long as
 //! the context; a slot released while its operation is under way waits until
 //! it is written before anyone else gets it.
@@ -16,7 +16,7 @@ use crate::backend::{wait_until, Backend, CaptureId};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::graph::Held;
-use crate::layout::{gmb_result, gmb_spans};
+use crate::layout::gmb_result;
 use crate::profiler::Range;
 use crate::status::*;
 use crate::stream::Resolved;
@@ -27,7 +27,7 @@ use slot::{Unused, Words};
 const SLOT_BYTES: usize = 128;
 const SLOTS_PER_CHUNK: usize = 64;
 
-/// Where a slot has the spans of a borrow, in both memories.
+/// Where a slot has the spans of a borrow, in device memory.
 const SPANS: u64 = 32;
 
 /// Addresses of one slot.
@@ -168,7 +168,7 @@ struct State {
 
 impl State {
     fn is_under_way(&self, slot: &Slot) -> bool {
-        self.before == Some(slot.epoch())
+        self.before.is_some_and(|before| slot.epoch().is_none_or(|epoch| epoch == before))
     }
 }
 
@@ -207,7 +207,7 @@ impl Capturing<'_> {
     /// The operation was captured: from now on the token is the graph's.
     pub(crate) fn confirm(mut self) {
         self.state.captured = Some(self.capture);
-        self.state.before = Some(self.token.core.slot.epoch());
+        self.state.before = Some(self.token.core.slot.word(0) as u32);
     }
 }
 
@@ -234,7 +234,7 @@ impl Token {
         if state.is_under_way(&self.core.slot) {
             return Err(busy());
         }
-        Ok(Submission { token: self, state, before: self.core.slot.epoch() })
+        Ok(Submission { token: self, state, before: self.core.slot.word(0) as u32 })
     }
 
     /// Reserves the token for an operation of the stream's capture; the graph holds the slot.
@@ -250,15 +250,9 @@ impl Token {
         Ok(Capturing { token: self, state, capture })
     }
 
-    /// Where the kernel of a borrow tells its spans: on the device and in host memory.
-    pub(crate) fn spans(&self) -> (u64, u64) {
-        (self.core.slot.device + SPANS, self.core.slot.host + SPANS)
-    }
-
-    /// Those of a borrow whose result is there.
-    pub(crate) fn read_spans(&self) -> gmb_spans {
-        // SAFETY: the slot has room for it, all bit patterns are valid, and it was written before the result was.
-        unsafe { std::ptr::read_volatile(self.spans().1 as *const gmb_spans) }
+    /// Where the kernel of a borrow tells its spans on the device.
+    pub(crate) fn spans(&self) -> u64 {
+        self.core.slot.device + SPANS
     }
 
     /// The result, or `None` while it is not ready. Never blocks, asks no driver.
@@ -266,11 +260,20 @@ impl Token {
     /// # Errors
     /// `INVALID_ARGUMENT` when nothing was ever submitted with the token.
     pub fn poll(&self) -> Result<Option<gmb_result>> {
+        self.poll_for(Slot::read)
+    }
+
+    /// The same of a borrow, with the index of its first record and the slot that has it.
+    pub(crate) fn poll_borrow(&self) -> Result<Option<(gmb_result, (u64, u64))>> {
+        self.poll_for(Slot::read_borrow)
+    }
+
+    fn poll_for<T>(&self, read: impl Fn(&Slot) -> Option<T>) -> Result<Option<T>> {
         let state = lock(&self.core.state);
         if state.before.is_none() {
             return Err(self.unused());
         }
-        Ok((!state.is_under_way(&self.core.slot)).then(|| self.core.slot.read()))
+        Ok(if state.is_under_way(&self.core.slot) { None } else { read(&self.core.slot) })
     }
 
     /// Blocks the calling thread until the result is there: spins, then
@@ -279,16 +282,38 @@ impl Token {
     /// # Errors
     /// `TIMEOUT` (nothing is lost, wait again), `DEVICE_LOST`, `INVALID_ARGUMENT`.
     pub fn wait(&self, after: After, timeout: Option<Duration>) -> Result<gmb_result> {
+        self.wait_for(after, timeout, Slot::read)
+    }
+
+    /// The same for the borrow with this epoch, or what has come after it.
+    pub(crate) fn wait_borrow(
+        &self,
+        epoch: u32,
+        timeout: Option<Duration>,
+    ) -> Result<(gmb_result, (u64, u64))> {
+        self.wait_for(After::Epoch(epoch.wrapping_sub(1)), timeout, Slot::read_borrow)
+    }
+
+    fn wait_for<T>(
+        &self,
+        after: After,
+        timeout: Option<Duration>,
+        read: impl Fn(&Slot) -> Option<T>,
+    ) -> Result<T> {
         let _range = Range::new(c"wait for a result");
         let Some(before) = lock(&self.core.state).before else { return Err(self.unused()) };
         let slot = self.core.slot;
         let ready = || {
-            let epoch = slot.epoch();
+            let epoch = slot.epoch()?;
             let there = match after {
                 After::Submission => epoch != before,
                 After::Epoch(last) => (epoch.wrapping_sub(last) as i32) > 0,
             };
-            there.then(|| slot.read())
+            if there {
+                read(&slot)
+            } else {
+                None
+            }
         };
         wait_until(timeout, ready, || self.core.context.pulse())?.ok_or_else(|| {
             Error::new(

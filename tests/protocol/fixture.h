@@ -128,25 +128,26 @@ class ring_memory {
 /* Where one side's operations report, as the host sees it. */
 struct outcome {
   gmb_result device{};
-  alignas(16) uint64_t slot[3] = {0, 0, 0};
+  alignas(32) uint64_t slot[4] = {0, 0, 0, 0};
   alignas(16) uint64_t progress = 0;
   uint32_t operation = 0;
 
   report next() { return report{&device, slot, &progress, ++operation, 0}; }
   /* Waits for the slot alone, as a host does. */
   gmb_result wait(uint32_t before) {
-    uint64_t word;
-    while (static_cast<uint32_t>(word = gmb::ring::load_acquire(&slot[0])) == before) std::this_thread::yield();
-    gmb_result r{};
-    r.epoch = static_cast<uint32_t>(word);
-    r.count = static_cast<uint32_t>(word >> 32) & 0x3fffffffu;
-    if (word & gmb::ring::slot_partial) r.flags = GMB_RESULT_PARTIAL;
-    if (word & gmb::ring::slot_detail) {
-      const uint64_t detail = gmb::ring::load_acquire(&slot[1]);
-      r.status = static_cast<int32_t>(detail);
-      r.flags = static_cast<uint32_t>(detail >> 32) & 0xff;
-      r.lost = gmb::ring::load_acquire(&slot[2]) & gmb::ring::most_lost;
+    const auto word = [&](int i) { return gmb::ring::load_acquire(&slot[i]); };
+    uint64_t count = word(0), detail = word(1);
+    while (static_cast<uint32_t>(count) == before || detail >> 48 != (count & 0xffff)) {
+      std::this_thread::yield();
+      count = word(0), detail = word(1);
     }
+    gmb_result r{};
+    r.epoch = static_cast<uint32_t>(count);
+    r.count = static_cast<uint32_t>(count >> 32) & 0x3fffffffu;
+    r.status = static_cast<int8_t>(detail >> 40 & 0xff);
+    r.lost = detail & gmb::ring::most_lost;
+    if (count & gmb::ring::slot_partial) r.flags |= GMB_RESULT_PARTIAL;
+    if (r.lost != 0) r.flags |= GMB_RESULT_LOST;
     return r;
   }
 };

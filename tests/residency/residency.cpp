@@ -1,9 +1,11 @@
 // Proof that nothing leaves the GPU: what CUPTI records while pushes and pops run, in every mode. Between the operations
-// of 1,000 cycles there must be no copy and no fill, exactly one kernel for each, and all payload in device memory.
+// of 1,000 cycles there must be no copy and no fill, exactly one kernel for each, and all payload in device memory. A cycle
+// is a push, and a pop for each reader or a borrow and its release. A mode is a full policy, an arbitration, eager or in a
+// graph, popped or borrowed, for one or three readers or on a single stream, of one block, of several, or of as many as draw.
 //   residency [--cycles N] [--plant copy|mapped] [--plain] [--silent]
 // A plant is a fault made on purpose: the program must find it, and exits with 3 then. 1 is a failure. With --plain
-// nothing is recorded: a profiler does that. With --silent no result is asked for, in the one mode where kernels tell the
-// host nothing then: what a profiler counts there is its own.
+// nothing is recorded: a profiler does that. With --silent no result is asked for, in the modes where kernels tell
+// the host nothing then: what a profiler counts there is its own.
 #include <gpumailbox.h>
 
 #include <cuda.h>
@@ -18,7 +20,7 @@
 
 namespace {
 
-constexpr uint32_t records = 64, payload = 112, capacity = 256;
+constexpr uint32_t payload = 112;
 
 #define GMB(call)                                                                       \
   do {                                                                                  \
@@ -81,26 +83,50 @@ void collect() {
   CUPTI(cuptiActivityFlushAll(CUPTI_ACTIVITY_FLAG_FLUSH_FORCED));
 }
 
+/* Records of an operation of one block, of several with a tile each, and of those that draw their tiles. */
+constexpr uint32_t sizes[] = {64, 4096, 1 << 19};
+constexpr const char *sized[] = {"one block", "blocks", "drawing blocks"};
+
+enum taking { by_pop, in_graph, by_borrow };
+
 struct mode {
-  const char *name;
   gmb_full_policy policy;
   gmb_arbitration arbitration;
+  taking how;
   uint32_t readers, flags;
-  bool graph;
+  int size;
+
+  uint32_t records() const { return sizes[size]; }
+  bool graph() const { return how == in_graph; }
+  std::string name() const {
+    constexpr const char *policies[] = {"reject", "wait", "overwrite the oldest", "latest"};
+    std::string all = policies[policy];
+    if (arbitration == GMB_ARBITRATION_DEVICE) all += ", device-arbitrated";
+    if (readers > 1) all += ", three readers";
+    if (flags & GMB_MAILBOX_SINGLE_STREAM) all += ", single stream";
+    if (how != by_pop) all += how == in_graph ? ", graph" : ", borrowed";
+    return all + ", " + sized[size];
+  }
 };
 
-const mode modes[] = {
-    {"reject", GMB_FULL_REJECT, GMB_ARBITRATION_CPU, 1, 0, false},
-    {"reject, device-arbitrated", GMB_FULL_REJECT, GMB_ARBITRATION_DEVICE, 1, 0, false},
-    {"reject, single stream", GMB_FULL_REJECT, GMB_ARBITRATION_CPU, 1, GMB_MAILBOX_SINGLE_STREAM, false},
-    {"reject, three readers", GMB_FULL_REJECT, GMB_ARBITRATION_CPU, 3, 0, false},
-    {"wait", GMB_FULL_WAIT, GMB_ARBITRATION_CPU, 1, 0, false},
-    {"overwrite the oldest", GMB_FULL_OVERWRITE_OLDEST, GMB_ARBITRATION_CPU, 1, 0, false},
-    {"latest", GMB_FULL_LATEST, GMB_ARBITRATION_CPU, 1, 0, false},
-    {"graph", GMB_FULL_REJECT, GMB_ARBITRATION_CPU, 1, 0, true},
-    {"graph, single stream", GMB_FULL_REJECT, GMB_ARBITRATION_CPU, 1, GMB_MAILBOX_SINGLE_STREAM, true},
-    {"graph, overwrite the oldest", GMB_FULL_OVERWRITE_OLDEST, GMB_ARBITRATION_CPU, 1, 0, true},
-};
+/* All that docs/mailbox.md allows. */
+std::vector<mode> all_modes() {
+  std::vector<mode> all;
+  for (gmb_full_policy policy : {GMB_FULL_REJECT, GMB_FULL_WAIT, GMB_FULL_OVERWRITE_OLDEST, GMB_FULL_LATEST})
+    for (gmb_arbitration arbitration : {GMB_ARBITRATION_CPU, GMB_ARBITRATION_DEVICE})
+      for (taking how : {by_pop, in_graph, by_borrow})
+        for (int shape = 0; shape < 3; ++shape)
+          for (int size = 0; size < 3; ++size) {
+            const bool overwrites = policy == GMB_FULL_OVERWRITE_OLDEST || policy == GMB_FULL_LATEST;
+            if (how == in_graph && policy == GMB_FULL_WAIT) continue;
+            if (how == by_borrow && overwrites && arbitration == GMB_ARBITRATION_DEVICE) continue;
+            /* One record is moved, whatever was pushed; a borrow is of one block. */
+            if (size > 0 && policy == GMB_FULL_LATEST) continue;
+            if (size > 1 && how == by_borrow) continue;
+            all.push_back({policy, arbitration, how, shape == 1 ? 3u : 1u, shape == 2 ? GMB_MAILBOX_SINGLE_STREAM : 0u, size});
+          }
+  return all;
+}
 
 bool on_device(const void *address) {
   unsigned type = 0;
@@ -112,7 +138,8 @@ bool on_device(const void *address) {
 /* What is wrong with a mode, or nothing. */
 std::vector<std::string> run(gmb_context context, const mode &mode, long cycles, const std::string &plant) {
   gmb_mailbox_options options = GMB_MAILBOX_OPTIONS_INIT;
-  options.capacity = capacity;
+  const uint32_t records = mode.records();
+  options.capacity = records * 2;
   options.payload_bytes = payload;
   options.full_policy = mode.policy;
   options.arbitration = mode.arbitration;
@@ -121,24 +148,26 @@ std::vector<std::string> run(gmb_context context, const mode &mode, long cycles,
   gmb_mailbox box;
   gmb_stream streams[2];
   gmb_token pushed, popped;
-  void *rows, *out, *lengths, *types, *headers, *seen_by_host;
+  void *device_rows, *out, *lengths, *types, *headers, *seen_by_host;
   GMB(gmb_mailbox_create(context, &options, &box));
   for (gmb_stream &stream : streams) GMB(gmb_stream_create(context, GMB_PRIORITY_NORMAL, &stream));
   GMB(gmb_token_create(context, &pushed));
   GMB(gmb_token_create(context, &popped));
-  GMB(gmb_memory_allocate(context, records * payload, &rows));
+  GMB(gmb_memory_allocate(context, records * payload, &device_rows));
   GMB(gmb_memory_allocate(context, records * 4, &lengths));
   GMB(gmb_memory_allocate(context, records * 4, &types));
   GMB(gmb_memory_allocate(context, records * sizeof(gmb_record_header), &headers));
   GMB(gmb_pinned_allocate(context, records * payload, &seen_by_host));
-  if (plant == "mapped") out = seen_by_host;
-  else GMB(gmb_memory_allocate(context, records * payload, &out));
+  GMB(gmb_memory_allocate(context, records * payload, &out));
+  void *const device_out = out, *rows = device_rows;
+  /* Nothing is moved by a borrow. */
+  if (plant == "mapped") (mode.how == by_borrow ? rows : out) = seen_by_host;
   std::vector<uint32_t> all(records, payload);
   GMB(gmb_memory_copy(context, lengths, all.data(), records * 4, streams[0]));
   GMB(gmb_memory_fill(context, types, 0, records * 4, streams[0]));
-  GMB(gmb_memory_fill(context, rows, 7, records * payload, streams[0]));
+  GMB(gmb_memory_fill(context, device_rows, 7, records * payload, streams[0]));
   GMB(gmb_stream_synchronize(context, streams[0]));
-  const gmb_stream left = streams[0], right = mode.flags || mode.graph ? streams[0] : streams[1];
+  const gmb_stream left = streams[0], right = mode.flags || mode.graph() || mode.arbitration == GMB_ARBITRATION_DEVICE ? streams[0] : streams[1];
 
   gmb_push push = GMB_PUSH_INIT;
   push.count = records;
@@ -149,36 +178,50 @@ std::vector<std::string> run(gmb_context context, const mode &mode, long cycles,
   pop.max = records;
   pop.records = out;
   pop.headers = static_cast<gmb_record_header *>(headers);
+  const uint32_t expected = mode.policy == GMB_FULL_LATEST ? 1 : records;
+  std::vector<std::string> wrong;
+  const auto check = [&](const gmb_result &result) {
+    if (result.count != expected || result.status != GMB_OK) wrong.push_back("it gave " + std::to_string(result.count));
+  };
+  const auto borrow = [&] {
+    gmb_borrow held;
+    gmb_result result;
+    gmb_spans spans;
+    GMB(gmb_mailbox_borrow(box, pop.reader, records, right, &held));
+    GMB(gmb_borrow_wait(held, 10000000000ull, &result, &spans));
+    check(result);
+    if (!on_device(spans.records[0])) wrong.push_back("what is borrowed is not in device memory");
+    GMB(gmb_borrow_release(held, right));
+  };
   const auto cycle = [&] {
     GMB(gmb_mailbox_push(box, &push, left, silent ? gmb_token{0} : pushed));
     for (pop.reader = 0; pop.reader < mode.readers; ++pop.reader) {
       const bool last = pop.reader + 1 == mode.readers;
-      GMB(gmb_mailbox_pop(box, &pop, right, last && !silent ? popped : gmb_token{0}));
+      if (mode.how == by_borrow) borrow();
+      else GMB(gmb_mailbox_pop(box, &pop, right, last && !silent ? popped : gmb_token{0}));
     }
   };
   gmb_graph graph{};
-  if (mode.graph) {
+  if (mode.graph()) {
     GMB(gmb_stream_begin_capture(context, left, GMB_CAPTURE_THREAD_LOCAL));
     cycle();
     GMB(gmb_stream_end_capture(context, left, &graph));
   }
-  const uint32_t expected = mode.policy == GMB_FULL_LATEST ? 1 : records;
-  std::vector<std::string> wrong;
   uint32_t launches = 0;
   const auto once = [&] {
     gmb_result result;
-    if (mode.graph) GMB(gmb_graph_launch(graph, left));
+    if (mode.graph()) GMB(gmb_graph_launch(graph, left));
     else cycle();
     if (plant == "copy") GMB(gmb_memory_copy(context, seen_by_host, out, 16, right));
     if (silent) {
       GMB(gmb_stream_synchronize(context, right));
       return;
     }
-    GMB(gmb_token_wait(popped, mode.graph ? launches : GMB_EPOCH_LAST, 10000000000ull, &result));
+    GMB(gmb_token_wait(mode.how == by_borrow ? pushed : popped, mode.graph() ? launches : GMB_EPOCH_LAST, 10000000000ull, &result));
     ++launches;
-    if (result.count != expected || result.status != GMB_OK) wrong.push_back("a pop gave " + std::to_string(result.count));
+    if (mode.how != by_borrow) check(result);
   };
-  for (int i = 0; i < (plain ? 2 : 20); ++i) once();
+  for (int i = 0; i < (plain ? 1 : 20); ++i) once();
   for (gmb_stream stream : streams) GMB(gmb_stream_synchronize(context, stream));
   collect();
   seen.copies = seen.fills = seen.kernels = seen.others = 0;
@@ -186,7 +229,7 @@ std::vector<std::string> run(gmb_context context, const mode &mode, long cycles,
   for (gmb_stream stream : streams) GMB(gmb_stream_synchronize(context, stream));
   collect();
 
-  const long operations = cycles * (1 + mode.readers);
+  const long operations = cycles * (1 + mode.readers * (mode.how == by_borrow ? 2 : 1));
   if (seen.copies != 0) wrong.push_back(std::to_string(seen.copies) + " copies");
   if (seen.fills != 0) wrong.push_back(std::to_string(seen.fills) + " fills");
   if (seen.others != 0) wrong.push_back(std::to_string(seen.others) + " kernels of others");
@@ -201,16 +244,15 @@ std::vector<std::string> run(gmb_context context, const mode &mode, long cycles,
                      {"lengths", lengths},    {"types", types}};
   for (const auto &each : all_payload)
     if (!on_device(each.address)) wrong.push_back(std::string(each.name) + " is not in device memory");
-  std::printf("%-28s %ld operations: %ld kernels, %ld copies, %ld fills%s\n", mode.name, operations, seen.kernels.load(),
+  std::printf("%-66s %ld operations: %ld kernels, %ld copies, %ld fills%s\n", mode.name().c_str(), operations, seen.kernels.load(),
               seen.copies.load(), seen.fills.load(), wrong.empty() ? "" : "  WRONG");
 
-  if (mode.graph) GMB(gmb_graph_destroy(graph));
+  if (mode.graph()) GMB(gmb_graph_destroy(graph));
   GMB(gmb_mailbox_destroy(box));
   GMB(gmb_token_destroy(pushed));
   GMB(gmb_token_destroy(popped));
   for (gmb_stream stream : streams) GMB(gmb_stream_destroy(context, stream));
-  if (plant != "mapped") GMB(gmb_memory_free(context, out));
-  for (void *memory : {rows, lengths, types, headers}) GMB(gmb_memory_free(context, memory));
+  for (void *memory : {device_rows, device_out, lengths, types, headers}) GMB(gmb_memory_free(context, memory));
   GMB(gmb_pinned_free(context, seen_by_host));
   return wrong;
 }
@@ -238,8 +280,8 @@ int main(int argc, char **argv) {
   gmb_context context;
   GMB(gmb_context_create(&options, &context));
   long bad = 0, tried = 0;
-  for (const mode &mode : modes) {
-    if (silent && !(mode.graph && mode.flags & GMB_MAILBOX_SINGLE_STREAM)) continue;
+  for (const mode &mode : all_modes()) {
+    if (silent && !(mode.graph() && mode.flags & GMB_MAILBOX_SINGLE_STREAM)) continue;
     const std::vector<std::string> wrong = run(context, mode, cycles, plant);
     ++tried;
     bad += !wrong.empty();

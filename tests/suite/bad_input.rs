@@ -191,6 +191,37 @@ fn a_damaged_header_is_reported_and_nothing_moves() {
     }
 }
 
+/// The same where blocks draw, of records that a thread group moves at once and of wider ones.
+#[test]
+fn a_damaged_slot_ends_a_large_pop_before_it() {
+    const BYTES: usize = 40 << 20;
+    let context = context();
+    let mut random = Random::new();
+    let stream = context.stream().unwrap();
+    let token = Token::new(&context).unwrap();
+    let content = random.bytes(BYTES);
+    let rows = upload(&context, &content);
+    for payload in [48, 1040] {
+        let count = BYTES / payload;
+        let mailbox = mailbox(&context, count.next_power_of_two() as u64, payload as u32);
+        let (records, length) = (rows.address(), payload as u32);
+        let push = Push { count: count as u32, records, length, msg_type: 1, ..Default::default() };
+        unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
+        assert_eq!(token.wait(After::Submission, None).unwrap().count, push.count);
+        let info = mailbox.info().unwrap();
+        let bad = random.between(0, count as u64 - 1);
+        let slots = info.ring + info.ring_bytes - info.capacity * u64::from(info.slot_stride);
+        overwrite(&context, slots + bad * u64::from(info.slot_stride), &[7777]);
+        let out = poisoned(&context, count * payload, POISON);
+        let pop = Pop { max: push.count, records: out.address(), ..Default::default() };
+        unsafe { mailbox.pop(&pop, stream.get(), Some(&token)) }.unwrap();
+        let result = token.wait(After::Submission, None).unwrap();
+        assert_eq!((result.status, u64::from(result.count)), (GMB_ERROR_CORRUPT, bad), "payload {payload}");
+        let got = download(&context, out.address(), bad as usize * payload);
+        assert!(got[..] == content[..got.len()], "payload {payload}");
+    }
+}
+
 #[test]
 fn a_damaged_slot_ends_the_pop_before_it() {
     let context = context();

@@ -239,6 +239,33 @@ fn readers_borrow_for_themselves() {
     assert_eq!(push(8), 8);
 }
 
+/// A release on one stream, the next borrow on another, and nobody waits in between: each finds what the one before it left.
+#[test]
+fn borrows_and_releases_on_two_streams_follow_each_other() {
+    let context = context();
+    let options = MailboxOptions { capacity: 8, payload_bytes: 16, ..Default::default() };
+    let mailbox = Mailbox::new(&context, &options).unwrap();
+    let streams = [context.stream().unwrap(), context.stream().unwrap()];
+    let records = poisoned(&context, 16 * 8, 9);
+    let push = Push { count: 8, records: records.address(), length: 16, ..Default::default() };
+    let soon = Some(std::time::Duration::from_secs(60));
+    for round in 0..2000u64 {
+        let [here, there] = if round & 1 == 0 { [0, 1] } else { [1, 0] }.map(|i: usize| streams[i].get());
+        unsafe { mailbox.push(&push, here, None) }.unwrap();
+        mailbox.borrow(0, 2, here).unwrap().release(there).unwrap();
+        let borrow = mailbox.borrow(0, 2, here).unwrap();
+        let (result, spans) = borrow.wait(soon).unwrap();
+        assert_eq!((result.count, spans.first), (2, round * 8 + 2));
+        assert_eq!(mailbox.wait_readable(0, 1, soon).unwrap(), 4);
+        let rest = mailbox.borrow(0, 8, there).unwrap();
+        borrow.release(here).unwrap();
+        assert_eq!(rest.wait(soon).unwrap().1.first, round * 8 + 4);
+        let left = mailbox.wait_readable(0, 1, Some(std::time::Duration::ZERO));
+        assert_eq!(left.unwrap_err().status(), GMB_ERROR_TIMEOUT);
+        rest.release(there).unwrap();
+    }
+}
+
 #[test]
 fn what_cannot_be_borrowed_says_so() {
     let context = context();

@@ -34,6 +34,83 @@ fn records_of_every_length_come_back_as_they_were() {
     }
 }
 
+/// So large that blocks draw what they move, on any backend: records as wide as few threads, as a warp, and wider.
+#[test]
+fn large_operations_move_records_of_every_width() {
+    const BYTES: usize = 64 << 20;
+    let context = context();
+    let mut random = Random::new();
+    let stream = context.stream().unwrap();
+    let token = Token::new(&context).unwrap();
+    let content = random.bytes(BYTES);
+    let rows = upload(&context, &content);
+    for payload in [48, 496, 1008, 2064] {
+        let count = BYTES / payload;
+        let mailbox = mailbox(&context, count.next_power_of_two() as u64, payload as u32);
+        let mut lengths: Vec<u32> = (0..count).map(|_| random.between(0, payload as u64) as u32).collect();
+        let types: Vec<u32> = (0..count).map(|_| random.next() as u32).collect();
+        let type_words = upload(&context, &types);
+        // One push ends before a record that is too long; the last is of a few rounds, and of narrow records.
+        let bad = random.between(count as u64 / 2, count as u64 - 1) as usize;
+        let mut first = 0;
+        for (asked, pushed, status) in
+            [(count, count, GMB_OK), (count, bad, GMB_ERROR_BAD_LENGTH), (count / 5, count / 5, GMB_OK)]
+        {
+            lengths[bad] = if status == GMB_OK { payload as u32 } else { payload as u32 + 1 };
+            let alike = (asked < count).then_some(40);
+            let length_words = upload(&context, &lengths);
+            let push = Push {
+                count: asked as u32,
+                records: rows.address(),
+                lengths: if alike.is_some() { 0 } else { length_words.address() },
+                length: alike.unwrap_or_default(),
+                stride: payload as u64,
+                types: type_words.address(),
+                ..Default::default()
+            };
+            unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
+            let result = token.wait(After::Submission, None).unwrap();
+            assert_eq!((result.count as usize, result.status), (pushed, status), "payload {payload}");
+
+            let out = poisoned(&context, count * payload, POISON);
+            let heads = poisoned(&context, count * 16, POISON);
+            // In two pops, so that the second one begins amid the ring.
+            let mut got = 0;
+            for max in [count / 4 * 3, count] {
+                let pop = Pop {
+                    max: max.min(count - got) as u32,
+                    records: out.address() + (got * payload) as u64,
+                    headers: heads.address() + 16 * got as u64,
+                    ..Default::default()
+                };
+                unsafe { mailbox.pop(&pop, stream.get(), Some(&token)) }.unwrap();
+                let result = token.wait(After::Submission, None).unwrap();
+                assert_eq!(result.status, GMB_OK);
+                got += result.count as usize;
+            }
+            assert_eq!(got, pushed, "payload {payload}");
+            let found = download(&context, out.address(), count * payload);
+            let heads = headers(&download(&context, heads.address(), count * 16));
+            for i in 0..got {
+                let length = alike.unwrap_or(lengths[i]);
+                let expected = (first + i as u64 + 1, length, types[i]);
+                let header = &heads[i];
+                assert_eq!(
+                    (header.sequence, header.length, header.msg_type),
+                    expected,
+                    "record {i} of {payload}"
+                );
+                let (at, length) = (i * payload, length as usize);
+                assert!(found[at..at + length] == content[at..at + length], "record {i} of {payload}");
+                let rest = &found[at + length.next_multiple_of(16)..at + payload];
+                assert!(rest.iter().all(|&byte| byte == POISON), "past record {i} of {payload}");
+            }
+            assert!(found[got * payload..].iter().all(|&byte| byte == POISON), "past the pop of {payload}");
+            first += got as u64;
+        }
+    }
+}
+
 #[test]
 fn a_full_mailbox_accepts_what_fits_and_an_empty_one_gives_nothing() {
     let context = context();

@@ -5,11 +5,14 @@ use std::ptr::null_mut;
 use cudarc::driver::sys;
 
 use super::{cu_stream, Cuda};
+use crate::backend::args::GMB_DRAW_TILES;
 use crate::backend::{Kernel, RawStream};
 use crate::error::Result;
 
-/// Threads in a block, as the kernels' launch bounds say.
+/// Threads in a block; the kernels' launch bounds allow as many as are launched.
 pub(super) const BLOCK_THREADS: u32 = 256;
+/// The same where blocks draw their tiles, which are as large as a block moves at once: larger ones lie closer together.
+pub(super) const DRAWING_THREADS: u32 = 512;
 const WARP: u32 = 32;
 /// The same of kernels for one block, at most: a block of few threads is launched sooner.
 const ALONE_THREADS: u32 = 512;
@@ -46,15 +49,20 @@ impl Cuda {
     }
 
     fn entry(&self, kernel: &Kernel, blocks: u32) -> Entry {
-        let threads = match kernel {
+        let (alone, flags) = match kernel {
             // The leader has a warp of its own.
-            Kernel::Push(args) => WARP + threads_for(args.count, args.lanes_log2),
-            Kernel::Pop(args) => threads_for(args.max, args.lanes_log2),
-            _ => BLOCK_THREADS,
+            Kernel::Push(args) => (WARP + threads_for(args.count, args.lanes_log2), args.flags),
+            Kernel::Pop(args) => (threads_for(args.max, args.lanes_log2), args.flags),
+            _ => (BLOCK_THREADS, 0),
         };
         match kernel.index_alone() {
-            Some(index) if blocks == 1 => Entry { function: self.functions[index], threads, waits: true },
-            _ => Entry { function: self.functions[kernel.index()], threads: BLOCK_THREADS, waits: false },
+            Some(index) if blocks == 1 => {
+                Entry { function: self.functions[index], threads: alone, waits: true }
+            }
+            _ => {
+                let threads = if flags & GMB_DRAW_TILES != 0 { DRAWING_THREADS } else { BLOCK_THREADS };
+                Entry { function: self.functions[kernel.index()], threads, waits: false }
+            }
         }
     }
 
