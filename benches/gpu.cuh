@@ -206,7 +206,7 @@ template <class F> samples chained(const report &out, int count, F &&hop) {
   samples each;
   for (int run = -3; run < out.runs(40); ++run) {
     *times.host = stamps{};
-    tell(flag.host, 0u);
+    tell(flag.host, out.chosen().open ? 1u : 0u);
     launch(gate, 1, 1, first, static_cast<const unsigned *>(flag.mapped), times.mapped);
     cudaStream_t from = first, to = second;
     for (int i = 0; i < count; ++i) {

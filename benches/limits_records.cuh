@@ -128,14 +128,18 @@ __global__ void __launch_bounds__(record_threads, 6) move_records(const __grid_c
   asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(global(a.told)), "l"(static_cast<word64>(a.number)) : "memory");
 }
 
-// Out again by as many blocks as run at once: they draw their tiles, and load one before they store the last. (In, that is
-// slower than a block for each tile.)
+// By as many blocks as run at once: they draw their tiles, and load one before they store the last.
+template <bool in, bool agreed>
 __global__ void __launch_bounds__(drawing_threads, 2) draw_records(const __grid_constant__ record_arguments a) {
   __shared__ unsigned drawn[2];
-  const unsigned each = two_units<false>::tile_records(a), tiles = (a.count + each - 1) / each;
+  word64 first = 0;
+  unsigned count = a.count;
+  if (agreed && !begin_agreed(a, first, count)) return;
+  const unsigned each = two_units<in>::tile_records(a), tiles = (count + each - 1) / each;
+  const auto tile = [&](unsigned drawn_as) { return in ? drawn_as : tiles - 1 - drawn_as; };
   unsigned at = blockIdx.x, then = blockIdx.x + gridDim.x;
-  two_units<false> moving[2];
-  if (at < tiles) moving[0].load(a, 0, a.count, tiles - 1 - at);
+  two_units<in> moving[2];
+  if (at < tiles) moving[0].load(a, first, count, tile(at));
 #pragma unroll 1
   for (unsigned n = 0; at < tiles;) {
 #pragma unroll
@@ -145,9 +149,9 @@ __global__ void __launch_bounds__(drawing_threads, 2) draw_records(const __grid_
         unsigned *counter = reinterpret_cast<unsigned *>(a.header + draws);
         asm volatile("atom.relaxed.gpu.global.inc.u32 %0, [%1], 0x7fffffff;" : "=r"(next) : "l"(global(counter)) : "memory");
       }
-      moving[k].look(a, a.count, tiles - 1 - at);
-      if (then < tiles) moving[1 - k].load(a, 0, a.count, tiles - 1 - then);
-      moving[k].store(a, 0, a.count, tiles - 1 - at);
+      moving[k].look(a, count, tile(at));
+      if (then < tiles) moving[1 - k].load(a, first, count, tile(then));
+      moving[k].store(a, first, count, tile(at));
       at = then;
       if (at >= tiles) break;
       if (threadIdx.x == 0) drawn[n & 1] = next;
@@ -155,6 +159,9 @@ __global__ void __launch_bounds__(drawing_threads, 2) draw_records(const __grid_
       then = 2 * gridDim.x + drawn[n & 1];
     }
   }
+  if (!agreed) return;
+  __syncthreads();
+  if (threadIdx.x == 0) end_agreed(a, first);
 }
 
 // Records, their slots, and where they come out again.
@@ -178,11 +185,12 @@ public:
   void move(cudaStream_t on, word64 *told = nullptr, unsigned number = 0) const {
     launch(move_records<in, agreed>, tiles(record_threads), record_threads, on, arguments(in, told, number));
   }
-  void draw_out(cudaStream_t on) const {
+  template <bool in, bool agreed = false>
+  void draw(cudaStream_t on, word64 *told = nullptr, unsigned number = 0) const {
     int most = 0;
-    CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&most, draw_records, drawing_threads, 0));
+    CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&most, draw_records<in, agreed>, drawing_threads, 0));
     const unsigned blocks = std::min<unsigned>(most * multiprocessors(), tiles(drawing_threads));
-    launch(draw_records, blocks, drawing_threads, on, arguments(false, nullptr, 0));
+    launch(draw_records<in, agreed>, blocks, drawing_threads, on, arguments(in, told, number));
   }
   void draw_anew(cudaStream_t on) const { CHECK(cudaMemsetAsync(header_.at + draws, 0, sizeof(word64), on)); }
   // The payload alone, as one copy.
@@ -221,22 +229,28 @@ struct both_ways {
   samples in, out;
 };
 
-enum class mover { copies, bare, drawn, agreed };
+enum class mover { copies, bare, drawn, agreed, agreed_drawn };
 
 // In once and out twice, in turns, as the bulk rows of a mailbox with two readers go.
 both_ways in_turns(const report &out, const record_bed &bed, mover by) {
   const stream on;
   const pinned<word64> word;
   both_ways times;
+  const auto ways = [&](auto way, bool agreed, bool drawn) {
+    constexpr bool in = decltype(way)::value;
+    if (drawn && agreed) bed.draw<in, true>(on, word.mapped, 1);
+    else if (drawn) bed.draw<in>(on);
+    else if (agreed) bed.move<in, true>(on, word.mapped, 1);
+    else bed.move<in>(on);
+  };
+  const bool drawn = by == mover::drawn || by == mover::agreed_drawn;
+  const bool agreed = by == mover::agreed || by == mover::agreed_drawn;
   const auto move = [&](bool in) {
-    if (by == mover::drawn && !in) bed.draw_anew(on);
+    if (drawn) bed.draw_anew(on);
     return gpu_us(on, 50, [&] {
       if (by == mover::copies) bed.copy(on, in);
-      else if (by == mover::drawn && !in) bed.draw_out(on);
-      else if (by == mover::agreed && in) bed.move<true, true>(on, word.mapped, 1);
-      else if (by == mover::agreed) bed.move<false, true>(on, word.mapped, 1);
-      else if (in) bed.move<true>(on);
-      else bed.move<false>(on);
+      else if (in) ways(std::true_type{}, agreed, drawn);
+      else ways(std::false_type{}, agreed, drawn);
     });
   };
   for (int run = -3; run < out.runs(60); ++run) {
@@ -298,11 +312,11 @@ void measure_records(report &out) {
   for (const unsigned payload : {240u, 1008u}) {
     for (const auto &size : sizes) {
       const std::string tail = "_" + std::to_string(payload) + "B_" + size.name;
-      for (const mover by : {mover::bare, mover::drawn, mover::agreed, mover::copies}) {
-        // A block for each few records has the header read too often where there are many; few need no draws.
-        const bool many = size.bytes > (16u << 20);
-        if (by == (many ? mover::agreed : mover::drawn)) continue;
-        const char *names[] = {"turns", "records", "drawn", "agreed"};
+      for (const mover by : {mover::bare, mover::drawn, mover::agreed, mover::agreed_drawn, mover::copies}) {
+        // Few records need no draws.
+        const bool draws = by == mover::drawn || by == mover::agreed_drawn;
+        if (draws && size.bytes <= (16u << 20)) continue;
+        const char *names[] = {"turns", "records", "drawn", "agreed", "agreed_drawn"};
         const std::string what = names[static_cast<int>(by)];
         const std::string in = what + "_in" + tail, back = what + "_out" + tail;
         if (!out.wanted(in) && !out.wanted(back)) continue;
@@ -313,7 +327,7 @@ void measure_records(report &out) {
           out.complain(in, problem.what());
           continue;
         }
-        if (by != mover::drawn) out.latency(in, [&] { return times.in; }, size.bytes / payload * payload);
+        out.latency(in, [&] { return times.in; }, size.bytes / payload * payload);
         out.latency(back, [&] { return times.out; }, size.bytes / payload * payload);
       }
     }

@@ -176,38 +176,35 @@ def goal_tables(machines, goals):
     return lines
 
 
-def least_agreed(machine, row):
-    """What the row's work takes at least with something to agree upon: as measured, or bare kernels and what agreeing
-    takes in the smallest operation of the kind."""
-    small = machine.rows.get(re.sub(r"_\d+MB$", "_1MB", row["id"]), {})
-    known = [row.get("agreed")]
-    if small.get("agreed") is not None and small.get("floor") is not None:
-        known.append(row["floor"] + small["agreed"] - small["floor"])
-    return min((value for value in known if value is not None), default=None)
-
-
 def miss_tables(machines, goals):
     """Goals that were missed, beside what kernels without the library reach."""
     lines = []
     for machine in machines:
         rows = []
-        peaks = {(row["id"], row["kernel"]): f"{number(row['memory'])} %" for row in machine.counters}
+        counted = {(row["id"], row["kernel"]): row for row in machine.counters}
         for goal in goals:
             row = machine.rows.get(goal["id"])
             if row is None or judge(goal, row)[1] or row.get("floor") is None:
                 continue
-            least, cells, meets = least_agreed(machine, row), [], []
-            for value in (row["value"], least, row["floor"]):
+            cells, meets = [], []
+            for value in (row["value"], row.get("agreed"), row["floor"]):
                 figure, good = judge(goal, dict(row, value=value)) if value is not None else ("", False)
-                cells.append(f"{number(value)} {row['unit']}: {figure}" if value is not None else "")
+                cells.append(f"{number(value)} {row['unit']}: {figure}" if value is not None else "not measured")
                 meets.append(good)
             verdict = ("bare kernels miss it, too" if not meets[2] else
                        "bare kernels meet it; with the least agreement they miss it" if not meets[1] else "within reach")
             name = re.sub(r"^bulk_", "", row["id"])
-            rows.append((f"`{row['id']}`", goal_words(goal), *cells,
-                         " and ".join(filter(None, (peaks.get((name, kind)) for kind in ("ours", "bare")))), verdict))
+            alone, peaks = [], []
+            for kind in ("ours", "agreed", "bare"):
+                # A hop is two kernels.
+                those = [counted[key, kind] for key in (name, f"{name}_push", f"{name}_pop") if (key, kind) in counted]
+                alone.append(" + ".join(number(each["ns"] / 1e3) for each in those))
+                peaks.append(" and ".join(number(each["memory"]) for each in those))
+            rows.append((f"`{row['id']}`", goal_words(goal), *cells, "; ".join(alone), "; ".join(peaks), verdict))
         if rows:
-            lines += machine.head() + table(("row", "goal", "ours", "bare, with the least agreement", "bare", "of the memory's peak, ours and bare", ""), rows) + [""]
+            lines += machine.head() + table(
+                ("row", "goal", "ours", "bare, with the least agreement", "bare", "kernels alone, µs: ours; agreed; bare",
+                 "% of the memory's peak: ours; agreed; bare", ""), rows) + [""]
     return lines
 
 
@@ -231,10 +228,13 @@ def counter_tables(machines):
     for machine in machines:
         if machine.counters:
             lines += machine.head() + table(
-                ["operation", "kernel", "time", "memory read", "written", "of the memory's peak", "hits in L2", "warps", "issue slots"],
+                ["operation", "kernel", "time", "memory read", "written", "of the memory's peak", "hits in L2", "warps", "issue slots",
+                 "loads", "fences", "barriers", "fetches"],
                 [(f"`{row['id']}`", row["kernel"], f"{number(row['ns'] / 1e3)} µs", f"{number(row['read'] / 1e6)} MB",
                   f"{number(row['written'] / 1e6)} MB", f"{number(row['memory'])} %", f"{number(row['l2'])} %",
-                  f"{number(row['warps'])} %", f"{number(row['issue'])} %") for row in machine.counters]) + [""]
+                  f"{number(row['warps'])} %", f"{number(row['issue'])} %",
+                  *(f"{number(row[wait])} %" if wait in row else "" for wait in ("loads", "fences", "barriers", "fetches")))
+                 for row in machine.counters]) + [""]
     return lines
 
 

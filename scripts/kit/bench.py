@@ -67,7 +67,7 @@ def limit_of(row, limits, rows):
 def floor_of(row, limits, agreed=False):
     """What the same work takes in kernels that only move the records, or agree as little as possible besides."""
     bulk = re.fullmatch(r"bulk_(push|pop)_(\w+)", row["id"])
-    last, firsts = ("agreed", ["agreed"]) if agreed else ("moving", ["records", "drawn"])
+    last, firsts = ("agreed", ["agreed", "agreed_drawn"]) if agreed else ("moving", ["records", "drawn"])
     names = [{"count_to_host": f"count_to_host_{last}", "hop_gpu": f"hop_pair_{last}"}.get(row["id"])]
     if bulk:
         names = [f"{first}_{'in' if bulk[1] == 'push' else 'out'}_{bulk[2]}" for first in firsts]
@@ -79,39 +79,71 @@ COUNTERS = {"gpu__time_duration.sum": "ns", "dram__bytes_read.sum": "read", "dra
             "dram__throughput.avg.pct_of_peak_sustained_elapsed": "memory", "lts__t_sector_hit_rate.pct": "l2",
             "sm__warps_active.avg.pct_of_peak_sustained_active": "warps",
             "smsp__issue_active.avg.pct_of_peak_sustained_active": "issue"}
+# What warps wait for, as a share of their time.
+WAITED = "smsp__average_warp_latency_per_inst_issued.ratio"
+WAITS = {f"smsp__average_warps_issue_stalled_{what}_per_issue_active.ratio": name for what, name in
+         (("long_scoreboard", "loads"), ("membar", "fences"), ("no_instruction", "fetches"), ("barrier", "barriers"))}
 SCALE = {"byte": 1, "Kbyte": 1e3, "Mbyte": 1e6, "Gbyte": 1e9, "ns": 1, "us": 1e3, "ms": 1e6, "usecond": 1e3, "msecond": 1e6, "nsecond": 1}
 
 
+def counted():
+    """What the profiler looks at: a program, its options, and of each kernel the row, whose it is, its name and which of
+    its launches. Of bulk rows that is the last push, and the first pop after it, as the rows time them."""
+    for size in ("240B_1MB", "240B_16MB", "240B_63MB", "240B_503MB", "1008B_503MB"):
+        draws = size.endswith(("63MB", "503MB"))
+        yield "mailbox", ["--only", f"bulk_push_{size}"], [(f"{way}_{size}", "ours", f"gmb_kernel_{way}", which)
+                                                         for way, which in (("push", -1), ("pop", -2))]
+        for kind, agreed in (("bare", 0), ("agreed", 1)):
+            push = [(f"push_{size}", kind, f"move_records<1, {agreed}>", -1)]
+            pop = [(f"pop_{size}", kind, f"{'draw' if draws else 'move'}_records<0, {agreed}>", -2)]
+            one, other = ("agreed_in", "agreed_drawn_out") if agreed else ("records_in", "drawn_out")
+            if not draws:
+                yield "limits", ["--only", f"{one}_{size}"], push + pop
+                continue
+            yield "limits", ["--only", f"{one}_{size}"], push
+            yield "limits", ["--only", f"{other}_{size}"], pop
+    yield "mailbox", ["--only", "count_to_host"], [("count_to_host", "ours", "gmb_kernel_pop", -1)]
+    for kind, agreed in (("moving", 0), ("agreed", 1)):
+        whose = "agreed" if agreed else "bare"
+        yield "limits", ["--only", f"count_to_host_{kind}"], [("count_to_host", whose, f"move_records<0, {agreed}>", -1)]
+    both = (("hop_gpu_push", 1, "push"), ("hop_gpu_pop", 0, "pop"))
+    yield "mailbox", ["--open", "--only", "hop_gpu"], [(row, "ours", f"gmb_kernel_{way}", -1) for row, _, way in both]
+    for kind, agreed in (("moving", 0), ("agreed", 1)):
+        yield "limits", ["--open", "--only", f"hop_pair_{kind}"], [
+            (row, "agreed" if agreed else "bare", f"move_records<{way}, {agreed}>", -1) for row, way, _ in both]
+
+
 def counters(programs):
-    """What the profiler counts of one operation each: the last push, and the first pop after it, as the rows time them."""
+    """What the profiler counts of one operation each."""
     rows = []
-    for size in ("240B_16MB", "240B_63MB", "240B_503MB", "1008B_503MB"):
-        bare = (f"records_in_{size}", ("move_records<1, 0>", "move_records<0, 0>"))
-        if not size.endswith("16MB"):
-            bare = (f"drawn_out_{size}", ("move_records<1, 0>", "draw_records"))
-        for program, only, kernels in (("mailbox", f"bulk_push_{size}", ("gmb_kernel_push", "gmb_kernel_pop")),
-                                       ("limits", *bare)):
-            # The whole program again for each group of counters: to run a kernel again, the profiler would put back what it
-            # has written, and that leaves other things in the cache.
-            command = ["ncu", "--csv", "--page", "raw", "--replay-mode", "application", "--clock-control", "none",
-                       "--cache-control", "none", "--metrics", ",".join(COUNTERS), "-k", "regex:gmb_kernel_p|move_records|draw_records", "--launch-count", "9",
-                       str(programs / program), "--quick", "--only", only]
-            print(f"== counters {size}, {program}", flush=True)
-            text = subprocess.run(command, capture_output=True, text=True, timeout=240).stdout
-            table = list(csv.reader(line for line in text.splitlines() if line.startswith('"')))
-            if len(table) < 3:
-                print(text[-2000:], file=sys.stderr)
+    for program, options, kernels in counted():
+        # The whole program again for each group of counters: to run a kernel again, the profiler would put back what it
+        # has written, and that leaves other things in the cache.
+        command = ["ncu", "--csv", "--page", "raw", "--replay-mode", "application", "--clock-control", "none",
+                   "--cache-control", "none", "--metrics", ",".join([*COUNTERS, *WAITS, WAITED]),
+                   "-k", "regex:gmb_kernel_p|move_records|draw_records", "--launch-count", "9",
+                   str(programs / program), "--quick", *options]
+        print(f"== counters: {program} {' '.join(options)}", flush=True)
+        text = subprocess.run(command, capture_output=True, text=True, timeout=240).stdout
+        table = list(csv.reader(line for line in text.splitlines() if line.startswith('"')))
+        if len(table) < 3:
+            print(text[-2000:], file=sys.stderr)
+            return []
+        titles, units = table[0], table[1]
+
+        def value(line, metric):
+            at = titles.index(metric)
+            return float(line[at].replace(",", "")) * SCALE.get(units[at], 1)
+
+        for row, whose, kernel, which in kernels:
+            lines = [line for line in table[2:] if kernel in line[titles.index("Kernel Name")]]
+            if not lines:
+                print(f"no {kernel} among {[line[titles.index('Kernel Name')] for line in table[2:]]}", file=sys.stderr)
                 return []
-            titles, units, seen = table[0], table[1], {kernel: [] for kernel in kernels}
-            for line in table[2:]:
-                seen[next(k for k in kernels if k in line[titles.index("Kernel Name")])].append(line)
-            for way, kernel, which in zip(("push", "pop"), kernels, (-1, -2)):
-                line = seen[kernel][which]
-                row = {"id": f"{way}_{size}", "kernel": "ours" if program == "mailbox" else "bare"}
-                for metric, name in COUNTERS.items():
-                    at = titles.index(metric)
-                    row[name] = round(float(line[at].replace(",", "")) * SCALE.get(units[at], 1), 2)
-                rows.append(row)
+            line = lines[which]
+            told = {name: round(value(line, metric), 2) for metric, name in COUNTERS.items()}
+            told.update({name: round(100 * value(line, metric) / value(line, WAITED), 2) for metric, name in WAITS.items()})
+            rows.append({"id": row, "kernel": whose, **told})
     return rows
 
 
