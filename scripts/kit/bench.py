@@ -97,6 +97,8 @@ def counted():
             push = [(f"push_{size}", kind, f"move_records<1, {agreed}>", -1)]
             pop = [(f"pop_{size}", kind, f"{'draw' if draws else 'move'}_records<0, {agreed}>", -2)]
             one, other = ("agreed_in", "agreed_drawn_out") if agreed else ("records_in", "drawn_out")
+            if agreed and draws:
+                one, push = "agreed_drawn_in", [(f"push_{size}", kind, "draw_records<1, 1>", -1)]
             if not draws:
                 yield "limits", ["--only", f"{one}_{size}"], push + pop
                 continue
