@@ -332,6 +332,16 @@ impl Event {
         self.context.backend().event_elapsed(self.raw, end.raw)
     }
 
+    /// Whoever calls this knows that the device has reached what was recorded last.
+    pub(crate) fn note_reached(&self) {
+        self.reached.store(self.records.load(Ordering::Acquire), Ordering::Release);
+    }
+
+    /// The backend's event, for others to wait for.
+    pub(crate) fn raw(&self) -> RawEvent {
+        self.raw
+    }
+
     fn is_recorded(&self) -> bool {
         self.records.load(Ordering::Acquire) != 0
     }

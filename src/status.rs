@@ -113,6 +113,8 @@ pub const GMB_ERROR_WRONG_THREAD: gmb_status = -32;
 pub const GMB_ERROR_TRUNCATED: gmb_status = -33;
 /// The stream is not being captured, or is already, or its capture was spoilt: there is no graph.
 pub const GMB_ERROR_CAPTURE: gmb_status = -34;
+/// The tensor mailbox is full.
+pub const GMB_ERROR_FULL: gmb_status = -35;
 
 statuses! {
     GMB_OK = 0, c"success";
@@ -151,6 +153,7 @@ statuses! {
     GMB_ERROR_WRONG_THREAD = -32, c"called on another thread than the object belongs to";
     GMB_ERROR_TRUNCATED = -33, c"the memory is smaller than the mailbox takes";
     GMB_ERROR_CAPTURE = -34, c"the stream is not being captured, or is already, or its capture was spoilt";
+    GMB_ERROR_FULL = -35, c"the tensor mailbox is full: pop and release, or use another full policy";
 }
 
 #[cfg(test)]

@@ -1,0 +1,302 @@
+//! The ring of a tensor mailbox whose consumers are threads of the host, and the books of all of them.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use super::release::{Mark, Marks, Retired};
+use super::{Tensor, TensorMailboxInfo, TensorMailboxOptions};
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::events::Event;
+use crate::mailbox::FullPolicy;
+use crate::status::*;
+use crate::stream::Resolved;
+use crate::sync::lock;
+
+/// A tensor that was pushed, on which stream, and what that held then.
+pub(super) struct Item {
+    pub(super) tensor: Tensor,
+    pub(super) stream: Resolved,
+    pub(super) produced: Event,
+}
+
+// SAFETY: a stream is a name; the backend checks it at every use.
+unsafe impl Send for Item {}
+
+/// What a mailbox counts, for as long as any of its tensors is out.
+#[derive(Default)]
+pub(super) struct Books {
+    pub(super) pushed: AtomicU64,
+    pub(super) popped: AtomicU64,
+    pub(super) refused: AtomicU64,
+    dropped: AtomicU64,
+    leases: AtomicU64,
+    retiring: AtomicU64,
+    released: AtomicU64,
+    order: Mutex<()>,
+}
+
+impl Books {
+    pub(super) fn info(&self, options: &TensorMailboxOptions, queued: u64) -> TensorMailboxInfo {
+        let get = |count: &AtomicU64| count.load(Ordering::Acquire);
+        TensorMailboxInfo {
+            capacity: options.capacity,
+            consumer: options.consumer,
+            full_policy: options.full_policy,
+            pushed: get(&self.pushed),
+            popped: get(&self.popped),
+            refused: get(&self.refused),
+            dropped: get(&self.dropped),
+            queued,
+            leases: get(&self.leases),
+            retiring: get(&self.retiring),
+            released: get(&self.released),
+        }
+    }
+
+    pub(super) fn lease(&self) {
+        self.leases.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn unlease(&self) {
+        // First the one: who sees no lease sees what becomes of it.
+        self.retiring.fetch_add(1, Ordering::AcqRel);
+        self.leases.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// A tensor is given up that had no lease.
+    pub(super) fn retire(&self) {
+        self.retiring.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn release(&self) {
+        self.released.fetch_add(1, Ordering::AcqRel);
+        self.retiring.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Held while a mark is made and its tensor retired.
+    pub(super) fn order(&self) -> MutexGuard<'_, ()> {
+        lock(&self.order)
+    }
+
+    /// A tensor that nobody will pop goes back once its producer's work is done.
+    pub(super) fn drop_unread(self: &Arc<Self>, context: &Context, item: Item) {
+        self.dropped.fetch_add(1, Ordering::AcqRel);
+        self.give_back(context, item);
+    }
+
+    pub(super) fn give_back(self: &Arc<Self>, context: &Context, item: Item) {
+        self.retire();
+        // Its mark was made long ago: it waits by itself.
+        let marks = Marks::All(vec![Mark::Nothing]);
+        context.releaser().retire(Retired::new(item.tensor, item.produced, marks, Arc::clone(self)).unread());
+    }
+}
+
+#[derive(Default)]
+struct State {
+    items: VecDeque<Item>,
+    /// Threads that wait for tensors, and for room.
+    readers: u32,
+    writers: u32,
+    closed: bool,
+}
+
+pub(super) struct Queue {
+    context: Context,
+    capacity: usize,
+    policy: FullPolicy,
+    books: Arc<Books>,
+    state: Mutex<State>,
+    readable: Condvar,
+    writable: Condvar,
+}
+
+/// Polls before a thread sleeps.
+const POLLS: u32 = 500;
+
+impl Queue {
+    pub(super) fn new(context: &Context, options: &TensorMailboxOptions) -> Arc<Self> {
+        Arc::new(Self {
+            context: context.clone(),
+            capacity: options.capacity as usize,
+            policy: options.full_policy,
+            books: Arc::default(),
+            state: Mutex::default(),
+            readable: Condvar::new(),
+            writable: Condvar::new(),
+        })
+    }
+
+    pub(super) fn books(&self) -> &Arc<Books> {
+        &self.books
+    }
+
+    pub(super) fn queued(&self) -> u64 {
+        lock(&self.state).items.len() as u64
+    }
+
+    #[allow(clippy::result_large_err)]
+    pub(super) fn push(
+        &self,
+        item: Item,
+        timeout: Option<Duration>,
+    ) -> std::result::Result<(), (Error, Tensor)> {
+        let mut state = lock(&self.state);
+        let mut dropped = None;
+        let mut all = VecDeque::new();
+        match self.policy {
+            FullPolicy::Wait => {
+                state = match self.wait(state, timeout, false) {
+                    Ok(state) => state,
+                    Err(error) => return Err(self.refuse(error, item)),
+                }
+            }
+            FullPolicy::Reject if state.items.len() >= self.capacity => {
+                drop(state);
+                return Err(self.refuse(full(self.capacity as u64), item));
+            }
+            FullPolicy::OverwriteOldest if state.items.len() >= self.capacity => {
+                dropped = state.items.pop_front();
+            }
+            FullPolicy::Latest => all = std::mem::take(&mut state.items),
+            FullPolicy::Reject | FullPolicy::OverwriteOldest => {}
+        }
+        if state.closed {
+            drop(state);
+            return Err(self.refuse(closed(), item));
+        }
+        state.items.push_back(item);
+        let waiting = state.readers > 0;
+        drop(state);
+        self.books.pushed.fetch_add(1, Ordering::AcqRel);
+        if waiting {
+            self.readable.notify_one();
+        }
+        for old in dropped.into_iter().chain(all) {
+            self.books.drop_unread(&self.context, old);
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, error: Error, item: Item) -> (Error, Tensor) {
+        self.books.refused.fetch_add(1, Ordering::AcqRel);
+        (error, item.tensor)
+    }
+
+    /// The next one; `None` when none came in time.
+    pub(super) fn pop(&self, timeout: Option<Duration>) -> Result<Option<Item>> {
+        let mut state = lock(&self.state);
+        if state.items.is_empty() {
+            if timeout == Some(Duration::ZERO) && !state.closed {
+                return Ok(None);
+            }
+            state = match self.wait(state, timeout, true) {
+                Ok(state) => state,
+                Err(error) if error.status() == GMB_ERROR_TIMEOUT => return Ok(None),
+                Err(error) => return Err(error),
+            };
+        }
+        let item = state.items.pop_front();
+        let waiting = state.writers > 0;
+        drop(state);
+        if waiting {
+            self.writable.notify_one();
+        }
+        if item.is_some() {
+            self.books.popped.fetch_add(1, Ordering::AcqRel);
+        }
+        Ok(item)
+    }
+
+    /// What could not be popped after all is the next one again.
+    pub(super) fn put_back(&self, item: Item) {
+        self.books.popped.fetch_sub(1, Ordering::AcqRel);
+        let mut state = lock(&self.state);
+        if state.closed {
+            drop(state);
+            self.books.give_back(&self.context, item);
+            return;
+        }
+        state.items.push_front(item);
+        let waiting = state.readers > 0;
+        drop(state);
+        if waiting {
+            self.readable.notify_one();
+        }
+    }
+
+    /// Until there is a tensor, or room: polls for a moment, then sleeps.
+    fn wait<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        timeout: Option<Duration>,
+        reads: bool,
+    ) -> Result<MutexGuard<'a, State>> {
+        let start = Instant::now();
+        let mut polls = 0;
+        loop {
+            if state.closed {
+                return Err(closed());
+            }
+            let ready = if reads { !state.items.is_empty() } else { state.items.len() < self.capacity };
+            if ready {
+                return Ok(state);
+            }
+            let left = timeout.map(|limit| limit.saturating_sub(start.elapsed()));
+            if left == Some(Duration::ZERO) {
+                return Err(late(reads));
+            }
+            polls += 1;
+            if polls < POLLS {
+                drop(state);
+                std::hint::spin_loop();
+                state = lock(&self.state);
+                continue;
+            }
+            *(if reads { &mut state.readers } else { &mut state.writers }) += 1;
+            let changed = if reads { &self.readable } else { &self.writable };
+            state = match left {
+                // Some platforms cannot count longer times.
+                Some(left) => match changed.wait_timeout(state, left.min(Duration::from_secs(3600))) {
+                    Ok((state, _)) => state,
+                    Err(poisoned) => poisoned.into_inner().0,
+                },
+                None => crate::sync::wait(changed, state),
+            };
+            *(if reads { &mut state.readers } else { &mut state.writers }) -= 1;
+        }
+    }
+
+    pub(super) fn close(&self) {
+        lock(&self.state).closed = true;
+        self.readable.notify_all();
+        self.writable.notify_all();
+    }
+
+    /// Gives back what nobody has popped.
+    pub(super) fn end(&self) {
+        let left = std::mem::take(&mut lock(&self.state).items);
+        for item in left {
+            self.books.give_back(&self.context, item);
+        }
+    }
+}
+
+pub(super) fn full(capacity: u64) -> Error {
+    Error::new(
+        GMB_ERROR_FULL,
+        format!("all {capacity} places are taken: pop and release, make it larger, or use another full policy"),
+    )
+}
+
+pub(super) fn closed() -> Error {
+    Error::new(GMB_ERROR_INVALID_HANDLE, "the mailbox was destroyed meanwhile")
+}
+
+pub(super) fn late(reads: bool) -> Error {
+    let what = if reads { "no tensor came" } else { "no place came free" };
+    Error::new(GMB_ERROR_TIMEOUT, format!("{what} in time: nothing was lost, try again"))
+}

@@ -1,0 +1,342 @@
+//! A thread of a context that gives tensors back: it waits until the work of their streams is done and then has each
+//! producer end its memory, under no lock, in relaxed capture mode and with the device's context current. It sleeps while
+//! there is nothing to give back.
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
+use std::thread::{JoinHandle, ThreadId};
+use std::time::{Duration, Instant};
+
+use super::lease::User;
+use super::queue::Books;
+use super::Tensor;
+use crate::backend::{RawStream, StreamId, StreamState};
+use crate::context::Context;
+use crate::events::{Event, EventKind};
+use crate::log::{log, LogLevel};
+use crate::status::GMB_ERROR_DEVICE_LOST;
+use crate::sync::{forked, lock, wait};
+
+/// What of a stream's work is to be done first.
+pub(super) enum Mark {
+    /// All that it held when this was recorded.
+    Recorded(Event),
+    /// Its end, once it is no longer being captured.
+    Capturing(User),
+    /// Everything of the device: the stream is gone.
+    Everything,
+    /// Nothing more.
+    Nothing,
+}
+
+impl Mark {
+    /// What the stream holds now. Never fails: what cannot be marked is waited for otherwise.
+    pub(super) fn of(context: &Context, user: User) -> Self {
+        match context.backend().stream_state(user.raw()) {
+            Ok(StreamState::Capturing(_)) => Self::Capturing(user),
+            Ok(StreamState::Running(id)) if id == user.id() => Self::record(context, user.raw()),
+            Err(error) if error.status() == GMB_ERROR_DEVICE_LOST => Self::Nothing,
+            _ => Self::Everything,
+        }
+    }
+
+    fn record(context: &Context, stream: RawStream) -> Self {
+        let Ok(event) = context.event(EventKind::Untimed) else { return Self::Everything };
+        match event.mark(stream) {
+            Ok(()) => Self::Recorded(event),
+            Err(_) => Self::Everything,
+        }
+    }
+
+    /// True when what it stands for is done.
+    fn is_past(&mut self, context: &Context) -> bool {
+        match self {
+            Self::Recorded(event) => crate::events::is_past(event.is_reached()),
+            Self::Capturing(user) => {
+                *self = Self::of(context, *user);
+                matches!(self, Self::Nothing)
+            }
+            Self::Everything => {
+                // The only one that blocks: for work of a stream that nobody can name any more.
+                let done = crate::events::is_past(context.backend().synchronize().map(|()| true));
+                if !done {
+                    log(LogLevel::Warning, || {
+                        "a tensor's stream is gone and the device cannot be waited for".to_owned()
+                    });
+                }
+                true
+            }
+            Self::Nothing => true,
+        }
+    }
+}
+
+/// All that is to be done first.
+pub(super) enum Marks {
+    /// Of one stream: these are kept in order, and the last one tells of all before it.
+    One(StreamId, Mark),
+    /// Of several.
+    All(Vec<Mark>),
+}
+
+/// A tensor that nobody reads any more, once its marks are past.
+pub(super) struct Retired {
+    context: Context,
+    /// And what the producer's stream held: past with the marks, unless nobody has read it.
+    tensor: Option<(Tensor, Event, Arc<Books>)>,
+    unread: bool,
+    marks: Marks,
+    /// Kept as long.
+    pub(super) keep: Option<Kept>,
+}
+
+pub(super) type Kept = Arc<dyn std::any::Any + Send + Sync>;
+
+impl Retired {
+    pub(super) fn new(tensor: Tensor, produced: Event, marks: Marks, books: Arc<Books>) -> Self {
+        let context = produced.context().clone();
+        Self { context, tensor: Some((tensor, produced, books)), unread: false, marks, keep: None }
+    }
+
+    /// No tensor, but what they lay in.
+    pub(super) fn memory(context: &Context, keep: Kept, marks: Marks) -> Self {
+        Self { context: context.clone(), tensor: None, unread: false, marks, keep: Some(keep) }
+    }
+
+    /// No stream has waited for the producer's.
+    pub(super) fn unread(mut self) -> Self {
+        self.unread = true;
+        self
+    }
+
+    fn is_past(&mut self) -> bool {
+        let produced = self.tensor.as_ref().filter(|_| self.unread);
+        if produced.is_some_and(|(_, produced, _)| !crate::events::is_past(produced.is_reached())) {
+            return false;
+        }
+        match &mut self.marks {
+            Marks::One(_, mark) => mark.is_past(&self.context),
+            Marks::All(marks) => {
+                while let Some(mark) = marks.last_mut() {
+                    if !mark.is_past(&self.context) {
+                        return false;
+                    }
+                    marks.pop();
+                }
+                true
+            }
+        }
+    }
+
+    /// The one stream whose order it follows.
+    fn line(&self) -> Option<(usize, StreamId)> {
+        match (&self.marks, &self.tensor) {
+            (Marks::One(stream, Mark::Recorded(_)), Some((_, _, books))) if !self.unread => {
+                Some((Arc::as_ptr(books) as usize, *stream))
+            }
+            _ => None,
+        }
+    }
+
+    /// The producer's memory ends.
+    pub(super) fn end(self) {
+        let Self { context, tensor, marks, keep, .. } = self;
+        if let Some((tensor, produced, books)) = tensor {
+            // Without a question to the driver: these go back to the pool as they are.
+            produced.note_reached();
+            if let Marks::One(_, Mark::Recorded(event)) = &marks {
+                event.note_reached();
+            }
+            drop((produced, marks));
+            {
+                let _entered = context.backend().enter_for_calls();
+                // What a deleter throws must not end this thread.
+                let _ = catch_unwind(AssertUnwindSafe(move || drop(tensor)));
+            }
+            books.release();
+        }
+        drop(keep);
+    }
+}
+
+/// A ring in which device code says what it has released.
+pub(super) trait Ring: Send + Sync {
+    /// Of which context it is.
+    fn context(&self) -> &Context;
+    /// Ends what was released; true while there is more to come.
+    fn collect(&self) -> bool;
+}
+
+#[derive(Default)]
+struct State {
+    arrived: Vec<Retired>,
+    rings: Vec<Weak<dyn Ring>>,
+    started: bool,
+    asleep: bool,
+    ended: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// The giving thread of a context, started when first needed.
+#[derive(Default)]
+pub(crate) struct Releaser {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<(JoinHandle<()>, ThreadId)>>,
+}
+
+impl Releaser {
+    pub(super) fn retire(&self, retired: Retired) {
+        let mut state = lock(&self.shared.state);
+        state.arrived.push(retired);
+        self.wake(state);
+    }
+
+    /// Looks after a ring until it says that nothing more will come.
+    pub(super) fn look_after(&self, ring: &Arc<impl Ring + 'static>) {
+        let ring: Weak<dyn Ring> = Arc::downgrade(ring) as Weak<dyn Ring>;
+        let mut state = lock(&self.shared.state);
+        state.rings.push(ring);
+        self.wake(state);
+    }
+
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        let asleep = state.asleep;
+        let first = !std::mem::replace(&mut state.started, true);
+        drop(state);
+        if asleep {
+            self.shared.changed.notify_one();
+        }
+        if !first {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        match std::thread::Builder::new().name("gmb-release".to_owned()).spawn(move || shared.work()) {
+            Ok(started) => {
+                let id = started.thread().id();
+                *lock(&self.thread) = Some((started, id));
+            }
+            Err(error) => {
+                // The next tensor tries again.
+                lock(&self.shared.state).started = false;
+                log(LogLevel::Error, || format!("no thread to give tensors back with: {error}"));
+            }
+        }
+    }
+
+    /// Ends the thread.
+    pub(crate) fn end(&self) {
+        let thread = lock(&self.thread).take();
+        lock(&self.shared.state).ended = true;
+        self.shared.changed.notify_one();
+        // The last user of a context may be a tensor that this very thread gave back.
+        if let Some((thread, _)) = thread.filter(|(_, id)| *id != std::thread::current().id() && !forked()) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn work(&self) {
+        let mut lines: HashMap<(usize, StreamId), VecDeque<Retired>> = HashMap::new();
+        let mut others: Vec<Retired> = Vec::new();
+        let mut relaxed = false;
+        let mut quiet = Instant::now();
+        loop {
+            let (arrived, mut rings) = {
+                let mut state = lock(&self.state);
+                while !state.ended
+                    && state.arrived.is_empty()
+                    && state.rings.is_empty()
+                    && lines.is_empty()
+                    && others.is_empty()
+                {
+                    state.asleep = true;
+                    state = wait(&self.changed, state);
+                    state.asleep = false;
+                    quiet = Instant::now();
+                }
+                // Whoever holds the context has nothing retired any more.
+                if state.ended {
+                    return;
+                }
+                (std::mem::take(&mut state.arrived), std::mem::take(&mut state.rings))
+            };
+            let mut busy = !arrived.is_empty();
+            for retired in arrived {
+                if !relaxed {
+                    retired.context.backend().relax();
+                    relaxed = true;
+                }
+                match retired.line() {
+                    Some(line) => lines.entry(line).or_default().push_back(retired),
+                    None => others.push(retired),
+                }
+            }
+            let mut done: Vec<Retired> = Vec::new();
+            lines.retain(|_, line| {
+                let past = count_past(line);
+                done.extend(line.drain(..past));
+                !line.is_empty()
+            });
+            let mut i = 0;
+            while i < others.len() {
+                match others[i].is_past() {
+                    true => done.push(others.swap_remove(i)),
+                    false => i += 1,
+                }
+            }
+            busy |= !done.is_empty();
+            done.into_iter().for_each(Retired::end);
+            rings.retain(|ring| {
+                let Some(ring) = ring.upgrade() else { return false };
+                if !relaxed {
+                    ring.context().backend().relax();
+                    relaxed = true;
+                }
+                ring.collect()
+            });
+            let idle = {
+                let mut state = lock(&self.state);
+                state.rings.append(&mut rings);
+                state.rings.is_empty() && lines.is_empty() && others.is_empty()
+            };
+            if busy {
+                quiet = Instant::now();
+            }
+            if !idle {
+                // What comes soon is given back soon; what does not costs little.
+                let nap = match quiet.elapsed().as_micros() {
+                    0..2_000 => 20,
+                    2_000..100_000 => 100,
+                    _ => 500,
+                };
+                std::thread::sleep(Duration::from_micros(nap));
+            }
+        }
+    }
+}
+
+/// How many at the front are past. They are in the order of a stream, so few are asked.
+fn count_past(line: &mut VecDeque<Retired>) -> usize {
+    let last = line.len().saturating_sub(1);
+    let mut past = |i: usize| line.get_mut(i).is_some_and(Retired::is_past);
+    if past(last) {
+        return last + 1;
+    }
+    let (mut low, mut high) = (0, last);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if past(middle) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    low
+}
