@@ -208,6 +208,11 @@ impl Context {
         &self.shared.memory
     }
 
+    /// Whether the environment asks for that.
+    pub(crate) fn checks_pointers(&self) -> bool {
+        self.shared.checks_pointers
+    }
+
     /// Where the environment asks for it: fails when kernels cannot reach the whole range.
     pub(crate) fn check_reachable(&self, range: &Extent) -> Result<()> {
         let (name, address, bytes) = range.parts();

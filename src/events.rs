@@ -126,6 +126,14 @@ impl EventPools {
         }
     }
 
+    /// Several that the device has reached.
+    pub(crate) fn give_back_reached(&self, kind: EventKind, events: impl Iterator<Item = RawEvent>) {
+        let mut pool = lock(self.pool(kind));
+        let before = pool.free.len();
+        pool.free.extend(events);
+        pool.in_use -= (pool.free.len() - before) as u64;
+    }
+
     fn info(&self, kind: EventKind) -> EventPoolInfo {
         let pool = lock(self.pool(kind));
         EventPoolInfo {
@@ -330,16 +338,6 @@ impl Event {
         }
         // Recorded again meanwhile, they may not be.
         self.context.backend().event_elapsed(self.raw, end.raw)
-    }
-
-    /// Whoever calls this knows that the device has reached what was recorded last.
-    pub(crate) fn note_reached(&self) {
-        self.reached.store(self.records.load(Ordering::Acquire), Ordering::Release);
-    }
-
-    /// The backend's event, for others to wait for.
-    pub(crate) fn raw(&self) -> RawEvent {
-        self.raw
     }
 
     fn is_recorded(&self) -> bool {

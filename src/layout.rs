@@ -281,6 +281,22 @@ const _: () = {
     assert!(size_of::<gmb_ring_header>() == 128 + 17 * 512);
 };
 
+impl gmb_tensor {
+    /// No tensor.
+    pub(crate) const NONE: Self = Self {
+        address: 0,
+        byte_offset: 0,
+        tag: 0,
+        device_type: 0,
+        device_id: 0,
+        dtype: gmb_dtype { code: 0, bits: 0, lanes: 0 },
+        ndim: 0,
+        flags: 0,
+        shape: [0; 8],
+        strides: [0; 8],
+    };
+}
+
 impl gmb_ring_side {
     /// An idle side whose next record has the given index.
     pub(crate) const fn at(index: u64) -> Self {

@@ -42,7 +42,8 @@ static GRAPHS: Table<Graph> = Table::new(6, "graph");
 static WATCHES: Table<Watch> = Table::new(7, "watch");
 static BORROWS: Table<Borrow> = Table::new(8, "borrow");
 static TENSOR_MAILBOXES: Table<TensorMailbox> = Table::new(9, "tensor mailbox");
-static LEASES: Table<Lease> = Table::new(10, "lease");
+// Made and ended with every tensor, and hardly ever used by many threads at once.
+static LEASES: Table<Lease, 1> = Table::new(10, "lease");
 
 /// Largest options struct that will ever be: a bigger `struct_size` is garbage.
 const LARGEST_OPTIONS: usize = 4096;

@@ -202,7 +202,9 @@ fn push(
     on: gmb_stream,
     undo: impl FnOnce(Tensor),
 ) -> Result<()> {
-    let Err(refused) = mailbox.push(tensor, how.tag, stream(on), timeout(how.timeout_ns)) else { return Ok(()) };
+    let Err(refused) = mailbox.push(tensor, how.tag, stream(on), timeout(how.timeout_ns)) else {
+        return Ok(());
+    };
     let error = refused.error.clone();
     let no_room = [GMB_ERROR_FULL, GMB_ERROR_TIMEOUT].contains(&error.status());
     if !no_room || how.flags & GMB_TENSOR_DROP == 0 {

@@ -10,8 +10,8 @@ use super::dlpack::{Owner, DL_CPU};
 use super::lease::Held;
 use super::shape::{compact, Shape};
 use super::{check_address, Tensor};
+use crate::backend::RawEvent;
 use crate::error::{Error, Result};
-use crate::events::{Event, EventKind};
 use crate::layout::{gmb_dtype, gmb_tensor, GMB_MAX_DIMENSIONS};
 use crate::status::*;
 use crate::sync::forked;
@@ -230,9 +230,10 @@ impl Tensor {
         // SAFETY: neither was released.
         let numbers = unsafe { read(&from.array, its_type)? };
         let bytes = i64::from(numbers.dtype.bits / 8);
-        let byte_offset = numbers.first.checked_mul(bytes).map(|offset| offset as u64).ok_or_else(|| {
-            Error::new(GMB_ERROR_OVERFLOW, "the array's offset exceeds the address space")
-        })?;
+        let byte_offset =
+            numbers.first.checked_mul(bytes).map(|offset| offset as u64).ok_or_else(|| {
+                Error::new(GMB_ERROR_OVERFLOW, "the array's offset exceeds the address space")
+            })?;
         let device_id = if from.device_type == DL_CPU { 0 } else { from.device_id as i32 };
         let record = Shape { dtype: numbers.dtype, shape: &numbers.shape, strides: None, byte_offset }
             .record(numbers.data, (from.device_type, device_id), 0)?;
@@ -276,8 +277,16 @@ struct Level<T> {
     buffers: [*const c_void; 2],
     format: CString,
     /// Of the outermost array.
-    event: Option<(Event, usize)>,
-    _held: Option<Arc<Held>>,
+    event: Option<RawEvent>,
+    held: Option<Arc<Held>>,
+}
+
+impl<T> Drop for Level<T> {
+    fn drop(&mut self) {
+        if let (Some(event), Some(held)) = (self.event, &self.held) {
+            held.give_event_back(event);
+        }
+    }
 }
 
 impl<T> Level<T> {
@@ -288,7 +297,7 @@ impl<T> Level<T> {
             buffers: [null(); 2],
             format: CString::default(),
             event: None,
-            _held: held.cloned(),
+            held: held.cloned(),
         })
     }
 }
@@ -336,7 +345,8 @@ unsafe extern "C" fn release<T: Releasable>(ended: *mut T) {
 
 fn format_of(record: &gmb_tensor) -> Result<CString> {
     let dtype = record.dtype;
-    let known = FORMATS.iter().find(|&&(_, code, bits)| (code, bits, 1) == (dtype.code, dtype.bits, dtype.lanes));
+    let known =
+        FORMATS.iter().find(|&&(_, code, bits)| (code, bits, 1) == (dtype.code, dtype.bits, dtype.lanes));
     known.map(|(format, ..)| (*format).to_owned()).ok_or_else(|| {
         not_supported(format!(
             "dtype {{code {}, bits {}, lanes {}}} has no type in Arrow",
@@ -358,19 +368,17 @@ pub(super) fn export(held: &Arc<Held>) -> Result<(ArrowDeviceArray, ArrowSchema)
     let record = held.record();
     let format = format_of(record)?;
     if !is_compact(record)? {
-        return Err(not_supported("there are gaps between the tensor's elements: an array has none, copy it first"));
+        return Err(not_supported(
+            "there are gaps between the tensor's elements: an array has none, copy it first",
+        ));
     }
-    let context = &held.context;
     let event = if record.device_type == DL_CPU {
         if let Some(produced) = held.produced() {
-            produced.synchronize(None)?;
+            held.context().backend().event_synchronize(produced)?;
         }
         None
     } else {
-        let event = context.event(EventKind::Untimed)?;
-        event.mark(held.first().raw())?;
-        let raw = event.raw().0;
-        Some((event, raw))
+        Some(held.mark_first()?)
     };
     // A scalar is an array of one.
     let shape = if record.ndim == 0 { vec![1] } else { record.shape[..record.ndim as usize].to_vec() };
@@ -422,7 +430,7 @@ pub(super) fn export(held: &Arc<Held>) -> Result<(ArrowDeviceArray, ArrowSchema)
     if let Some(event) = event {
         // SAFETY: the outermost level's box, which the array holds.
         let level = unsafe { &mut *array.private_data.cast::<Level<ArrowArray>>() };
-        sync_event = (&raw mut level.event.insert(event).1).cast();
+        sync_event = (&raw mut level.event.insert(event).0).cast();
     }
     let device_id = if record.device_type == DL_CPU { -1 } else { i64::from(record.device_id) };
     Ok((

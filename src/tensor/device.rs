@@ -8,15 +8,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use super::books::{Books, Item};
 use super::lease::User;
-use super::queue::{closed, full, late, Books, Item};
-use super::release::{self, Mark, Marks, Retired};
+use super::queue::{closed, full, late};
+use super::release::{self, end_all, Mark, Marks, Retired};
 use super::{Tensor, TensorMailboxOptions};
 use crate::backend::args::gmb_tensor_args;
 use crate::backend::Kernel;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::events::Event;
 use crate::layout::{gmb_tensor_ring, gmb_tensor_slot, gmb_tensor_view};
 use crate::lines::Line;
 use crate::mailbox::FullPolicy;
@@ -56,9 +56,8 @@ impl Drop for Memory {
 /// A tensor in its slot.
 struct Placed {
     index: u64,
-    tensor: Tensor,
-    /// After its kernel.
-    produced: Event,
+    /// Its event is behind its kernel.
+    item: Box<Item>,
 }
 
 #[derive(Default)]
@@ -90,7 +89,7 @@ impl Ring {
             context: context.clone(),
             capacity: options.capacity,
             policy: options.full_policy,
-            books: Arc::default(),
+            books: Books::new(context),
             memory: Arc::new(Memory::new(context, options.capacity)?),
             state: Mutex::default(),
             room: Condvar::new(),
@@ -117,12 +116,12 @@ impl Ring {
     #[allow(clippy::result_large_err)]
     pub(super) fn push(
         self: &Arc<Self>,
-        item: Item,
+        item: Box<Item>,
         timeout: Option<Duration>,
     ) -> std::result::Result<(), (Error, Tensor)> {
-        let refuse = |error, item: Item| {
-            self.books.refused.fetch_add(1, Ordering::AcqRel);
-            Err((error, item.tensor))
+        let refuse = |error, item: Box<Item>| {
+            self.books.refused.add(1);
+            Err((error, self.books.unpack(*item)))
         };
         let mut state = lock(&self.state);
         if !state.closed && !self.has_room(&state) {
@@ -149,16 +148,16 @@ impl Ring {
         let launched = unsafe { self.context.backend().launch(&Kernel::Tensor(args), 1, item.stream.raw) };
         if let Err(error) = launched {
             drop(state);
-            return Err((error, item.tensor));
+            return refuse(error, item);
         }
-        // An event that cannot be recorded stands for nothing: then the device is lost.
-        let _ = item.produced.mark(item.stream.raw);
+        // What cannot be recorded stands for nothing: then the device is lost.
+        let _ = self.context.backend().event_record(item.produced, item.stream.raw);
         let index = state.next;
         state.next += 1;
-        state.placed.push_back(Placed { index, tensor: item.tensor, produced: item.produced });
+        state.placed.push_back(Placed { index, item });
         let look = !std::mem::replace(&mut state.looked_after, true);
         drop(state);
-        self.books.pushed.fetch_add(1, Ordering::AcqRel);
+        self.books.pushed.add(1);
         if look {
             self.context.releaser().look_after(self);
         }
@@ -222,20 +221,15 @@ impl Ring {
             return;
         }
         // Events cannot be shared: each tensor waits for those of all users. Few are left as a rule.
+        let marks = || Marks::All(users.iter().map(|&user| Mark::of(&self.books, user)).collect());
+        let releaser = self.context.releaser();
         for place in placed {
             self.books.retire();
-            let marks = users.iter().map(|&user| Mark::of(&self.context, user)).collect();
-            let mut retired =
-                Retired::new(place.tensor, place.produced, Marks::All(marks), Arc::clone(&self.books)).unread();
+            let mut retired = Retired::new(place.item, marks(), Arc::clone(&self.books)).unread();
             retired.keep = Some(Arc::clone(&self.memory) as _);
-            self.context.releaser().retire(retired);
+            releaser.retire(retired);
         }
-        let marks = users.iter().map(|&user| Mark::of(&self.context, user)).collect();
-        self.context.releaser().retire(Retired::memory(
-            &self.context,
-            Arc::clone(&self.memory) as _,
-            Marks::All(marks),
-        ));
+        releaser.retire(Retired::memory(Arc::clone(&self.books), Arc::clone(&self.memory) as _, marks()));
     }
 }
 
@@ -263,11 +257,13 @@ impl release::Ring for Ring {
         if !released.is_empty() {
             self.room.notify_all();
         }
-        for place in released {
-            self.books.popped.fetch_add(1, Ordering::AcqRel);
+        let count = released.len() as u64;
+        self.books.popped.add(count);
+        let retired = released.into_iter().map(|place| {
             self.books.retire();
-            Retired::new(place.tensor, place.produced, Marks::All(Vec::new()), Arc::clone(&self.books)).end();
-        }
+            Retired::new(place.item, Marks::All(Vec::new()), Arc::clone(&self.books))
+        });
+        end_all(retired.collect());
         more
     }
 }

@@ -257,7 +257,11 @@ fn tensor_of(record: &gmb_tensor) -> DLTensor {
 }
 
 /// Boxes a managed tensor with what it points to.
-fn export<T>(held: &Arc<Held>, managed: T, tensor: impl Fn(&mut T) -> (&mut DLTensor, &mut *mut c_void)) -> *mut T {
+fn export<T>(
+    held: &Arc<Held>,
+    managed: T,
+    tensor: impl Fn(&mut T) -> (&mut DLTensor, &mut *mut c_void),
+) -> *mut T {
     let record = held.record();
     let boxed = Box::into_raw(Box::new(Exported {
         managed,

@@ -3,14 +3,12 @@
 use std::sync::{Arc, Mutex};
 
 use super::arrow::{self, ArrowDeviceArray, ArrowSchema};
+use super::books::{Books, Item};
 use super::dlpack::{self, DLManagedTensor, DLManagedTensorVersioned};
-use super::queue::{Books, Item, Queue};
 use super::release::{Mark, Marks, Retired};
-use super::Tensor;
-use crate::backend::StreamId;
+use crate::backend::{RawEvent, StreamId};
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::events::Event;
 use crate::layout::gmb_tensor;
 use crate::status::GMB_ERROR_NOT_SUPPORTED;
 use crate::stream::{Resolved, Stream};
@@ -34,7 +32,7 @@ impl Lease {
 
     /// The context it is of.
     pub fn context(&self) -> &Context {
-        &self.0.context
+        self.0.context()
     }
 
     /// Another stream uses the tensor, too: its later work comes after what the producer's stream held at the push, and
@@ -44,8 +42,8 @@ impl Lease {
     /// `NOT_SUPPORTED` (the stream is being captured), `INVALID_STREAM`, `DEVICE_LOST`, `DRIVER`.
     pub fn use_on(&self, stream: Stream) -> Result<()> {
         let held = &self.0;
-        let _entered = held.context.backend().enter_for_calls()?;
-        let stream = held.context.resolve(stream)?;
+        let _entered = held.context().backend().enter_for_calls()?;
+        let stream = held.context().resolve(stream)?;
         if stream.is_capturing() {
             return Err(Error::new(
                 GMB_ERROR_NOT_SUPPORTED,
@@ -108,52 +106,56 @@ impl User {
 
 /// What leases share.
 pub(super) struct Held {
-    pub(super) context: Context,
     books: Arc<Books>,
     /// Until this ends.
-    tensor: Option<(Tensor, Event)>,
-    producer: StreamId,
+    item: Option<Box<Item>>,
     first: User,
     more: Mutex<Vec<User>>,
-    record: gmb_tensor,
 }
 
 impl Held {
     /// On an error the item is still whole.
-    #[allow(clippy::result_large_err)]
     pub(super) fn new(
-        queue: &Arc<Queue>,
-        item: Item,
+        books: &Arc<Books>,
+        item: Box<Item>,
         stream: Resolved,
-    ) -> std::result::Result<Arc<Self>, (Error, Item)> {
+    ) -> std::result::Result<Arc<Self>, (Error, Box<Item>)> {
         if item.stream.id() != stream.id() {
-            if let Err(error) = item.produced.hold(stream.raw) {
+            if let Err(error) = books.context.backend().stream_wait(stream.raw, item.produced) {
                 return Err((error, item));
             }
         }
-        let books = Arc::clone(queue.books());
         books.lease();
         Ok(Arc::new(Self {
-            context: item.produced.context().clone(),
-            books,
-            record: *item.tensor.record(),
-            producer: item.stream.id(),
-            tensor: Some((item.tensor, item.produced)),
+            books: Arc::clone(books),
+            item: Some(item),
             first: User::new(stream),
             more: Mutex::default(),
         }))
     }
 
+    pub(super) fn context(&self) -> &Context {
+        &self.books.context
+    }
+
     pub(super) fn record(&self) -> &gmb_tensor {
-        &self.record
+        const NONE: &gmb_tensor = &gmb_tensor::NONE;
+        // It is there until the end.
+        self.item.as_ref().map_or(NONE, |item| item.tensor.record())
     }
 
-    pub(super) fn first(&self) -> User {
-        self.first
+    /// The stream of the pop, after whatever it holds now.
+    pub(super) fn mark_first(&self) -> Result<RawEvent> {
+        self.books.record(self.first.raw())
     }
 
-    pub(super) fn produced(&self) -> Option<&Event> {
-        self.tensor.as_ref().map(|(_, produced)| produced)
+    pub(super) fn give_event_back(&self, event: RawEvent) {
+        self.books.give_event_back(event);
+    }
+
+    /// What the producer's stream held.
+    pub(super) fn produced(&self) -> Option<RawEvent> {
+        self.item.as_ref().map(|item| item.produced)
     }
 
     fn add(&self, stream: Resolved) -> Result<()> {
@@ -162,8 +164,8 @@ impl Held {
         if user.id == self.first.id || more.iter().any(|known| known.id == user.id) {
             return Ok(());
         }
-        if let Some(produced) = self.produced().filter(|_| user.id != self.producer) {
-            produced.hold(stream.raw)?;
+        if let Some(item) = self.item.as_ref().filter(|item| item.stream.id() != user.id) {
+            self.context().backend().stream_wait(stream.raw, item.produced)?;
         }
         more.push(user);
         Ok(())
@@ -172,24 +174,24 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let Some((tensor, produced)) = self.tensor.take() else { return };
+        let Some(item) = self.item.take() else { return };
         // Neither the driver nor our threads are in a fork.
         if forked() {
-            std::mem::forget((tensor, produced));
+            std::mem::forget(item);
             return;
         }
-        let _entered = self.context.backend().enter_for_calls();
+        let books = &self.books;
+        let _entered = books.context.backend().enter_for_calls();
         let more = std::mem::take(&mut *lock(&self.more));
-        self.books.unlease();
-        let books = Arc::clone(&self.books);
+        books.unlease();
         // Marks of one stream are kept in the order in which they are made.
-        let _order = self.books.order();
+        let _order = books.order();
         let marks = match more.is_empty() {
-            true => Marks::One(self.first.id, Mark::of(&self.context, self.first)),
+            true => Marks::One(self.first.id, Mark::of(books, self.first)),
             false => Marks::All(
-                std::iter::once(self.first).chain(more).map(|user| Mark::of(&self.context, user)).collect(),
+                std::iter::once(self.first).chain(more).map(|user| Mark::of(books, user)).collect(),
             ),
         };
-        self.context.releaser().retire(Retired::new(tensor, produced, marks, books));
+        books.context.releaser().retire(Retired::new(item, marks, Arc::clone(books)));
     }
 }

@@ -4,6 +4,7 @@
 //! own deleter on a thread of the library, when the lease is gone and the work of its streams is done. See docs/tensors.md.
 
 pub(crate) mod arrow;
+mod books;
 mod device;
 pub(crate) mod dlpack;
 mod lease;
@@ -20,16 +21,16 @@ pub use lease::Lease;
 use crate::backend::RawEvent;
 use crate::context::{BackendKind, Context};
 use crate::error::{Error, Result};
-use crate::events::{Event, EventKind};
 use crate::layout::{gmb_dtype, gmb_tensor, gmb_tensor_view};
 use crate::mailbox::FullPolicy;
 use crate::profiler::Range;
 use crate::status::*;
 use crate::stream::{Resolved, Stream};
+use books::{Books, Item};
 use device::Ring;
 use dlpack::{Owner, DL_CPU, DL_CUDA};
 use lease::Held;
-use queue::{Item, Queue};
+use queue::Queue;
 pub(crate) use shape::Shape;
 
 /// Most tensors that a mailbox can hold.
@@ -163,6 +164,8 @@ impl From<Refused> for Error {
 pub struct TensorMailbox {
     context: Context,
     options: TensorMailboxOptions,
+    /// Type and ordinal of the context's device.
+    device: (i32, i32),
     place: Place,
 }
 
@@ -209,7 +212,7 @@ impl TensorMailbox {
             }
             Consumer::Device => Place::Device(Ring::new(context, options)?),
         };
-        Ok(Self { context: context.clone(), options: *options, place })
+        Ok(Self { context: context.clone(), options: *options, device: device_of(context), place })
     }
 
     /// The context it lives in.
@@ -235,12 +238,12 @@ impl TensorMailbox {
         tensor.record.tag = tag;
         match self.prepare(&mut tensor, stream) {
             Err(error) => Err(Refused { error, tensor }),
-            Ok((stream, produced)) => self.give(Item { tensor, stream, produced }, timeout),
+            Ok((stream, produced)) => self.give(Box::new(Item { tensor, stream, produced }), timeout),
         }
     }
 
     /// What a push needs of its stream; with an event of the tensor's own the stream waits for that first.
-    fn prepare(&self, tensor: &mut Tensor, stream: Stream) -> Result<(Resolved, Event)> {
+    fn prepare(&self, tensor: &mut Tensor, stream: Stream) -> Result<(Resolved, RawEvent)> {
         self.check_place(&tensor.record)?;
         let backend = self.context.backend();
         let _entered = backend.enter_for_calls()?;
@@ -250,15 +253,15 @@ impl TensorMailbox {
                 backend.stream_wait(stream.raw, RawEvent(event))?;
             }
         }
-        let produced = self.context.event(EventKind::Untimed)?;
-        // A device consumer learns of it by the ring.
-        if self.options.consumer == Consumer::Host {
-            produced.mark(stream.raw)?;
-        }
+        let produced = match &self.place {
+            Place::Host(queue) => queue.books().record(stream.raw)?,
+            // A device consumer learns of it by the ring; the event comes behind that.
+            Place::Device(ring) => ring.books().take_event()?,
+        };
         Ok((stream, produced))
     }
 
-    fn give(&self, item: Item, timeout: Option<Duration>) -> std::result::Result<(), Refused> {
+    fn give(&self, item: Box<Item>, timeout: Option<Duration>) -> std::result::Result<(), Refused> {
         let refused = |(error, tensor)| Refused { error, tensor };
         match &self.place {
             Place::Host(queue) => queue.push(item, timeout).map_err(refused),
@@ -275,20 +278,27 @@ impl TensorMailbox {
         let mut tensor = refused.tensor;
         let prepared = self.prepare(&mut tensor, stream).and_then(|(stream, produced)| {
             if self.options.consumer == Consumer::Device {
-                produced.mark(stream.raw)?;
+                self.context
+                    .backend()
+                    .event_record(produced, stream.raw)
+                    .inspect_err(|_: &Error| self.books().give_event_back(produced))?;
             }
             Ok((stream, produced))
         });
-        let (stream, produced) = match prepared {
-            Ok(prepared) => prepared,
-            Err(error) => return Err((error, tensor)),
-        };
-        let books = match &self.place {
+        match prepared {
+            Ok((stream, produced)) => {
+                self.books().drop_unread(Box::new(Item { tensor, stream, produced }));
+                Ok(())
+            }
+            Err(error) => Err((error, tensor)),
+        }
+    }
+
+    fn books(&self) -> &Arc<Books> {
+        match &self.place {
             Place::Host(queue) => queue.books(),
             Place::Device(ring) => ring.books(),
-        };
-        books.drop_unread(&self.context, Item { tensor, stream, produced });
-        Ok(())
+        }
     }
 
     /// Takes the next tensor out: later work of the stream comes after what the producer's stream held at the push. `None`
@@ -316,7 +326,7 @@ impl TensorMailbox {
         let _entered = self.context.backend().enter_for_calls()?;
         let stream = self.running(stream)?;
         let Some(item) = queue.pop(timeout)? else { return Ok(None) };
-        match Held::new(queue, item, stream) {
+        match Held::new(queue.books(), item, stream) {
             Ok(held) => Ok(Some(Lease::new(held))),
             Err((error, item)) => {
                 queue.put_back(item);
@@ -342,11 +352,11 @@ impl TensorMailbox {
 
     /// Counts at one moment. Does not block.
     pub fn info(&self) -> TensorMailboxInfo {
-        let (books, queued) = match &self.place {
-            Place::Host(queue) => (queue.books(), queue.queued()),
-            Place::Device(ring) => (ring.books(), ring.queued()),
+        let queued = match &self.place {
+            Place::Host(queue) => queue.queued(),
+            Place::Device(ring) => ring.queued(),
         };
-        books.info(&self.options, queued)
+        self.books().info(&self.options, queued)
     }
 
     /// Wakes every thread that waits, now and later, with `INVALID_HANDLE`.
@@ -369,7 +379,7 @@ impl TensorMailbox {
     }
 
     fn check_place(&self, record: &gmb_tensor) -> Result<()> {
-        let (device_type, device_id) = device_of(&self.context);
+        let (device_type, device_id) = self.device;
         if (record.device_type, record.device_id) != (device_type, device_id) {
             return Err(Error::new(
                 GMB_ERROR_INVALID_DEVICE,
@@ -379,6 +389,10 @@ impl TensorMailbox {
                     place_name(device_type, device_id)
                 ),
             ));
+        }
+        // Whether it is a range of addresses was asked when it was taken over.
+        if !self.context.checks_pointers() {
+            return Ok(());
         }
         match shape::extent(record)? {
             Some(range) => self.context.check_reachable(&range),

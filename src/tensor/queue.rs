@@ -1,103 +1,20 @@
-//! The ring of a tensor mailbox whose consumers are threads of the host, and the books of all of them.
+//! The ring of a tensor mailbox whose consumers are threads of the host.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::release::{Mark, Marks, Retired};
-use super::{Tensor, TensorMailboxInfo, TensorMailboxOptions};
+use super::books::{Books, Item};
+use super::{Tensor, TensorMailboxOptions};
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::events::Event;
 use crate::mailbox::FullPolicy;
 use crate::status::*;
-use crate::stream::Resolved;
 use crate::sync::lock;
-
-/// A tensor that was pushed, on which stream, and what that held then.
-pub(super) struct Item {
-    pub(super) tensor: Tensor,
-    pub(super) stream: Resolved,
-    pub(super) produced: Event,
-}
-
-// SAFETY: a stream is a name; the backend checks it at every use.
-unsafe impl Send for Item {}
-
-/// What a mailbox counts, for as long as any of its tensors is out.
-#[derive(Default)]
-pub(super) struct Books {
-    pub(super) pushed: AtomicU64,
-    pub(super) popped: AtomicU64,
-    pub(super) refused: AtomicU64,
-    dropped: AtomicU64,
-    leases: AtomicU64,
-    retiring: AtomicU64,
-    released: AtomicU64,
-    order: Mutex<()>,
-}
-
-impl Books {
-    pub(super) fn info(&self, options: &TensorMailboxOptions, queued: u64) -> TensorMailboxInfo {
-        let get = |count: &AtomicU64| count.load(Ordering::Acquire);
-        TensorMailboxInfo {
-            capacity: options.capacity,
-            consumer: options.consumer,
-            full_policy: options.full_policy,
-            pushed: get(&self.pushed),
-            popped: get(&self.popped),
-            refused: get(&self.refused),
-            dropped: get(&self.dropped),
-            queued,
-            leases: get(&self.leases),
-            retiring: get(&self.retiring),
-            released: get(&self.released),
-        }
-    }
-
-    pub(super) fn lease(&self) {
-        self.leases.fetch_add(1, Ordering::AcqRel);
-    }
-
-    pub(super) fn unlease(&self) {
-        // First the one: who sees no lease sees what becomes of it.
-        self.retiring.fetch_add(1, Ordering::AcqRel);
-        self.leases.fetch_sub(1, Ordering::AcqRel);
-    }
-
-    /// A tensor is given up that had no lease.
-    pub(super) fn retire(&self) {
-        self.retiring.fetch_add(1, Ordering::AcqRel);
-    }
-
-    pub(super) fn release(&self) {
-        self.released.fetch_add(1, Ordering::AcqRel);
-        self.retiring.fetch_sub(1, Ordering::AcqRel);
-    }
-
-    /// Held while a mark is made and its tensor retired.
-    pub(super) fn order(&self) -> MutexGuard<'_, ()> {
-        lock(&self.order)
-    }
-
-    /// A tensor that nobody will pop goes back once its producer's work is done.
-    pub(super) fn drop_unread(self: &Arc<Self>, context: &Context, item: Item) {
-        self.dropped.fetch_add(1, Ordering::AcqRel);
-        self.give_back(context, item);
-    }
-
-    pub(super) fn give_back(self: &Arc<Self>, context: &Context, item: Item) {
-        self.retire();
-        // Its mark was made long ago: it waits by itself.
-        let marks = Marks::All(vec![Mark::Nothing]);
-        context.releaser().retire(Retired::new(item.tensor, item.produced, marks, Arc::clone(self)).unread());
-    }
-}
 
 #[derive(Default)]
 struct State {
-    items: VecDeque<Item>,
+    items: VecDeque<Box<Item>>,
     /// Threads that wait for tensors, and for room.
     readers: u32,
     writers: u32,
@@ -105,7 +22,6 @@ struct State {
 }
 
 pub(super) struct Queue {
-    context: Context,
     capacity: usize,
     policy: FullPolicy,
     books: Arc<Books>,
@@ -120,10 +36,9 @@ const POLLS: u32 = 500;
 impl Queue {
     pub(super) fn new(context: &Context, options: &TensorMailboxOptions) -> Arc<Self> {
         Arc::new(Self {
-            context: context.clone(),
             capacity: options.capacity as usize,
             policy: options.full_policy,
-            books: Arc::default(),
+            books: Books::new(context),
             state: Mutex::default(),
             readable: Condvar::new(),
             writable: Condvar::new(),
@@ -141,7 +56,7 @@ impl Queue {
     #[allow(clippy::result_large_err)]
     pub(super) fn push(
         &self,
-        item: Item,
+        item: Box<Item>,
         timeout: Option<Duration>,
     ) -> std::result::Result<(), (Error, Tensor)> {
         let mut state = lock(&self.state);
@@ -171,23 +86,23 @@ impl Queue {
         state.items.push_back(item);
         let waiting = state.readers > 0;
         drop(state);
-        self.books.pushed.fetch_add(1, Ordering::AcqRel);
+        self.books.pushed.add(1);
         if waiting {
             self.readable.notify_one();
         }
         for old in dropped.into_iter().chain(all) {
-            self.books.drop_unread(&self.context, old);
+            self.books.drop_unread(old);
         }
         Ok(())
     }
 
-    fn refuse(&self, error: Error, item: Item) -> (Error, Tensor) {
-        self.books.refused.fetch_add(1, Ordering::AcqRel);
-        (error, item.tensor)
+    fn refuse(&self, error: Error, item: Box<Item>) -> (Error, Tensor) {
+        self.books.refused.add(1);
+        (error, self.books.unpack(*item))
     }
 
     /// The next one; `None` when none came in time.
-    pub(super) fn pop(&self, timeout: Option<Duration>) -> Result<Option<Item>> {
+    pub(super) fn pop(&self, timeout: Option<Duration>) -> Result<Option<Box<Item>>> {
         let mut state = lock(&self.state);
         if state.items.is_empty() {
             if timeout == Some(Duration::ZERO) && !state.closed {
@@ -206,18 +121,18 @@ impl Queue {
             self.writable.notify_one();
         }
         if item.is_some() {
-            self.books.popped.fetch_add(1, Ordering::AcqRel);
+            self.books.popped.add(1);
         }
         Ok(item)
     }
 
     /// What could not be popped after all is the next one again.
-    pub(super) fn put_back(&self, item: Item) {
-        self.books.popped.fetch_sub(1, Ordering::AcqRel);
+    pub(super) fn put_back(&self, item: Box<Item>) {
+        self.books.popped.take_back();
         let mut state = lock(&self.state);
         if state.closed {
             drop(state);
-            self.books.give_back(&self.context, item);
+            self.books.give_back(item);
             return;
         }
         state.items.push_front(item);
@@ -280,7 +195,7 @@ impl Queue {
     pub(super) fn end(&self) {
         let left = std::mem::take(&mut lock(&self.state).items);
         for item in left {
-            self.books.give_back(&self.context, item);
+            self.books.give_back(item);
         }
     }
 }
@@ -288,7 +203,9 @@ impl Queue {
 pub(super) fn full(capacity: u64) -> Error {
     Error::new(
         GMB_ERROR_FULL,
-        format!("all {capacity} places are taken: pop and release, make it larger, or use another full policy"),
+        format!(
+            "all {capacity} places are taken: pop and release, make it larger, or use another full policy"
+        ),
     )
 }
 

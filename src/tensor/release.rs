@@ -8,12 +8,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
+use super::books::{Books, Item};
 use super::lease::User;
-use super::queue::Books;
-use super::Tensor;
-use crate::backend::{RawStream, StreamId, StreamState};
+use crate::backend::{RawEvent, RawStream, StreamId, StreamState};
 use crate::context::Context;
-use crate::events::{Event, EventKind};
+use crate::events::EventKind;
 use crate::log::{log, LogLevel};
 use crate::status::GMB_ERROR_DEVICE_LOST;
 use crate::sync::{forked, lock, wait};
@@ -21,7 +20,7 @@ use crate::sync::{forked, lock, wait};
 /// What of a stream's work is to be done first.
 pub(super) enum Mark {
     /// All that it held when this was recorded.
-    Recorded(Event),
+    Recorded(RawEvent),
     /// Its end, once it is no longer being captured.
     Capturing(User),
     /// Everything of the device: the stream is gone.
@@ -32,38 +31,31 @@ pub(super) enum Mark {
 
 impl Mark {
     /// What the stream holds now. Never fails: what cannot be marked is waited for otherwise.
-    pub(super) fn of(context: &Context, user: User) -> Self {
-        match context.backend().stream_state(user.raw()) {
+    pub(super) fn of(books: &Books, user: User) -> Self {
+        match books.context.backend().stream_state(user.raw()) {
             Ok(StreamState::Capturing(_)) => Self::Capturing(user),
-            Ok(StreamState::Running(id)) if id == user.id() => Self::record(context, user.raw()),
+            Ok(StreamState::Running(id)) if id == user.id() => Self::record(books, user.raw()),
             Err(error) if error.status() == GMB_ERROR_DEVICE_LOST => Self::Nothing,
             _ => Self::Everything,
         }
     }
 
-    fn record(context: &Context, stream: RawStream) -> Self {
-        let Ok(event) = context.event(EventKind::Untimed) else { return Self::Everything };
-        match event.mark(stream) {
-            Ok(()) => Self::Recorded(event),
-            Err(_) => Self::Everything,
-        }
+    fn record(books: &Books, stream: RawStream) -> Self {
+        books.record(stream).map_or(Self::Everything, Self::Recorded)
     }
 
-    /// True when what it stands for is done.
-    fn is_past(&mut self, context: &Context) -> bool {
+    /// True when what it stands for is done; then an event is no longer needed.
+    fn is_past(&mut self, books: &Books) -> bool {
         match self {
-            Self::Recorded(event) => crate::events::is_past(event.is_reached()),
+            Self::Recorded(event) => books.is_reached(*event),
             Self::Capturing(user) => {
-                *self = Self::of(context, *user);
+                *self = Self::of(books, *user);
                 matches!(self, Self::Nothing)
             }
+            // The only one that blocks: for work of a stream that nobody can name any more.
             Self::Everything => {
-                // The only one that blocks: for work of a stream that nobody can name any more.
-                let done = crate::events::is_past(context.backend().synchronize().map(|()| true));
-                if !done {
-                    log(LogLevel::Warning, || {
-                        "a tensor's stream is gone and the device cannot be waited for".to_owned()
-                    });
+                if let Err(error) = books.context.backend().synchronize() {
+                    log(LogLevel::Warning, || format!("a tensor's stream is gone: {}", error.message()));
                 }
                 true
             }
@@ -82,9 +74,9 @@ pub(super) enum Marks {
 
 /// A tensor that nobody reads any more, once its marks are past.
 pub(super) struct Retired {
-    context: Context,
-    /// And what the producer's stream held: past with the marks, unless nobody has read it.
-    tensor: Option<(Tensor, Event, Arc<Books>)>,
+    books: Arc<Books>,
+    item: Option<Box<Item>>,
+    /// Nobody has read it: its producer's stream is waited for by itself.
     unread: bool,
     marks: Marks,
     /// Kept as long.
@@ -94,14 +86,13 @@ pub(super) struct Retired {
 pub(super) type Kept = Arc<dyn std::any::Any + Send + Sync>;
 
 impl Retired {
-    pub(super) fn new(tensor: Tensor, produced: Event, marks: Marks, books: Arc<Books>) -> Self {
-        let context = produced.context().clone();
-        Self { context, tensor: Some((tensor, produced, books)), unread: false, marks, keep: None }
+    pub(super) fn new(item: Box<Item>, marks: Marks, books: Arc<Books>) -> Self {
+        Self { books, item: Some(item), unread: false, marks, keep: None }
     }
 
     /// No tensor, but what they lay in.
-    pub(super) fn memory(context: &Context, keep: Kept, marks: Marks) -> Self {
-        Self { context: context.clone(), tensor: None, unread: false, marks, keep: Some(keep) }
+    pub(super) fn memory(books: Arc<Books>, keep: Kept, marks: Marks) -> Self {
+        Self { books, item: None, unread: false, marks, keep: Some(keep) }
     }
 
     /// No stream has waited for the producer's.
@@ -111,18 +102,24 @@ impl Retired {
     }
 
     fn is_past(&mut self) -> bool {
-        let produced = self.tensor.as_ref().filter(|_| self.unread);
-        if produced.is_some_and(|(_, produced, _)| !crate::events::is_past(produced.is_reached())) {
-            return false;
+        let Self { books, item, unread, marks, .. } = self;
+        if let Some(item) = item.as_ref().filter(|_| *unread) {
+            if !books.is_reached(item.produced) {
+                return false;
+            }
+            *unread = false;
         }
-        match &mut self.marks {
-            Marks::One(_, mark) => mark.is_past(&self.context),
+        match marks {
+            Marks::One(_, mark) => mark.is_past(books),
             Marks::All(marks) => {
                 while let Some(mark) = marks.last_mut() {
-                    if !mark.is_past(&self.context) {
+                    if !mark.is_past(books) {
                         return false;
                     }
-                    marks.pop();
+                    if let Some(Mark::Recorded(event)) = marks.pop() {
+                        let reached = std::iter::once(event);
+                        books.context.events().give_back_reached(EventKind::Untimed, reached);
+                    }
                 }
                 true
             }
@@ -131,33 +128,42 @@ impl Retired {
 
     /// The one stream whose order it follows.
     fn line(&self) -> Option<(usize, StreamId)> {
-        match (&self.marks, &self.tensor) {
-            (Marks::One(stream, Mark::Recorded(_)), Some((_, _, books))) if !self.unread => {
-                Some((Arc::as_ptr(books) as usize, *stream))
+        match self.marks {
+            Marks::One(stream, Mark::Recorded(_)) if !self.unread => {
+                Some((Arc::as_ptr(&self.books) as usize, stream))
             }
             _ => None,
         }
     }
 
-    /// The producer's memory ends.
-    pub(super) fn end(self) {
-        let Self { context, tensor, marks, keep, .. } = self;
-        if let Some((tensor, produced, books)) = tensor {
-            // Without a question to the driver: these go back to the pool as they are.
-            produced.note_reached();
-            if let Marks::One(_, Mark::Recorded(event)) = &marks {
-                event.note_reached();
-            }
-            drop((produced, marks));
-            {
-                let _entered = context.backend().enter_for_calls();
-                // What a deleter throws must not end this thread.
-                let _ = catch_unwind(AssertUnwindSafe(move || drop(tensor)));
-            }
-            books.release();
+    /// The events that are reached with it.
+    fn events(&self) -> impl Iterator<Item = RawEvent> {
+        let own = match self.marks {
+            Marks::One(_, Mark::Recorded(event)) => Some(event),
+            _ => None,
+        };
+        self.item.as_ref().map(|item| item.produced).into_iter().chain(own)
+    }
+}
+
+/// The producers' memory ends, of tensors of one mailbox.
+pub(super) fn end_all(all: Vec<Retired>) {
+    let Some(books) = all.first().map(|retired| Arc::clone(&retired.books)) else { return };
+    let context = &books.context;
+    // Without a question to the driver: these go back to the pool as they are.
+    context.events().give_back_reached(EventKind::Untimed, all.iter().flat_map(Retired::events));
+    let _entered = context.backend().enter_for_calls();
+    let mut count = 0;
+    for retired in all {
+        let Retired { item, keep, .. } = retired;
+        if let Some(item) = item {
+            // What a deleter throws must not end this thread.
+            let _ = catch_unwind(AssertUnwindSafe(move || drop(item)));
+            count += 1;
         }
         drop(keep);
     }
+    books.release(count);
 }
 
 /// A ring in which device code says what it has released.
@@ -270,7 +276,7 @@ impl Shared {
             let mut busy = !arrived.is_empty();
             for retired in arrived {
                 if !relaxed {
-                    retired.context.backend().relax();
+                    retired.books.context.backend().relax();
                     relaxed = true;
                 }
                 match retired.line() {
@@ -278,21 +284,19 @@ impl Shared {
                     None => others.push(retired),
                 }
             }
-            let mut done: Vec<Retired> = Vec::new();
             lines.retain(|_, line| {
                 let past = count_past(line);
-                done.extend(line.drain(..past));
+                busy |= past > 0;
+                end_all(line.drain(..past).collect());
                 !line.is_empty()
             });
             let mut i = 0;
             while i < others.len() {
                 match others[i].is_past() {
-                    true => done.push(others.swap_remove(i)),
+                    true => end_all(vec![others.swap_remove(i)]),
                     false => i += 1,
                 }
             }
-            busy |= !done.is_empty();
-            done.into_iter().for_each(Retired::end);
             rings.retain(|ring| {
                 let Some(ring) = ring.upgrade() else { return false };
                 if !relaxed {
