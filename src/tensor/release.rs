@@ -174,6 +174,9 @@ pub(super) trait Ring: Send + Sync {
     fn collect(&self) -> bool;
 }
 
+/// How long the thread stays awake when there is nothing to do.
+const LINGER: Duration = Duration::from_millis(2);
+
 #[derive(Default)]
 struct State {
     arrived: Vec<Retired>,
@@ -256,11 +259,14 @@ impl Shared {
         loop {
             let (arrived, mut rings) = {
                 let mut state = lock(&self.state);
+                // Where tensors come and go it stays awake for a while: to be woken costs whoever releases the next one more
+                // than all the rest.
                 while !state.ended
                     && state.arrived.is_empty()
                     && state.rings.is_empty()
                     && lines.is_empty()
                     && others.is_empty()
+                    && quiet.elapsed() > LINGER
                 {
                     state.asleep = true;
                     state = wait(&self.changed, state);
@@ -305,23 +311,17 @@ impl Shared {
                 }
                 ring.collect()
             });
-            let idle = {
-                let mut state = lock(&self.state);
-                state.rings.append(&mut rings);
-                state.rings.is_empty() && lines.is_empty() && others.is_empty()
-            };
+            lock(&self.state).rings.append(&mut rings);
             if busy {
                 quiet = Instant::now();
             }
-            if !idle {
-                // What comes soon is given back soon; what does not costs little.
-                let nap = match quiet.elapsed().as_micros() {
-                    0..2_000 => 20,
-                    2_000..100_000 => 100,
-                    _ => 500,
-                };
-                std::thread::sleep(Duration::from_micros(nap));
-            }
+            // What comes soon is given back soon; what does not costs little.
+            let nap = match quiet.elapsed().as_micros() {
+                0..2_000 => 20,
+                2_000..100_000 => 100,
+                _ => 500,
+            };
+            std::thread::sleep(Duration::from_micros(nap));
         }
     }
 }

@@ -93,7 +93,8 @@ pub(super) fn extent(record: &gmb_tensor) -> Result<Option<Extent>> {
     // Elements of less than a byte lie side by side, or in a byte each.
     let bits = i128::from(record.dtype.bits) * i128::from(record.dtype.lanes);
     let bytes = |elements: i128, up: bool| {
-        elements.checked_mul(bits).map(|all| if up { (all + 7).div_euclid(8) } else { all.div_euclid(8) })
+        // Towards less, and towards more.
+        elements.checked_mul(bits).map(|all| if up { (all + 7) >> 3 } else { all >> 3 })
     };
     let padded = record.flags & PADDED != 0 && bits < 8;
     let (start, end) = match padded {
