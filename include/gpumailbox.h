@@ -856,7 +856,7 @@ typedef struct gmb_tensor_mailbox {
 } gmb_tensor_mailbox;
 
 /**
- * A tensor mailbox's counts at one moment.
+ * A tensor mailbox's counts.
  */
 typedef struct gmb_tensor_mailbox_info {
   /**
@@ -880,11 +880,11 @@ typedef struct gmb_tensor_mailbox_info {
    */
   uint64_t popped;
   /**
-   * Pushes that found no room, not in time, or were not possible.
+   * Pushes of good tensors that were not possible: no room, not in time, the mailbox had ended.
    */
   uint64_t refused;
   /**
-   * Tensors that newer ones replaced, or that were given back for want of room (`GMB_TENSOR_DROP`).
+   * Tensors that newer ones replaced, and those refused that were given back at once (`GMB_TENSOR_DROP`).
    */
   uint64_t dropped;
   /**
@@ -1264,7 +1264,7 @@ typedef struct gmb_tensor_slot {
 #define GMB_ERROR_BAD_MAGIC -12
 
 /**
- * The mailbox header in device memory has another layout version.
+ * A mailbox header, or a DLPack tensor, has another layout version than this library reads.
  */
 #define GMB_ERROR_BAD_VERSION -13
 
@@ -1314,7 +1314,7 @@ typedef struct gmb_tensor_slot {
 #define GMB_ERROR_NO_KERNELS -22
 
 /**
- * No device has this ordinal.
+ * No device has this ordinal, or a tensor lies on another device than the mailbox is for.
  */
 #define GMB_ERROR_INVALID_DEVICE -23
 
@@ -2057,7 +2057,7 @@ gmb_status gmb_tensor_mailbox_create(struct gmb_context context,
 gmb_status gmb_tensor_mailbox_destroy(struct gmb_tensor_mailbox mailbox);
 
 /**
- * Counts at one moment. `info_size` is `sizeof(gmb_tensor_mailbox_info)`. Does not block; thread-safe.
+ * Counts, read one after the other while threads go on. `info_size` is `sizeof(gmb_tensor_mailbox_info)`. Does not block; thread-safe.
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`.
  */
 gmb_status gmb_tensor_mailbox_get_info(struct gmb_tensor_mailbox mailbox,
@@ -2068,7 +2068,8 @@ gmb_status gmb_tensor_mailbox_get_info(struct gmb_tensor_mailbox mailbox,
  * Hands a DLPack tensor over: later work of the consumer's stream comes after what `stream` holds now. No element moves.
  * `push` may be null for the defaults. On success the library owns `tensor` and calls its deleter when nobody needs it any
  * more: on a thread of its own, under no lock, in relaxed capture mode, with the device's context current. The deleter may
- * be null, and may call the library. On an error the tensor is still the caller's, with two exceptions: with
+ * be null, and may call the library; it must not throw, and must not wait for another tensor to come back, which the same
+ * thread gives back. On an error the tensor is still the caller's, with two exceptions: with
  * `GMB_TENSOR_DROP` when there is no room, and one of another major version, of which DLPack allows nothing but to call its
  * deleter, which is done. Strides may be null: rows one behind the other. Under `GMB_FULL_WAIT` it blocks the calling
  * thread until there is room; else it does not block. Thread-safe.
@@ -2111,7 +2112,8 @@ gmb_status gmb_tensor_mailbox_push_arrow(struct gmb_tensor_mailbox mailbox,
  * may be null, says where the elements lie. With a timeout it blocks the calling thread; it never blocks for the device.
  * Thread-safe.
  * Errors: `GMB_ERROR_INVALID_HANDLE` (also when it is destroyed meanwhile), `_NULL_POINTER`, `_NOT_SUPPORTED` (a consumer
- * on the device; the stream is being captured), `_INVALID_STREAM`, `_OUT_OF_HOST_MEMORY`, `_DEVICE_LOST`, `_DRIVER`.
+ * on the device; the stream is being captured), `_INVALID_STREAM`, `_OUT_OF_HOST_MEMORY` (too many leases: then the
+ * tensor goes back to its producer), `_DEVICE_LOST`, `_DRIVER`.
  */
 gmb_status gmb_tensor_mailbox_pop(struct gmb_tensor_mailbox mailbox,
                                   gmb_stream stream,

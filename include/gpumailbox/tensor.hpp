@@ -93,6 +93,18 @@ class tensor_mailbox : public detail::owner<gmb_tensor_mailbox, gmb_tensor_mailb
     if (code == GMB_OK || code == GMB_ERROR_BAD_VERSION) (void)tensor.release();
     return said;
   }
+  /* The same, and what finds no room, or not in time, is given back by the library once what the stream holds now is done: a
+   * tensor that the caller ends at once may still be written to. */
+  template <class T, class Rep = int64_t, class Period = std::nano>
+  gmb::status push_or_drop(std::unique_ptr<T, detail::delete_tensor> &tensor, stream_ref stream, uint64_t tag = 0,
+                           std::chrono::duration<Rep, Period> limit = forever) const {
+    const gmb_tensor_push how = {static_cast<uint32_t>(sizeof how), GMB_TENSOR_DROP, tag, detail::to_ns(limit)};
+    const gmb_status code = push_any(tensor.get(), &how, stream.get());
+    gmb::status said(code);
+    const bool taken = code == GMB_OK || code == GMB_ERROR_BAD_VERSION || code == GMB_ERROR_FULL || code == GMB_ERROR_TIMEOUT;
+    if (taken) (void)tensor.release();
+    return said;
+  }
   /* Moves both on success. */
   template <class Rep = int64_t, class Period = std::nano>
   gmb::status push(ArrowDeviceArray *array, ArrowSchema *schema, stream_ref stream, uint64_t tag = 0,

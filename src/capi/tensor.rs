@@ -88,7 +88,7 @@ unsafe impl Sized32 for gmb_tensor_push {
     const FIRST_SIZE: usize = 24;
 }
 
-/// A tensor mailbox's counts at one moment.
+/// A tensor mailbox's counts.
 #[repr(C)]
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
@@ -103,9 +103,9 @@ pub struct gmb_tensor_mailbox_info {
     pub pushed: u64,
     /// Tensors popped; of a device consumer, released.
     pub popped: u64,
-    /// Pushes that found no room, not in time, or were not possible.
+    /// Pushes of good tensors that were not possible: no room, not in time, the mailbox had ended.
     pub refused: u64,
-    /// Tensors that newer ones replaced, or that were given back for want of room (`GMB_TENSOR_DROP`).
+    /// Tensors that newer ones replaced, and those refused that were given back at once (`GMB_TENSOR_DROP`).
     pub dropped: u64,
     /// Tensors in it; of a device consumer, also those taken and not released.
     pub queued: u64,
@@ -167,7 +167,7 @@ pub extern "C" fn gmb_tensor_mailbox_destroy(mailbox: gmb_tensor_mailbox) -> gmb
     })
 }
 
-/// Counts at one moment. `info_size` is `sizeof(gmb_tensor_mailbox_info)`. Does not block; thread-safe.
+/// Counts, read one after the other while threads go on. `info_size` is `sizeof(gmb_tensor_mailbox_info)`. Does not block; thread-safe.
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`.
 #[no_mangle]
 pub extern "C" fn gmb_tensor_mailbox_get_info(
@@ -239,7 +239,8 @@ fn how_of(push: *const gmb_tensor_push) -> Result<gmb_tensor_push> {
 /// Hands a DLPack tensor over: later work of the consumer's stream comes after what `stream` holds now. No element moves.
 /// `push` may be null for the defaults. On success the library owns `tensor` and calls its deleter when nobody needs it any
 /// more: on a thread of its own, under no lock, in relaxed capture mode, with the device's context current. The deleter may
-/// be null, and may call the library. On an error the tensor is still the caller's, with two exceptions: with
+/// be null, and may call the library; it must not throw, and must not wait for another tensor to come back, which the same
+/// thread gives back. On an error the tensor is still the caller's, with two exceptions: with
 /// `GMB_TENSOR_DROP` when there is no room, and one of another major version, of which DLPack allows nothing but to call its
 /// deleter, which is done. Strides may be null: rows one behind the other. Under `GMB_FULL_WAIT` it blocks the calling
 /// thread until there is room; else it does not block. Thread-safe.
@@ -300,10 +301,10 @@ pub extern "C" fn gmb_tensor_mailbox_push_arrow(
         // SAFETY: that they are what the specification says is the contract.
         let tensor = unsafe { Tensor::from_arrow(array, schema)? };
         // SAFETY: as above; they were not null.
-        self::push(&mailbox, tensor, &how, stream, |tensor| unsafe { tensor.undo_arrow(array) })?;
-        // SAFETY: as above.
-        unsafe { Tensor::end_schema(schema) };
-        Ok(())
+        let pushed = self::push(&mailbox, tensor, &how, stream, |tensor| unsafe { tensor.undo_arrow(array) });
+        // SAFETY: as above; where the array was taken, also to be dropped, its type is, too.
+        unsafe { Tensor::end_schema_of(array, schema) };
+        pushed
     })
 }
 
@@ -313,7 +314,8 @@ pub extern "C" fn gmb_tensor_mailbox_push_arrow(
 /// may be null, says where the elements lie. With a timeout it blocks the calling thread; it never blocks for the device.
 /// Thread-safe.
 /// Errors: `GMB_ERROR_INVALID_HANDLE` (also when it is destroyed meanwhile), `_NULL_POINTER`, `_NOT_SUPPORTED` (a consumer
-/// on the device; the stream is being captured), `_INVALID_STREAM`, `_OUT_OF_HOST_MEMORY`, `_DEVICE_LOST`, `_DRIVER`.
+/// on the device; the stream is being captured), `_INVALID_STREAM`, `_OUT_OF_HOST_MEMORY` (too many leases: then the
+/// tensor goes back to its producer), `_DEVICE_LOST`, `_DRIVER`.
 #[no_mangle]
 pub extern "C" fn gmb_tensor_mailbox_pop(
     mailbox: gmb_tensor_mailbox,
@@ -329,10 +331,9 @@ pub extern "C" fn gmb_tensor_mailbox_pop(
         let Some(popped) = mailbox.pop_within(self::stream(stream), timeout(timeout_ns))? else {
             return Ok(GMB_NOT_READY);
         };
-        if let Some(record) = record {
-            record.write(*popped.record());
-        }
+        let taken = *popped.record();
         out.write(gmb_lease { id: LEASES.insert(popped)? });
+        record.map(|record| record.write(taken));
         Ok(GMB_OK)
     })
 }

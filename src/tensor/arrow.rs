@@ -240,7 +240,7 @@ impl Tensor {
         // SAFETY: moved by the specification's rule: copied, and marked as released where it was.
         let moved = unsafe { std::ptr::read(&from.array) };
         from.array.release = None;
-        Ok(Self { record, owner: Owner::Arrow(Array { array: moved, event: from.sync_event }) })
+        Ok(Self::of(record, Owner::Arrow(Array { array: moved, event: from.sync_event })))
     }
 }
 
@@ -250,20 +250,21 @@ impl Tensor {
     /// # Safety
     /// `to` is what it came from, and nothing was put there since.
     pub(crate) unsafe fn undo_arrow(self, to: *mut ArrowDeviceArray) {
-        if let Owner::Arrow(array) = &self.owner {
+        if let Owner::Arrow(array) = self.owner() {
             // SAFETY: what was moved here is moved back, and not ended here.
             unsafe { (*to).array.release = array.array.release };
         }
         self.forget();
     }
 
-    /// Ends a schema.
+    /// Ends the schema of an array that was taken.
     ///
     /// # Safety
-    /// It is the caller's.
-    pub(crate) unsafe fn end_schema(schema: *mut ArrowSchema) {
+    /// Both are what was given, and the schema is not released.
+    pub(crate) unsafe fn end_schema_of(array: *const ArrowDeviceArray, schema: *mut ArrowSchema) {
         // SAFETY: promised by the caller.
-        if let Some(release) = unsafe { (*schema).release } {
+        let release = unsafe { (*array).array.release.is_none().then_some((*schema).release).flatten() };
+        if let Some(release) = release {
             // SAFETY: not released before.
             unsafe { release(schema) };
         }

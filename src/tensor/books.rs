@@ -148,12 +148,12 @@ impl Books {
     }
 
     /// A tensor that nobody will pop goes back once its producer's work is done.
-    pub(super) fn drop_unread(self: &Arc<Self>, item: Box<Item>) {
+    pub(super) fn drop_unread(self: &Arc<Self>, item: Item) {
         self.dropped.add(1);
         self.give_back(item);
     }
 
-    pub(super) fn give_back(self: &Arc<Self>, item: Box<Item>) {
+    pub(super) fn give_back(self: &Arc<Self>, item: Item) {
         self.retire();
         let retired = Retired::new(item, Marks::All(Vec::new()), Arc::clone(self)).unread();
         self.context.releaser().retire(retired);

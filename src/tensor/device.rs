@@ -57,7 +57,7 @@ impl Drop for Memory {
 struct Placed {
     index: u64,
     /// Its event is behind its kernel.
-    item: Box<Item>,
+    item: Item,
 }
 
 #[derive(Default)]
@@ -113,15 +113,14 @@ impl Ring {
         state.placed.front().is_none_or(|oldest| state.next - oldest.index < self.capacity)
     }
 
-    #[allow(clippy::result_large_err)]
     pub(super) fn push(
         self: &Arc<Self>,
-        item: Box<Item>,
+        item: Item,
         timeout: Option<Duration>,
     ) -> std::result::Result<(), (Error, Tensor)> {
-        let refuse = |error, item: Box<Item>| {
+        let refuse = |error, item: Item| {
             self.books.refused.add(1);
-            Err((error, self.books.unpack(*item)))
+            Err((error, self.books.unpack(item)))
         };
         let mut state = lock(&self.state);
         if !state.closed && !self.has_room(&state) {
@@ -238,7 +237,7 @@ impl release::Ring for Ring {
         &self.context
     }
 
-    fn collect(&self) -> bool {
+    fn collect(&self) -> (bool, bool) {
         let mut released = Vec::new();
         let more = {
             let mut state = lock(&self.state);
@@ -264,6 +263,6 @@ impl release::Ring for Ring {
             Retired::new(place.item, Marks::All(Vec::new()), Arc::clone(&self.books))
         });
         end_all(retired.collect());
-        more
+        (count > 0, more)
     }
 }

@@ -168,7 +168,7 @@ impl Tensor {
         // SAFETY: of this version, so its fields are where they are expected.
         let (tensor, flags) = unsafe { ((*managed).dl_tensor, (*managed).flags) };
         // SAFETY: shape and strides are the tensor's.
-        Ok(Self { record: unsafe { record(&tensor, flags)? }, owner: Owner::Versioned(owner) })
+        Ok(Self::of(unsafe { record(&tensor, flags)? }, Owner::Versioned(owner)))
     }
 
     /// As [`Tensor::from_dlpack`], of the struct without a version.
@@ -180,7 +180,7 @@ impl Tensor {
         check_address("the managed tensor", managed as u64, align_of::<DLManagedTensor>() as u64)?;
         // SAFETY: a managed tensor; shape and strides are its own.
         let record = unsafe { record(&(*managed).dl_tensor, 0)? };
-        Ok(Self { record, owner: Owner::Legacy(owner) })
+        Ok(Self::of(record, Owner::Legacy(owner)))
     }
 }
 

@@ -108,7 +108,7 @@ impl User {
 pub(super) struct Held {
     books: Arc<Books>,
     /// Until this ends.
-    item: Option<Box<Item>>,
+    item: Option<Item>,
     first: User,
     more: Mutex<Vec<User>>,
 }
@@ -117,9 +117,9 @@ impl Held {
     /// On an error the item is still whole.
     pub(super) fn new(
         books: &Arc<Books>,
-        item: Box<Item>,
+        item: Item,
         stream: Resolved,
-    ) -> std::result::Result<Arc<Self>, (Error, Box<Item>)> {
+    ) -> std::result::Result<Arc<Self>, (Error, Item)> {
         if item.stream.id() != stream.id() {
             if let Err(error) = books.context.backend().stream_wait(stream.raw, item.produced) {
                 return Err((error, item));

@@ -57,7 +57,7 @@ pub struct TensorMailboxOptions {
     pub full_policy: FullPolicy,
 }
 
-/// A tensor mailbox's counts at one moment.
+/// A tensor mailbox's counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TensorMailboxInfo {
     /// Tensors it holds.
@@ -70,9 +70,9 @@ pub struct TensorMailboxInfo {
     pub pushed: u64,
     /// Tensors popped; of a device consumer, released.
     pub popped: u64,
-    /// Tensors that were refused because it was full.
+    /// Pushes of good tensors that were not possible: no room, not in time, the mailbox had ended.
     pub refused: u64,
-    /// Tensors that newer ones replaced, or that were released instead of refused.
+    /// Tensors that newer ones replaced, and those refused that were discarded.
     pub dropped: u64,
     /// Tensors in it; of a device consumer, also those that it has taken and not released.
     pub queued: u64,
@@ -86,6 +86,10 @@ pub struct TensorMailboxInfo {
 
 /// A tensor on its way: where its elements lie, and who ends their memory. Dropped, it ends it at once.
 pub struct Tensor {
+    content: Box<Content>,
+}
+
+struct Content {
     record: gmb_tensor,
     owner: Owner,
 }
@@ -106,23 +110,31 @@ impl Tensor {
     ) -> Result<Self> {
         let record =
             Shape { dtype, shape, strides, byte_offset: 0 }.record(address, device_of(context), 0)?;
-        Ok(Self { record, owner: Owner::Value(Some(Box::new(owner))) })
+        Ok(Self::of(record, Owner::Value(Some(Box::new(owner)))))
     }
 
     /// Where the elements lie, and how.
     pub fn record(&self) -> &gmb_tensor {
-        &self.record
+        &self.content.record
+    }
+
+    fn of(record: gmb_tensor, owner: Owner) -> Self {
+        Self { content: Box::new(Content { record, owner }) }
+    }
+
+    fn owner(&self) -> &Owner {
+        &self.content.owner
     }
 
     /// It is somebody else's again: nothing is ended here.
     pub(crate) fn forget(self) {
-        std::mem::forget(self);
+        std::mem::forget(self.content.owner);
     }
 }
 
 impl std::fmt::Debug for Tensor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tensor").field("record", &self.record).finish_non_exhaustive()
+        f.debug_struct("Tensor").field("record", self.record()).finish_non_exhaustive()
     }
 }
 
@@ -135,6 +147,16 @@ pub struct Refused {
     pub tensor: Tensor,
 }
 
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// The tensor's memory ends at once: to keep the tensor, or to have the library wait for its stream
+/// ([`TensorMailbox::discard`]), take the refusal apart.
 impl From<Refused> for Error {
     fn from(refused: Refused) -> Self {
         refused.error
@@ -235,20 +257,20 @@ impl TensorMailbox {
         timeout: Option<Duration>,
     ) -> std::result::Result<(), Refused> {
         let _range = Range::new(c"push a tensor");
-        tensor.record.tag = tag;
-        match self.prepare(&mut tensor, stream) {
+        tensor.content.record.tag = tag;
+        match self.prepare(&tensor, stream) {
             Err(error) => Err(Refused { error, tensor }),
-            Ok((stream, produced)) => self.give(Box::new(Item { tensor, stream, produced }), timeout),
+            Ok((stream, produced)) => self.give(Item { tensor, stream, produced }, timeout),
         }
     }
 
     /// What a push needs of its stream; with an event of the tensor's own the stream waits for that first.
-    fn prepare(&self, tensor: &mut Tensor, stream: Stream) -> Result<(Resolved, RawEvent)> {
-        self.check_place(&tensor.record)?;
+    fn prepare(&self, tensor: &Tensor, stream: Stream) -> Result<(Resolved, RawEvent)> {
+        self.check_place(tensor.record())?;
         let backend = self.context.backend();
         let _entered = backend.enter_for_calls()?;
         let stream = self.running(stream)?;
-        if let Owner::Arrow(array) = &tensor.owner {
+        if let Owner::Arrow(array) = tensor.owner() {
             if let Some(event) = array.sync_event() {
                 backend.stream_wait(stream.raw, RawEvent(event))?;
             }
@@ -261,7 +283,7 @@ impl TensorMailbox {
         Ok((stream, produced))
     }
 
-    fn give(&self, item: Box<Item>, timeout: Option<Duration>) -> std::result::Result<(), Refused> {
+    fn give(&self, item: Item, timeout: Option<Duration>) -> std::result::Result<(), Refused> {
         let refused = |(error, tensor)| Refused { error, tensor };
         match &self.place {
             Place::Host(queue) => queue.push(item, timeout).map_err(refused),
@@ -273,10 +295,9 @@ impl TensorMailbox {
     ///
     /// # Errors
     /// With the tensor: `INVALID_STREAM`, `DEVICE_LOST`, `DRIVER`.
-    #[allow(clippy::result_large_err)]
     pub fn discard(&self, refused: Refused, stream: Stream) -> std::result::Result<(), (Error, Tensor)> {
-        let mut tensor = refused.tensor;
-        let prepared = self.prepare(&mut tensor, stream).and_then(|(stream, produced)| {
+        let tensor = refused.tensor;
+        let prepared = self.prepare(&tensor, stream).and_then(|(stream, produced)| {
             if self.options.consumer == Consumer::Device {
                 self.context
                     .backend()
@@ -287,7 +308,7 @@ impl TensorMailbox {
         });
         match prepared {
             Ok((stream, produced)) => {
-                self.books().drop_unread(Box::new(Item { tensor, stream, produced }));
+                self.books().drop_unread(Item { tensor, stream, produced });
                 Ok(())
             }
             Err(error) => Err((error, tensor)),
@@ -350,7 +371,7 @@ impl TensorMailbox {
         ring.view(self.running(stream)?)
     }
 
-    /// Counts at one moment. Does not block.
+    /// Counts, read one after the other while threads go on. Does not block.
     pub fn info(&self) -> TensorMailboxInfo {
         let queued = match &self.place {
             Place::Host(queue) => queue.queued(),
@@ -372,7 +393,7 @@ impl TensorMailbox {
         if stream.is_capturing() {
             return Err(Error::new(
                 GMB_ERROR_NOT_SUPPORTED,
-                "the stream is being captured, and a tensor is handed over once; the capture goes on",
+                "the stream is being captured, and its work runs when the graph does; the capture goes on",
             ));
         }
         Ok(stream)

@@ -14,7 +14,7 @@ use crate::sync::lock;
 
 #[derive(Default)]
 struct State {
-    items: VecDeque<Box<Item>>,
+    items: VecDeque<Item>,
     /// Threads that wait for tensors, and for room.
     readers: u32,
     writers: u32,
@@ -53,10 +53,9 @@ impl Queue {
         lock(&self.state).items.len() as u64
     }
 
-    #[allow(clippy::result_large_err)]
     pub(super) fn push(
         &self,
-        item: Box<Item>,
+        item: Item,
         timeout: Option<Duration>,
     ) -> std::result::Result<(), (Error, Tensor)> {
         let mut state = lock(&self.state);
@@ -96,13 +95,13 @@ impl Queue {
         Ok(())
     }
 
-    fn refuse(&self, error: Error, item: Box<Item>) -> (Error, Tensor) {
+    fn refuse(&self, error: Error, item: Item) -> (Error, Tensor) {
         self.books.refused.add(1);
-        (error, self.books.unpack(*item))
+        (error, self.books.unpack(item))
     }
 
     /// The next one; `None` when none came in time.
-    pub(super) fn pop(&self, timeout: Option<Duration>) -> Result<Option<Box<Item>>> {
+    pub(super) fn pop(&self, timeout: Option<Duration>) -> Result<Option<Item>> {
         let mut state = lock(&self.state);
         if state.items.is_empty() {
             if timeout == Some(Duration::ZERO) && !state.closed {
@@ -127,7 +126,7 @@ impl Queue {
     }
 
     /// What could not be popped after all is the next one again.
-    pub(super) fn put_back(&self, item: Box<Item>) {
+    pub(super) fn put_back(&self, item: Item) {
         self.books.popped.take_back();
         let mut state = lock(&self.state);
         if state.closed {

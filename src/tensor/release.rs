@@ -75,7 +75,7 @@ pub(super) enum Marks {
 /// A tensor that nobody reads any more, once its marks are past.
 pub(super) struct Retired {
     books: Arc<Books>,
-    item: Option<Box<Item>>,
+    item: Option<Item>,
     /// Nobody has read it: its producer's stream is waited for by itself.
     unread: bool,
     marks: Marks,
@@ -86,7 +86,7 @@ pub(super) struct Retired {
 pub(super) type Kept = Arc<dyn std::any::Any + Send + Sync>;
 
 impl Retired {
-    pub(super) fn new(item: Box<Item>, marks: Marks, books: Arc<Books>) -> Self {
+    pub(super) fn new(item: Item, marks: Marks, books: Arc<Books>) -> Self {
         Self { books, item: Some(item), unread: false, marks, keep: None }
     }
 
@@ -157,7 +157,7 @@ pub(super) fn end_all(all: Vec<Retired>) {
     for retired in all {
         let Retired { item, keep, .. } = retired;
         if let Some(item) = item {
-            // What a deleter throws must not end this thread.
+            // A panic of an owner in Rust must not end this thread. (What C++ throws cannot be caught here.)
             let _ = catch_unwind(AssertUnwindSafe(move || drop(item)));
             count += 1;
         }
@@ -170,8 +170,8 @@ pub(super) fn end_all(all: Vec<Retired>) {
 pub(super) trait Ring: Send + Sync {
     /// Of which context it is.
     fn context(&self) -> &Context;
-    /// Ends what was released; true while there is more to come.
-    fn collect(&self) -> bool;
+    /// Ends what was released: whether something was, and whether there is more to come.
+    fn collect(&self) -> (bool, bool);
 }
 
 /// How long the thread stays awake when there is nothing to do.
@@ -309,7 +309,9 @@ impl Shared {
                     ring.context().backend().relax();
                     relaxed = true;
                 }
-                ring.collect()
+                let (some, more) = ring.collect();
+                busy |= some;
+                more
             });
             lock(&self.state).rings.append(&mut rings);
             if busy {

@@ -45,7 +45,10 @@ unsafe extern "C" fn release_schema(schema: *mut ArrowSchema) {
     schema.release = None;
 }
 
-/// Format, length and offset of each level, outermost first. `released` counts arrays and schemas.
+/// Format, length and offset of a level.
+type Level<'a> = (&'a str, i64, i64);
+
+/// Levels come outermost first. `released` counts arrays and schemas.
 fn made(
     data: u64,
     levels: &[(&str, i64, i64)],
@@ -129,7 +132,7 @@ fn arrays_come_in_and_go_out() {
         let bytes = i64::from(bits / 8);
         // Two lists of three lists of four, behind one list, five lists and two numbers.
         let levels = [("+w:3", 2, 1), ("+w:4", 20, 5), (format, 200, 2)];
-        let cases: [(&[(&str, i64, i64)], &[i64], i64); 2] =
+        let cases: [(&[Level], &[i64], i64); 2] =
             [(&[(format, 9, 6)], &[9], 6), (&levels, &[2, 3, 4], (3 + 5) * 4 + 2)];
         for (levels, shape, first) in cases {
             let released = Arc::new(AtomicU64::new(0));
@@ -210,10 +213,10 @@ fn what_is_no_tensor_stays_the_callers() {
     let memory = context.device_buffer(4096).unwrap();
     let released = Arc::new(AtomicU64::new(0));
     type Change = fn(&mut ArrowDeviceArray, &mut ArrowSchema);
-    let number: &[(&str, i64, i64)] = &[("f", 8, 0)];
-    let list: &[(&str, i64, i64)] = &[("+w:4", 2, 0), ("f", 8, 0)];
+    let number: &[Level] = &[("f", 8, 0)];
+    let list: &[Level] = &[("+w:4", 2, 0), ("f", 8, 0)];
     static SOME: u64 = 0;
-    let cases: [(&[(&str, i64, i64)], Change, gmb_status, &str); 11] = [
+    let cases: [(&[Level], Change, gmb_status, &str); 11] = [
         (&[("u", 8, 0)], |_, _| (), GMB_ERROR_NOT_SUPPORTED, "\"u\""),
         (&[("b", 8, 0)], |_, _| (), GMB_ERROR_NOT_SUPPORTED, "\"b\""),
         (&[("+w:x", 8, 0)], |_, _| (), GMB_ERROR_NOT_SUPPORTED, "+w:x"),
@@ -306,8 +309,7 @@ fn a_refused_array_is_where_it_was() {
     push.flags = GMB_TENSOR_DROP;
     let done = gmb_tensor_mailbox_push_arrow(mailbox, &mut second, &mut its_type, &push, null_mut());
     assert_eq!(done, GMB_ERROR_FULL);
-    assert!(second.array.release.is_none(), "it was dropped");
-    unsafe { its_type.release.unwrap()(&mut its_type) };
+    assert!(second.array.release.is_none() && its_type.release.is_none(), "both were dropped");
     assert_eq!(gmb_tensor_mailbox_destroy(mailbox), GMB_OK);
     let start = std::time::Instant::now();
     while released.load(Ordering::Acquire) < 4 {
