@@ -426,7 +426,7 @@ pub extern "C" fn gmb_lease_to_dlpack_legacy(
 /// releases each; the lease stays the caller's, too. The array's `sync_event` is what the lease's first stream holds now. On
 /// the host backend there is none: then this blocks until the producer's work is done. Else it does not block; thread-safe.
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_NOT_SUPPORTED` (gaps between the elements; a type that Arrow does
-/// not have), `_DEVICE_LOST`, `_DRIVER`.
+/// not have; that stream is being captured), `_DEVICE_LOST`, `_DRIVER`.
 #[no_mangle]
 pub extern "C" fn gmb_lease_to_arrow(
     lease: gmb_lease,

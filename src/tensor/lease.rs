@@ -6,7 +6,7 @@ use super::arrow::{self, ArrowDeviceArray, ArrowSchema};
 use super::books::{Books, Item};
 use super::dlpack::{self, DLManagedTensor, DLManagedTensorVersioned};
 use super::release::{Mark, Marks, Retired};
-use crate::backend::{RawEvent, StreamId};
+use crate::backend::{RawEvent, StreamId, StreamState};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::layout::gmb_tensor;
@@ -71,7 +71,8 @@ impl Lease {
     /// is none, and this blocks until the producer's work is done.
     ///
     /// # Errors
-    /// `NOT_SUPPORTED`: gaps between the elements, or no such type in Arrow; `DEVICE_LOST`, `DRIVER`.
+    /// `NOT_SUPPORTED`: gaps between the elements, no such type in Arrow, the lease's first stream is being captured;
+    /// `DEVICE_LOST`, `DRIVER`.
     pub fn to_arrow(&self) -> Result<(ArrowDeviceArray, ArrowSchema)> {
         arrow::export(&self.0)
     }
@@ -146,7 +147,14 @@ impl Held {
 
     /// The stream of the pop, after whatever it holds now.
     pub(super) fn mark_first(&self) -> Result<RawEvent> {
-        self.books.record(self.first.raw())
+        let stream = self.first.raw();
+        if let StreamState::Capturing(_) = self.context().backend().stream_state(stream)? {
+            return Err(Error::new(
+                GMB_ERROR_NOT_SUPPORTED,
+                "the lease's first stream is being captured, and an array's event is not of a graph; the capture goes on",
+            ));
+        }
+        self.books.record(stream)
     }
 
     pub(super) fn give_event_back(&self, event: RawEvent) {

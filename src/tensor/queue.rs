@@ -59,28 +59,30 @@ impl Queue {
         timeout: Option<Duration>,
     ) -> std::result::Result<(), (Error, Tensor)> {
         let mut state = lock(&self.state);
-        let mut dropped = None;
-        let mut all = VecDeque::new();
-        match self.policy {
-            FullPolicy::Wait => {
-                state = match self.wait(state, timeout, false) {
-                    Ok(state) => state,
-                    Err(error) => return Err(self.refuse(error, item)),
-                }
+        let (mut dropped, mut all) = (None, VecDeque::new());
+        let full_now = state.items.len() >= self.capacity;
+        let error = match self.policy {
+            _ if state.closed => Some(closed()),
+            FullPolicy::Reject => full_now.then(|| full(self.capacity as u64)),
+            FullPolicy::Wait => None,
+            FullPolicy::OverwriteOldest => {
+                dropped = full_now.then(|| state.items.pop_front()).flatten();
+                None
             }
-            FullPolicy::Reject if state.items.len() >= self.capacity => {
-                drop(state);
-                return Err(self.refuse(full(self.capacity as u64), item));
+            FullPolicy::Latest => {
+                all = std::mem::take(&mut state.items);
+                None
             }
-            FullPolicy::OverwriteOldest if state.items.len() >= self.capacity => {
-                dropped = state.items.pop_front();
-            }
-            FullPolicy::Latest => all = std::mem::take(&mut state.items),
-            FullPolicy::Reject | FullPolicy::OverwriteOldest => {}
-        }
-        if state.closed {
+        };
+        if let Some(error) = error {
             drop(state);
-            return Err(self.refuse(closed(), item));
+            return Err(self.refuse(error, item));
+        }
+        if self.policy == FullPolicy::Wait {
+            state = match self.wait(state, timeout, false) {
+                Ok(state) => state,
+                Err(error) => return Err(self.refuse(error, item)),
+            };
         }
         state.items.push_back(item);
         let waiting = state.readers > 0;
