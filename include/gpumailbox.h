@@ -2167,10 +2167,10 @@ gmb_status gmb_lease_to_dlpack(struct gmb_lease lease,
 
 /**
  * As `gmb_lease_to_dlpack`, as the struct without a version.
- * Errors: as of `gmb_lease_to_dlpack`, and `GMB_ERROR_NOT_SUPPORTED`: it is read-only, which that struct cannot say.
+ * Errors: as of `gmb_lease_to_dlpack`, and `GMB_ERROR_NOT_SUPPORTED`: it is read-only, or of padded
+ * elements of less than a byte, which that struct cannot say.
  */
-gmb_status gmb_lease_to_dlpack_legacy(struct gmb_lease lease,
-                                      struct DLManagedTensor **tensor);
+gmb_status gmb_lease_to_dlpack_legacy(struct gmb_lease lease, struct DLManagedTensor **tensor);
 
 /**
  * The tensor as an Arrow array with its type; of more than one dimension, lists of a fixed size. The caller owns both and

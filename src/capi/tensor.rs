@@ -409,7 +409,8 @@ pub extern "C" fn gmb_lease_to_dlpack(
 }
 
 /// As `gmb_lease_to_dlpack`, as the struct without a version.
-/// Errors: as of `gmb_lease_to_dlpack`, and `GMB_ERROR_NOT_SUPPORTED`: it is read-only, which that struct cannot say.
+/// Errors: as of `gmb_lease_to_dlpack`, and `GMB_ERROR_NOT_SUPPORTED`: it is read-only, or of padded
+/// elements of less than a byte, which that struct cannot say.
 #[no_mangle]
 pub extern "C" fn gmb_lease_to_dlpack_legacy(
     lease: gmb_lease,

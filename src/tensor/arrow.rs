@@ -159,7 +159,7 @@ unsafe fn read(array: &ArrowArray, schema: &ArrowSchema) -> Result<Numbers> {
         check_address("an array's buffers", array.buffers as u64, 8)?;
         // SAFETY: not null, and of at least one pointer.
         let validity = unsafe { *array.buffers };
-        if array.null_count != 0 && !validity.is_null() {
+        if array.null_count > 0 || (array.null_count != 0 && !validity.is_null()) {
             return Err(not_supported("an array with nulls is no tensor: fill them first"));
         }
         // More than it has: of a list, what the level above reaches for.
@@ -234,7 +234,11 @@ impl Tensor {
             numbers.first.checked_mul(bytes).map(|offset| offset as u64).ok_or_else(|| {
                 Error::new(GMB_ERROR_OVERFLOW, "the array's offset exceeds the address space")
             })?;
-        let device_id = if from.device_type == DL_CPU { 0 } else { from.device_id as i32 };
+        // What is no ordinal is none of ours.
+        let device_id = match from.device_type {
+            DL_CPU => 0,
+            _ => i32::try_from(from.device_id).unwrap_or(-1),
+        };
         let record = Shape { dtype: numbers.dtype, shape: &numbers.shape, strides: None, byte_offset }
             .record(numbers.data, (from.device_type, device_id), 0)?;
         // SAFETY: moved by the specification's rule: copied, and marked as released where it was.
@@ -356,19 +360,20 @@ fn format_of(record: &gmb_tensor) -> Result<CString> {
     })
 }
 
-fn is_compact(record: &gmb_tensor) -> Result<bool> {
+fn is_compact(record: &gmb_tensor) -> bool {
     let ndim = record.ndim as usize;
-    let wanted = compact(record)?;
+    // What no compact tensor can be is none.
+    let Ok(wanted) = compact(record) else { return false };
     // The step of a dimension of one element is never taken.
-    Ok(record.shape[..ndim].contains(&0)
-        || (0..ndim).all(|i| record.shape[i] == 1 || record.strides[i] == wanted[i]))
+    record.shape[..ndim].contains(&0)
+        || (0..ndim).all(|i| record.shape[i] == 1 || record.strides[i] == wanted[i])
 }
 
 /// As an array and its type; both hold what they need.
 pub(super) fn export(held: &Arc<Held>) -> Result<(ArrowDeviceArray, ArrowSchema)> {
     let record = held.record();
     let format = format_of(record)?;
-    if !is_compact(record)? {
+    if !is_compact(record) {
         return Err(not_supported(
             "there are gaps between the tensor's elements: an array has none, copy it first",
         ));

@@ -245,6 +245,8 @@ impl release::Ring for Ring {
             while i < state.placed.len() {
                 let index = state.placed[i].index;
                 if self.word(index).load(Ordering::Acquire) == index + 1 {
+                    // Before it leaves: it is always somewhere in the books.
+                    self.books.retire();
                     released.extend(state.placed.remove(i));
                 } else {
                     i += 1;
@@ -258,10 +260,9 @@ impl release::Ring for Ring {
         }
         let count = released.len() as u64;
         self.books.popped.add(count);
-        let retired = released.into_iter().map(|place| {
-            self.books.retire();
-            Retired::new(place.item, Marks::All(Vec::new()), Arc::clone(&self.books))
-        });
+        let retired = released
+            .into_iter()
+            .map(|place| Retired::new(place.item, Marks::All(Vec::new()), Arc::clone(&self.books)));
         end_all(retired.collect());
         (count > 0, more)
     }

@@ -20,6 +20,8 @@ pub const DL_CPU: i32 = 1;
 pub const DL_CUDA: i32 = 2;
 /// In the flags: nobody may write to it.
 pub const DL_READ_ONLY: u64 = 1;
+/// In the flags: elements of less than a byte take a byte each.
+pub(super) const PADDED: u64 = 4;
 
 /// The version that is written here, and of which all minor versions are read.
 const VERSION: DLPackVersion = DLPackVersion { major: 1, minor: 1 };
@@ -295,13 +297,19 @@ pub(super) fn versioned(held: &Arc<Held>) -> *mut DLManagedTensorVersioned {
     export(held, managed, |m| (&mut m.dl_tensor, &mut m.manager_ctx))
 }
 
-/// As the struct without a version, which cannot say that nobody may write to it.
+/// As the struct without a version, which cannot say that nobody may write to it, or how elements are padded.
 pub(super) fn legacy(held: &Arc<Held>) -> Result<*mut DLManagedTensor> {
     let record = held.record();
     if record.flags & DL_READ_ONLY != 0 {
         return Err(Error::new(
             GMB_ERROR_NOT_SUPPORTED,
             "the tensor is read-only, which a DLManagedTensor cannot say: use DLManagedTensorVersioned",
+        ));
+    }
+    if record.flags & PADDED != 0 && u32::from(record.dtype.bits) * u32::from(record.dtype.lanes) < 8 {
+        return Err(Error::new(
+            GMB_ERROR_NOT_SUPPORTED,
+            "the tensor's elements of less than a byte are padded, which a DLManagedTensor cannot say: use DLManagedTensorVersioned",
         ));
     }
     let managed = DLManagedTensor {

@@ -61,7 +61,7 @@ impl Lease {
     /// As a DLPack tensor without a version.
     ///
     /// # Errors
-    /// `NOT_SUPPORTED`: it is read-only, which such a tensor cannot say.
+    /// `NOT_SUPPORTED`: it is read-only, or of padded elements, which such a tensor cannot say.
     pub fn to_dlpack_legacy(&self) -> Result<*mut DLManagedTensor> {
         dlpack::legacy(&self.0)
     }

@@ -1,6 +1,6 @@
 //! Shapes and strides: checked, filled in, and the bytes they reach.
 
-use super::dlpack::check_dtype;
+use super::dlpack::{check_dtype, PADDED};
 use crate::error::{Error, Result};
 use crate::extent::Extent;
 use crate::layout::{gmb_dtype, gmb_tensor, GMB_MAX_DIMENSIONS};
@@ -110,6 +110,3 @@ pub(super) fn extent(record: &gmb_tensor) -> Result<Option<Extent>> {
     let (start, length) = range.ok_or_else(overflow)?;
     Extent::bytes("the tensor's elements", start, length).map(Some)
 }
-
-/// In the flags: elements of less than a byte take a byte each.
-const PADDED: u64 = 4;

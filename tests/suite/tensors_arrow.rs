@@ -216,7 +216,8 @@ fn what_is_no_tensor_stays_the_callers() {
     let number: &[Level] = &[("f", 8, 0)];
     let list: &[Level] = &[("+w:4", 2, 0), ("f", 8, 0)];
     static SOME: u64 = 0;
-    let cases: [(&[Level], Change, gmb_status, &str); 11] = [
+    let cases: [(&[Level], Change, gmb_status, &str); 12] = [
+        (number, |a, _| a.array.null_count = 1, GMB_ERROR_NOT_SUPPORTED, "nulls"),
         (&[("u", 8, 0)], |_, _| (), GMB_ERROR_NOT_SUPPORTED, "\"u\""),
         (&[("b", 8, 0)], |_, _| (), GMB_ERROR_NOT_SUPPORTED, "\"b\""),
         (&[("+w:x", 8, 0)], |_, _| (), GMB_ERROR_NOT_SUPPORTED, "+w:x"),
