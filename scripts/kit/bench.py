@@ -53,6 +53,10 @@ def limit_of(row, limits, rows):
         name, parts = "memcpy of the same payload", [f"memcpy_{payload_bytes(int(bulk[1]), bulk[2])}"]
     elif row["id"].startswith("focus_under_load"):
         return "the same on an idle GPU", rows["focus_idle"]["value"]
+    elif row["id"].startswith("tensor_focus_under_load"):
+        return "the same on an idle GPU", rows["tensor_focus_idle"]["value"]
+    elif row["id"] == "tensor_handoff_and_release":
+        return "its two records of events, by hand", rows["raw_two_records"]["value"]
     elif row["id"] in ("push_host_cost", "pop_host_cost"):
         return "raw launch + measured record and wait", rows["raw_host_cost"]["value"]
     elif row["id"].startswith("look_up") and "call_alone" in rows:
