@@ -33,7 +33,8 @@ static void dltensor_fields(int at_offset) {
        {bits_of(vast_shape), E(OVERFLOW), 0}, {bits_of(none_shape), GMB_OK, 0}, {bits_of(long_shape), BAD, 0});
   PART(strides, {0, GMB_OK, 0}, ODD(steps), {bits_of(back_steps), BAD, 0}, {bits_of(vast_steps), E(OVERFLOW), 0},
        {bits_of(least_steps), E(OVERFLOW), 0}, {bits_of(no_steps), GMB_OK, 0}, {bits_of(wide_steps), BAD, 0});
-  PART(byte_offset, {16, GMB_OK, 0}, {BYTES, BAD, 0}, {HIGH_BIT, E(OVERFLOW), 0}, {UINT64_MAX - 7, E(OVERFLOW), 0},
+  /* Right behind it may lie memory of somebody else, which kernels reach as well. */
+  PART(byte_offset, {16, GMB_OK, 0}, {1ull << 40, BAD, 0}, {HIGH_BIT, E(OVERFLOW), 0}, {UINT64_MAX - 7, E(OVERFLOW), 0},
        {UINT64_MAX, E(OVERFLOW), 0});
 }
 
