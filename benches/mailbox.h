@@ -5,7 +5,6 @@
 #include "report.h"
 
 #include <gpumailbox.h>
-#include <gpumailbox/dlpack.h>
 
 #include <atomic>
 #include <memory>

@@ -564,6 +564,5 @@ inline status set_log_function(gmb_log_level level, gmb_log_function function, v
 }  // namespace gmb
 
 #include <gpumailbox/graph.hpp>
-#include <gpumailbox/tensor.hpp>
 
 #endif

@@ -9,7 +9,6 @@ mod calls;
 mod input;
 mod model;
 mod ops;
-mod tensors;
 mod world;
 
 use std::cell::RefCell;
@@ -124,7 +123,6 @@ fn first() -> World {
         mailboxes: Table(Vec::new()),
         tokens: Table(Vec::new()),
         memory: Table(Vec::new()),
-        tensors: tensors::Tensors::new(),
         dirty: Vec::new(),
         stack: Vec::new(),
         arenas: Arenas::new(context),

@@ -78,7 +78,7 @@ impl FullPolicy {
     }
 
     /// Whether records can be lost, so that readers hold no space.
-    pub(crate) fn overwrites(self) -> bool {
+    fn overwrites(self) -> bool {
         matches!(self, Self::OverwriteOldest | Self::Latest)
     }
 }

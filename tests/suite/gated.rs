@@ -4,7 +4,6 @@
 
 mod graphs;
 mod memory;
-mod tensors;
 
 use super::support::*;
 use gpumailbox::*;
