@@ -128,15 +128,38 @@ __global__ void __launch_bounds__(record_threads, 6) move_records(const __grid_c
   asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(global(a.told)), "l"(static_cast<word64>(a.number)) : "memory");
 }
 
-// By as many blocks as run at once: they draw their tiles, and load one before they store the last.
+// By as many blocks as run at once: they draw their tiles. Out, they load one before they store the last; in, that is
+// slower, and more of them run.
 template <bool in, bool agreed>
-__global__ void __launch_bounds__(drawing_threads, 2) draw_records(const __grid_constant__ record_arguments a) {
+__global__ void __launch_bounds__(drawing_threads, in ? 3 : 2) draw_records(const __grid_constant__ record_arguments a) {
   __shared__ unsigned drawn[2];
   word64 first = 0;
   unsigned count = a.count;
   if (agreed && !begin_agreed(a, first, count)) return;
   const unsigned each = two_units<in>::tile_records(a), tiles = (count + each - 1) / each;
   const auto tile = [&](unsigned drawn_as) { return in ? drawn_as : tiles - 1 - drawn_as; };
+  const auto draw = [&] {
+    unsigned next = 0;
+    if (threadIdx.x != 0) return next;
+    unsigned *counter = reinterpret_cast<unsigned *>(a.header + draws);
+    asm volatile("atom.relaxed.gpu.global.inc.u32 %0, [%1], 0x7fffffff;" : "=r"(next) : "l"(global(counter)) : "memory");
+    return next;
+  };
+  if constexpr (in) {
+    unsigned at = blockIdx.x;
+#pragma unroll 1
+    for (unsigned n = 0; at < tiles; ++n) {
+      const unsigned next = draw();
+      two_units<in> moving;
+      moving.load(a, first, count, at);
+      moving.store(a, first, count, at);
+      if (threadIdx.x == 0) drawn[n & 1] = next;
+      __syncthreads();
+      at = gridDim.x + drawn[n & 1];
+    }
+    if (agreed && threadIdx.x == 0) end_agreed(a, first);
+    return;
+  }
   unsigned at = blockIdx.x, then = blockIdx.x + gridDim.x;
   two_units<in> moving[2];
   if (at < tiles) moving[0].load(a, first, count, tile(at));
@@ -144,11 +167,7 @@ __global__ void __launch_bounds__(drawing_threads, 2) draw_records(const __grid_
   for (unsigned n = 0; at < tiles;) {
 #pragma unroll
     for (unsigned k = 0; k < 2; ++k, ++n) {
-      unsigned next = 0;
-      if (threadIdx.x == 0) {
-        unsigned *counter = reinterpret_cast<unsigned *>(a.header + draws);
-        asm volatile("atom.relaxed.gpu.global.inc.u32 %0, [%1], 0x7fffffff;" : "=r"(next) : "l"(global(counter)) : "memory");
-      }
+      const unsigned next = draw();
       moving[k].look(a, count, tile(at));
       if (then < tiles) moving[1 - k].load(a, first, count, tile(then));
       moving[k].store(a, first, count, tile(at));

@@ -225,50 +225,69 @@ host_times host_costs(const report &out, const library &lib) {
   return times;
 }
 
-// A push of one record on a focus stream and its pop, from the host's call to the count, while other streams keep the
-// whole GPU busy with bulk traffic.
+// Streams of a class that are kept busy with bulk traffic, the whole GPU with them: each has always eight pushes and pops
+// before it.
+class bulk_load {
+public:
+  bulk_load(const library &lib, int streams, gmb_priority priority)
+      : bulk_(streams > 0 ? records : 1, 240), push_(bulk_.push()), pop_(bulk_.pop()), ahead_(streams) {
+    gmb_mailbox_options options = GMB_MAILBOX_OPTIONS_INIT;
+    options.payload_bytes = 240;
+    options.capacity = records;
+    for (int i = 0; i < streams; ++i) {
+      boxes_.push_back(std::make_unique<mailbox>(lib, options));
+      on_.push_back(std::make_unique<library_stream>(lib, priority));
+      ends_.push_back(std::make_unique<token>(lib));
+    }
+  }
+  ~bulk_load() { cudaDeviceSynchronize(); }
+  void feed() {
+    for (size_t i = 0; i < boxes_.size(); ++i) {
+      gmb_result result{};
+      if (ahead_[i] && gmb_token_poll(ends_[i]->id, &result) == GMB_OK) ahead_[i] = false;
+      if (ahead_[i]) continue;
+      for (int k = 0; k < 8; ++k) {
+        OK(gmb_mailbox_push(boxes_[i]->id, &push_, on_[i]->raw, gmb_token{0}));
+        OK(gmb_mailbox_pop(boxes_[i]->id, &pop_, on_[i]->raw, k == 4 ? ends_[i]->id : gmb_token{0}));
+      }
+      ahead_[i] = true;
+    }
+  }
+
+private:
+  static constexpr uint32_t records = 1u << 16;
+  const traffic bulk_;
+  const gmb_push push_;
+  const gmb_pop pop_;
+  std::vector<bool> ahead_;
+  std::vector<std::unique_ptr<mailbox>> boxes_;
+  std::vector<std::unique_ptr<library_stream>> on_;
+  std::vector<std::unique_ptr<token>> ends_;
+};
+
+// A push of one record on a stream and its pop, from the host's call to the count, while others are kept busy.
 samples focus(const report &out, const library &lib, int streams, gmb_priority focused, gmb_priority others) {
-  constexpr uint32_t bulk_records = 1u << 16;
-  const traffic t(1, 240), bulk(bulk_records, 240);
+  const traffic t(1, 240);
   const mailbox box(lib, small_box());
   const token told(lib);
-  gmb_mailbox_options options = GMB_MAILBOX_OPTIONS_INIT;
-  options.payload_bytes = 240;
-  options.capacity = bulk_records;
-  std::vector<std::unique_ptr<mailbox>> boxes;
-  std::vector<std::unique_ptr<library_stream>> on;
-  std::vector<std::unique_ptr<token>> ends;
-  for (int i = 0; i < streams; ++i) {
-    boxes.push_back(std::make_unique<mailbox>(lib, options));
-    on.push_back(std::make_unique<library_stream>(lib, others));
-    ends.push_back(std::make_unique<token>(lib));
-  }
   const library_stream mine(lib, focused);
-  const gmb_push push = t.push(), push_bulk = bulk.push();
-  const gmb_pop pop = t.pop(), pop_bulk = bulk.pop();
-  std::vector<int> ahead(streams, 0);
+  bulk_load load(lib, streams, others);
+  const gmb_push push = t.push();
+  const gmb_pop pop = t.pop();
   samples all;
   for (int run = -50; run < out.runs(2000); ++run) {
-    // Each stream has always eight bulk operations before it.
-    for (int i = 0; i < streams; ++i) {
-      gmb_result result{};
-      if (ahead[i] > 0 && gmb_token_poll(ends[i]->id, &result) == GMB_OK) ahead[i] = 0;
-      if (ahead[i] > 0) continue;
-      for (int k = 0; k < 8; ++k) {
-        OK(gmb_mailbox_push(boxes[i]->id, &push_bulk, on[i]->raw, gmb_token{0}));
-        OK(gmb_mailbox_pop(boxes[i]->id, &pop_bulk, on[i]->raw, k == 4 ? ends[i]->id : gmb_token{0}));
-      }
-      ahead[i] = 1;
-    }
+    load.feed();
     const double start = now_us();
     OK(gmb_mailbox_push(box.id, &push, mine.raw, gmb_token{0}));
     OK(gmb_mailbox_pop(box.id, &pop, mine.raw, told.id));
     if (told.wait().count != 1) throw failure("a record is missing");
     if (run >= 0) all.push_back(now_us() - start);
   }
-  CHECK(cudaDeviceSynchronize());
   return all;
 }
+
+// Within the namespace: it goes on from here.
+#include "tensors.cuh"
 
 void measure(report &out, const library &lib) {
   const struct {
@@ -307,6 +326,7 @@ void measure(report &out, const library &lib) {
   out.latency("focus_under_load", [&] { return focus(out, lib, 4, GMB_PRIORITY_FOCUS, GMB_PRIORITY_PERIPHERAL); });
   out.latency("focus_under_load_same_priority",
               [&] { return focus(out, lib, 4, GMB_PRIORITY_NORMAL, GMB_PRIORITY_NORMAL); });
+  measure_tensors(out, lib);
   bench::measure_look_ups(out, lib);
 }
 

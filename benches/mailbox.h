@@ -5,6 +5,7 @@
 #include "report.h"
 
 #include <gpumailbox.h>
+#include <gpumailbox/dlpack.h>
 
 #include <atomic>
 #include <memory>

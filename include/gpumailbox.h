@@ -13,6 +13,11 @@
 
 #include <stddef.h>
 #include <stdint.h>
+/* Of DLPack and Arrow: their own headers have them, or <gpumailbox/dlpack.h> and <gpumailbox/arrow.h>. */
+struct DLManagedTensor;
+struct DLManagedTensorVersioned;
+struct ArrowDeviceArray;
+struct ArrowSchema;
 
 /**
  * In `gmb_mailbox_options.flags`: all operations come on one stream, that of the first. No event
@@ -40,6 +45,12 @@
  * Patch version of this header.
  */
 #define GMB_VERSION_PATCH 0
+
+/**
+ * In `gmb_tensor_push.flags`: a tensor for which there is no room, or not in time, is given back to its producer once
+ * what the stream holds now is done, instead of staying the caller's.
+ */
+#define GMB_TENSOR_DROP 1
 
 /**
  * Waits without limit, as a timeout in nanoseconds.
@@ -85,6 +96,11 @@
  * Set in `gmb_result.flags` when `lost` is not zero.
  */
 #define GMB_RESULT_LOST 2
+
+/**
+ * Most dimensions of a tensor that is handed over.
+ */
+#define GMB_MAX_DIMENSIONS 8
 
 /**
  * What CUDA's own stream types point to.
@@ -799,6 +815,243 @@ typedef int32_t gmb_priority;
 typedef void (*gmb_host_function)(void *argument);
 
 /**
+ * Who takes tensors out: `GMB_CONSUMER_*`.
+ */
+typedef int32_t gmb_consumer;
+
+/**
+ * What a tensor mailbox is made with. Start from `GMB_TENSOR_MAILBOX_OPTIONS_INIT`.
+ */
+typedef struct gmb_tensor_mailbox_options {
+  /**
+   * `sizeof(gmb_tensor_mailbox_options)`.
+   */
+  uint32_t struct_size;
+  /**
+   * Who takes tensors out; default `GMB_CONSUMER_HOST`.
+   */
+  gmb_consumer consumer;
+  /**
+   * Tensors it holds: a power of two, 1 to 2^20.
+   */
+  uint64_t capacity;
+  /**
+   * What a push does when it is full; default `GMB_FULL_REJECT`. Those that overwrite, only for consumers on the host.
+   */
+  gmb_full_policy full_policy;
+  /**
+   * Must be zero.
+   */
+  uint32_t reserved;
+} gmb_tensor_mailbox_options;
+
+/**
+ * Handle of a tensor mailbox: tensors handed over by pointer. Zero is null.
+ */
+typedef struct gmb_tensor_mailbox {
+  /**
+   * Opaque.
+   */
+  uint64_t id;
+} gmb_tensor_mailbox;
+
+/**
+ * A tensor mailbox's counts.
+ */
+typedef struct gmb_tensor_mailbox_info {
+  /**
+   * Tensors it holds.
+   */
+  uint64_t capacity;
+  /**
+   * Who takes them out.
+   */
+  gmb_consumer consumer;
+  /**
+   * What a push does when it is full.
+   */
+  gmb_full_policy full_policy;
+  /**
+   * Tensors pushed.
+   */
+  uint64_t pushed;
+  /**
+   * Tensors popped; of a device consumer, released.
+   */
+  uint64_t popped;
+  /**
+   * Pushes of good tensors that were not possible: no room, not in time, the mailbox had ended.
+   */
+  uint64_t refused;
+  /**
+   * Tensors that newer ones replaced, and those refused that were given back at once (`GMB_TENSOR_DROP`).
+   */
+  uint64_t dropped;
+  /**
+   * Tensors in it; of a device consumer, also those taken and not released.
+   */
+  uint64_t queued;
+  /**
+   * Leases that are out, those held by managed tensors and arrays included.
+   */
+  uint64_t leases;
+  /**
+   * Tensors that nobody needs any more and that wait for the work of their streams.
+   */
+  uint64_t retiring;
+  /**
+   * Tensors that were given back to their producers.
+   */
+  uint64_t released;
+} gmb_tensor_mailbox_info;
+
+/**
+ * How a tensor is pushed. Start from `GMB_TENSOR_PUSH_INIT`.
+ */
+typedef struct gmb_tensor_push {
+  /**
+   * `sizeof(gmb_tensor_push)`.
+   */
+  uint32_t struct_size;
+  /**
+   * `GMB_TENSOR_DROP` or 0, the default.
+   */
+  uint32_t flags;
+  /**
+   * A word for the consumer.
+   */
+  uint64_t tag;
+  /**
+   * Under `GMB_FULL_WAIT`: how long the calling thread waits for room, in nanoseconds; default `GMB_WAIT_FOREVER`.
+   */
+  uint64_t timeout_ns;
+} gmb_tensor_push;
+
+/**
+ * Handle of a lease: the right to use a tensor that was popped. Zero is null.
+ */
+typedef struct gmb_lease {
+  /**
+   * Opaque.
+   */
+  uint64_t id;
+} gmb_lease;
+
+/**
+ * An element type, as DLPack has it: `DLDataType`.
+ */
+typedef struct gmb_dtype {
+  /**
+   * `DLDataTypeCode`: 0 int, 1 uint, 2 float, 4 bfloat, 5 complex, 6 bool and so on.
+   */
+  uint8_t code;
+  /**
+   * Bits of one lane.
+   */
+  uint8_t bits;
+  /**
+   * Lanes of a vector; 1 for scalars.
+   */
+  uint16_t lanes;
+} gmb_dtype;
+
+/**
+ * A tensor as it is handed over: where its elements lie, and how. No element moves. 176 bytes.
+ */
+typedef struct gmb_tensor {
+  /**
+   * Address as the producer gave it; the first element lies `byte_offset` behind it.
+   */
+  uint64_t address;
+  /**
+   * Bytes from `address` to the first element.
+   */
+  uint64_t byte_offset;
+  /**
+   * The producer's word to the consumer.
+   */
+  uint64_t tag;
+  /**
+   * `DLDeviceType`: 2 on CUDA, 1 on the host backend.
+   */
+  int32_t device_type;
+  /**
+   * The device's ordinal.
+   */
+  int32_t device_id;
+  /**
+   * The elements' type.
+   */
+  struct gmb_dtype dtype;
+  /**
+   * Dimensions, 0 to `GMB_MAX_DIMENSIONS`.
+   */
+  int32_t ndim;
+  /**
+   * DLPack's flags: 1 for read-only, 2 for a copy, 4 for elements of less than a byte that are padded.
+   */
+  uint64_t flags;
+  /**
+   * Elements in each dimension; zero beyond `ndim`.
+   */
+  int64_t shape[8];
+  /**
+   * Elements from one index to the next in each dimension, also negative; zero beyond `ndim`.
+   */
+  int64_t strides[8];
+} gmb_tensor;
+
+/**
+ * The ring of a tensor mailbox whose consumer is device code. The slots follow.
+ */
+typedef struct gmb_tensor_ring {
+  /**
+   * Index of the next tensor that nobody has taken.
+   */
+  uint64_t taken;
+  /**
+   * Fills the line.
+   */
+  uint64_t pad[15];
+} gmb_tensor_ring;
+
+/**
+ * What device code needs of a tensor mailbox; passed to kernels by value.
+ */
+typedef struct gmb_tensor_view {
+  /**
+   * In device memory.
+   */
+  struct gmb_tensor_ring *ring;
+  /**
+   * In pinned memory: a word for each slot, in which its consumer says that it is done.
+   */
+  uint64_t *released;
+  /**
+   * Slots; a power of two.
+   */
+  uint64_t capacity;
+} gmb_tensor_view;
+
+/**
+ * A slot of the ring of a tensor mailbox whose consumer is device code.
+ */
+typedef struct gmb_tensor_slot {
+  /**
+   * Index of the tensor plus one, once it is there.
+   */
+  uint64_t sequence;
+  /**
+   * Zero.
+   */
+  uint64_t reserved;
+  /**
+   * The tensor.
+   */
+  struct gmb_tensor tensor;
+} gmb_tensor_slot;
+
+/**
  * CUDA; the host only when there is no driver library or no device. The
  * environment's `GMB_BACKEND=host|cuda` decides instead.
  */
@@ -909,6 +1162,16 @@ typedef void (*gmb_host_function)(void *argument);
 #define GMB_PRIORITY_PERIPHERAL 2
 
 /**
+ * Threads of the host: no kernel is launched.
+ */
+#define GMB_CONSUMER_HOST 0
+
+/**
+ * Kernels, with `gpumailbox/tensor.cuh`.
+ */
+#define GMB_CONSUMER_DEVICE 1
+
+/**
  * Accept the first so many records that fit and report how many.
  */
 #define GMB_FULL_REJECT 0
@@ -1001,7 +1264,7 @@ typedef void (*gmb_host_function)(void *argument);
 #define GMB_ERROR_BAD_MAGIC -12
 
 /**
- * The mailbox header in device memory has another layout version.
+ * A mailbox header, or a DLPack tensor, has another layout version than this library reads.
  */
 #define GMB_ERROR_BAD_VERSION -13
 
@@ -1051,7 +1314,7 @@ typedef void (*gmb_host_function)(void *argument);
 #define GMB_ERROR_NO_KERNELS -22
 
 /**
- * No device has this ordinal.
+ * No device has this ordinal, or a tensor lies on another device than the mailbox is for.
  */
 #define GMB_ERROR_INVALID_DEVICE -23
 
@@ -1109,6 +1372,11 @@ typedef void (*gmb_host_function)(void *argument);
  * The stream is not being captured, or is already, or its capture was spoilt: there is no graph.
  */
 #define GMB_ERROR_CAPTURE -34
+
+/**
+ * The tensor mailbox is full.
+ */
+#define GMB_ERROR_FULL -35
 
 
 
@@ -1770,6 +2038,152 @@ gmb_status gmb_stream_wait_event(struct gmb_context context,
                                  struct gmb_event event);
 
 /**
+ * Makes a tensor mailbox. The caller owns it and ends it with `gmb_tensor_mailbox_destroy`. For consumers on the device it
+ * blocks until the ring is ready; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT` (capacity no power of two),
+ * `_OVERFLOW`, `_NOT_SUPPORTED` (a consumer on the device and a policy that overwrites), `_OUT_OF_MEMORY`,
+ * `_MEMORY_LIMIT`, `_OUT_OF_HOST_MEMORY`, `_DEVICE_LOST`.
+ */
+gmb_status gmb_tensor_mailbox_create(struct gmb_context context,
+                                     const struct gmb_tensor_mailbox_options *options,
+                                     struct gmb_tensor_mailbox *mailbox);
+
+/**
+ * Ends a tensor mailbox; threads that wait in it get `GMB_ERROR_INVALID_HANDLE`. Tensors that nobody has popped are given
+ * back; leases stay good. Of a consumer on the device, tensors and ring stay until what the streams of
+ * `gmb_tensor_mailbox_get_view` hold now is done: these must not be destroyed before. Does not block; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`.
+ */
+gmb_status gmb_tensor_mailbox_destroy(struct gmb_tensor_mailbox mailbox);
+
+/**
+ * Counts, read one after the other while threads go on. `info_size` is `sizeof(gmb_tensor_mailbox_info)`. Does not block; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`.
+ */
+gmb_status gmb_tensor_mailbox_get_info(struct gmb_tensor_mailbox mailbox,
+                                       struct gmb_tensor_mailbox_info *info,
+                                       size_t info_size);
+
+/**
+ * Hands a DLPack tensor over: later work of the consumer's stream comes after what `stream` holds now. No element moves.
+ * `push` may be null for the defaults. On success the library owns `tensor` and calls its deleter when nobody needs it any
+ * more: on a thread of its own, under no lock, in relaxed capture mode, with the device's context current. The deleter may
+ * be null, and may call the library; it must not throw, and must not wait for another tensor to come back, which the same
+ * thread gives back. On an error the tensor is still the caller's, with two exceptions: with
+ * `GMB_TENSOR_DROP` when there is no room, and one of another major version, of which DLPack allows nothing but to call its
+ * deleter, which is done. Strides may be null: rows one behind the other. Under `GMB_FULL_WAIT` it blocks the calling
+ * thread until there is room; else it does not block. Thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE` (also when it is destroyed meanwhile), `_NULL_POINTER`, `_MISALIGNED`,
+ * `_STRUCT_SIZE`, `_BAD_VERSION`, `_INVALID_DEVICE` (the tensor lies elsewhere), `_INVALID_ARGUMENT` (a negative size, no
+ * such type; with `GMB_CHECK_POINTERS=1`: kernels cannot reach it), `_NOT_SUPPORTED` (more than eight dimensions; the
+ * stream is being captured), `_OVERFLOW`, `_FULL`, `_TIMEOUT`, `_INVALID_STREAM`, `_DEVICE_LOST`, `_DRIVER`.
+ */
+gmb_status gmb_tensor_mailbox_push(struct gmb_tensor_mailbox mailbox,
+                                   struct DLManagedTensorVersioned *tensor,
+                                   const struct gmb_tensor_push *push,
+                                   gmb_stream stream);
+
+/**
+ * As `gmb_tensor_mailbox_push`, of the struct without a version.
+ * Errors: as of `gmb_tensor_mailbox_push`, without `GMB_ERROR_BAD_VERSION`.
+ */
+gmb_status gmb_tensor_mailbox_push_legacy(struct gmb_tensor_mailbox mailbox,
+                                          struct DLManagedTensor *tensor,
+                                          const struct gmb_tensor_push *push,
+                                          gmb_stream stream);
+
+/**
+ * As `gmb_tensor_mailbox_push`, of an Arrow array on a device: numbers, or lists of them of a fixed size, without nulls.
+ * `stream` waits for the array's `sync_event` first. On success both are moved, as the specification has it: marked as
+ * released where they were. On an error they are still the caller's, but with `GMB_TENSOR_DROP` for want of room.
+ * Errors: as of `gmb_tensor_mailbox_push`; `GMB_ERROR_INVALID_ARGUMENT` also when one was released or moved before, or the
+ * lengths do not fit, `_NOT_SUPPORTED` for other types, nulls and dictionaries.
+ */
+gmb_status gmb_tensor_mailbox_push_arrow(struct gmb_tensor_mailbox mailbox,
+                                         struct ArrowDeviceArray *array,
+                                         struct ArrowSchema *schema,
+                                         const struct gmb_tensor_push *push,
+                                         gmb_stream stream);
+
+/**
+ * Takes the next tensor out: later work of `stream` comes after what the producer's stream held at the push. `GMB_OK`, or
+ * `GMB_NOT_READY` when none came within `timeout_ns` nanoseconds, and then nothing is written; 0 asks once,
+ * `GMB_WAIT_FOREVER` waits without limit. The caller owns the lease and ends it with `gmb_lease_release`; `tensor`, which
+ * may be null, says where the elements lie. With a timeout it blocks the calling thread; it never blocks for the device.
+ * Thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE` (also when it is destroyed meanwhile), `_NULL_POINTER`, `_NOT_SUPPORTED` (a consumer
+ * on the device; the stream is being captured), `_INVALID_STREAM`, `_OUT_OF_HOST_MEMORY` (too many leases: then the
+ * tensor goes back to its producer), `_DEVICE_LOST`, `_DRIVER`.
+ */
+gmb_status gmb_tensor_mailbox_pop(struct gmb_tensor_mailbox mailbox,
+                                  gmb_stream stream,
+                                  uint64_t timeout_ns,
+                                  struct gmb_lease *lease,
+                                  struct gmb_tensor *tensor);
+
+/**
+ * As `gmb_tensor_mailbox_pop`, as a DLPack tensor. The caller owns it and ends it with its deleter, on any thread; what
+ * `stream` holds then is waited for. For more than one stream pop a lease.
+ * Errors: as of `gmb_tensor_mailbox_pop`.
+ */
+gmb_status gmb_tensor_mailbox_pop_dlpack(struct gmb_tensor_mailbox mailbox,
+                                         gmb_stream stream,
+                                         uint64_t timeout_ns,
+                                         struct DLManagedTensorVersioned **tensor);
+
+/**
+ * What kernels of `stream` take tensors with (`gpumailbox/tensor.cuh`), to be passed to them by value. It is good until the
+ * mailbox ends, for kernels that were launched before then also afterwards. Does not block; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_NOT_SUPPORTED` (consumers on the host; the stream is being
+ * captured), `_INVALID_STREAM`.
+ */
+gmb_status gmb_tensor_mailbox_get_view(struct gmb_tensor_mailbox mailbox,
+                                       gmb_stream stream,
+                                       struct gmb_tensor_view *view);
+
+/**
+ * Another stream uses the tensor, too: its later work comes after what the producer's stream held at the push, and what it
+ * holds when the lease ends is waited for. The stream must not be destroyed before. Does not block; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NOT_SUPPORTED` (the stream is being captured), `_INVALID_STREAM`, `_DEVICE_LOST`,
+ * `_DRIVER`.
+ */
+gmb_status gmb_lease_use(struct gmb_lease lease,
+                         gmb_stream stream);
+
+/**
+ * Ends a lease. When every managed tensor and array made of it has ended, too, what its streams hold then is waited for, on
+ * a thread of the library, and the tensor goes back to its producer. Does not block; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE` (released already).
+ */
+gmb_status gmb_lease_release(struct gmb_lease lease);
+
+/**
+ * The tensor as DLPack has it, any number of times. The caller owns each and ends it with its deleter, on any thread; the
+ * lease stays the caller's, too. Does not block; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`.
+ */
+gmb_status gmb_lease_to_dlpack(struct gmb_lease lease,
+                               struct DLManagedTensorVersioned **tensor);
+
+/**
+ * As `gmb_lease_to_dlpack`, as the struct without a version.
+ * Errors: as of `gmb_lease_to_dlpack`, and `GMB_ERROR_NOT_SUPPORTED`: it is read-only, or of padded
+ * elements of less than a byte, which that struct cannot say.
+ */
+gmb_status gmb_lease_to_dlpack_legacy(struct gmb_lease lease, struct DLManagedTensor **tensor);
+
+/**
+ * The tensor as an Arrow array with its type; of more than one dimension, lists of a fixed size. The caller owns both and
+ * releases each; the lease stays the caller's, too. The array's `sync_event` is what the lease's first stream holds now. On
+ * the host backend there is none: then this blocks until the producer's work is done. Else it does not block; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_NOT_SUPPORTED` (gaps between the elements; a type that Arrow does
+ * not have; that stream is being captured), `_DEVICE_LOST`, `_DRIVER`.
+ */
+gmb_status gmb_lease_to_arrow(struct gmb_lease lease,
+                              struct ArrowDeviceArray *array,
+                              struct ArrowSchema *schema);
+
+/**
  * Makes a token for the operations of one context, to be used again and again.
  * The caller owns it and ends it with `gmb_token_destroy`. May block; thread-safe.
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_OUT_OF_MEMORY`, `_OUT_OF_HOST_MEMORY`, `_DEVICE_LOST`.
@@ -1830,6 +2244,11 @@ gmb_status gmb_token_device_result(struct gmb_token token, const struct gmb_resu
 #define GMB_POP_INIT { (uint32_t)sizeof(gmb_pop), 0, NULL, 0, NULL, 0, 0 }
 /** Defaults of gmb_attach_options. */
 #define GMB_ATTACH_OPTIONS_INIT { (uint32_t)sizeof(gmb_attach_options), GMB_ARBITRATION_CPU, 0, 0 }
+/** Defaults of gmb_tensor_mailbox_options. */
+#define GMB_TENSOR_MAILBOX_OPTIONS_INIT \
+  { (uint32_t)sizeof(gmb_tensor_mailbox_options), GMB_CONSUMER_HOST, 0, GMB_FULL_REJECT, 0 }
+/** Defaults of gmb_tensor_push. */
+#define GMB_TENSOR_PUSH_INIT { (uint32_t)sizeof(gmb_tensor_push), 0, 0, GMB_WAIT_FOREVER }
 
 /** The stream that a gmb_stream_guard made current for the calling thread. */
 #define GMB_STREAM_CURRENT ((gmb_stream)UINTPTR_MAX)

@@ -564,5 +564,6 @@ inline status set_log_function(gmb_log_level level, gmb_log_function function, v
 }  // namespace gmb
 
 #include <gpumailbox/graph.hpp>
+#include <gpumailbox/tensor.hpp>
 
 #endif

@@ -279,4 +279,26 @@ typedef struct gmb_borrow_args {
   struct gmb_report_args report;
 } gmb_borrow_args;
 
+/**
+ * Arguments of `gmb_kernel_tensor`: one block that puts a tensor into its slot.
+ */
+typedef struct gmb_tensor_args {
+  /**
+   * `gmb_tensor_ring` in device memory.
+   */
+  uint64_t ring;
+  /**
+   * Slots of the ring.
+   */
+  uint64_t capacity;
+  /**
+   * Index of the tensor.
+   */
+  uint64_t index;
+  /**
+   * The tensor.
+   */
+  gmb_tensor tensor;
+} gmb_tensor_args;
+
 #endif  /* GMB_KERNELS_ARGS_H */

@@ -4,6 +4,7 @@
 
 #include <gpumailbox/alone.cuh>
 #include <gpumailbox/borrow.cuh>
+#include <gpumailbox/tensor.cuh>
 
 #include "args.h"
 
@@ -84,6 +85,10 @@ template <class Block> GMB_HD inline void run_borrow(const Block &block, const g
 
 template <class Block> GMB_HD inline void run_release(const Block &block, const gmb_borrow_args &a) {
   gmb::ring::release(block, ring_of(a.ring), a.reader, at<gmb::ring::held>(a.table), a.place, report_of(a.report));
+}
+
+template <class Block> GMB_HD inline void run_tensor(const Block &block, const gmb_tensor_args &a) {
+  gmb::ring::publish(block, at<gmb_tensor_ring>(a.ring), a.capacity, a.index, a.tensor);
 }
 
 template <class Block> GMB_HD inline void run_reader(const Block &block, const gmb_reader_args &a) {

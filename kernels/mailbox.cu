@@ -22,6 +22,7 @@ GMB_ENTRY(pop_latest, pop_latest, thread_block, gmb_pop_args, GMB_BLOCK_THREADS,
 GMB_ENTRY(reader, reader, thread_block, gmb_reader_args, GMB_BLOCK_THREADS, 1)
 GMB_ENTRY(borrow, borrow, lone_block, gmb_borrow_args, GMB_BLOCK_THREADS, 1)
 GMB_ENTRY(release, release, lone_block, gmb_borrow_args, GMB_BLOCK_THREADS, 1)
+GMB_ENTRY(tensor, tensor, lone_block, gmb_tensor_args, GMB_BLOCK_THREADS, 1)
 
 /* The leader's warp, if it has one, and threads with one record under way each. */
 #define GMB_ALONE_THREADS 544

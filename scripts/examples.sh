@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds c_examples against target/stage into target/examples; with --test runs their ctest entries, and
-# compares what relay prints in C, C++ and Rust.
+# compares what the examples print that there are in C, C++ and Rust.
 source "$(dirname "$0")/common.sh"
 
 [[ -d $stage ]] || die "no target/stage: run scripts/stage.sh"
@@ -45,14 +45,16 @@ if [[ ${1:-} == --test ]]; then
   backends=(host)
   [[ $gpu == OFF ]] || backends+=(cuda)
   for backend in "${backends[@]}"; do
-    step "examples: relay in C, C++ and Rust, backend $backend"
     export GMB_BACKEND=$backend
-    target/examples/relay_c | tee target/examples/relay_c.txt
-    target/examples/relay_cpp >target/examples/relay_cpp.txt
-    in_rust relay >target/examples/relay_rs.txt
-    for language in cpp rs; do
-      diff target/examples/relay_c.txt "target/examples/relay_$language.txt" ||
-        die "relay.c and relay.$language print different things"
+    for example in relay handoff; do
+      step "examples: $example in C, C++ and Rust, backend $backend"
+      said=target/examples/$example
+      "${said}_c" | tee "${said}_c.txt"
+      "${said}_cpp" >"${said}_cpp.txt"
+      in_rust "$example" >"${said}_rs.txt"
+      for language in cpp rs; do
+        diff "${said}_c.txt" "${said}_$language.txt" || die "$example.c and $example.$language print different things"
+      done
     done
     step "examples: event_loop in Rust, backend $backend"
     in_rust event_loop

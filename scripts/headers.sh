@@ -15,7 +15,36 @@ alone() {
 }
 alone gpumailbox.h c c11
 alone gpumailbox.h c++ c++17
-for header in gpumailbox.hpp gpumailbox/detail.hpp gpumailbox/graph.hpp; do
+for header in gpumailbox/dlpack.h gpumailbox/arrow.h; do
+  alone "$header" c c11
+  alone "$header" c++ c++17
+done
+# A program's own declarations of DLPack's types beside ours, in either order.
+own=$root/target/headers-own
+mkdir -p "$own/dlpack"
+cat >"$own/dlpack/dlpack.h" <<'END'
+#ifndef DLPACK_DLPACK_H_
+#define DLPACK_DLPACK_H_
+#include <stdint.h>
+typedef struct { void *data; } DLTensor;
+typedef struct DLManagedTensor { DLTensor dl_tensor; void (*deleter)(struct DLManagedTensor *self); } DLManagedTensor;
+typedef struct DLManagedTensorVersioned {
+  uint64_t version; void (*deleter)(struct DLManagedTensorVersioned *self); DLTensor dl_tensor;
+} DLManagedTensorVersioned;
+#endif
+END
+for order in "dlpack/dlpack.h gpumailbox.h gpumailbox/dlpack.h" "gpumailbox.h dlpack/dlpack.h" \
+  "gpumailbox.h gpumailbox/dlpack.h dlpack/dlpack.h"; do
+  for language in c c++; do
+    { printf '#include <%s>\n' $order
+      printf 'gmb_status f(gmb_tensor_mailbox m, DLManagedTensorVersioned *t);\n'
+      printf 'gmb_status f(gmb_tensor_mailbox m, DLManagedTensorVersioned *t) { return gmb_tensor_mailbox_push(m, t, 0, 0); }\n'; } |
+      "${CXX:-c++}" -x "$language" -I"$own" -I"$stage/include" -fsyntax-only -Wall -Wextra -Wpedantic -Werror - ||
+      die "$order do not go together in $language"
+    count=$((count + 1))
+  done
+done
+for header in gpumailbox.hpp gpumailbox/detail.hpp gpumailbox/graph.hpp gpumailbox/tensor.hpp; do
   for standard in c++17 c++20; do
     alone "$header" c++ "$standard"
     alone "$header" c++ "$standard" -fno-exceptions -fno-rtti

@@ -81,7 +81,8 @@ def house():
     p.arrow((630, 84), (630, 238))
     p.box(20, 140, 470, 60, "box", "src/capi/", "checks arguments, turns errors into codes")
     p.arrow((255, 200), (255, 238))
-    p.box(20, 240, 720, 60, "box", "src/*.rs, src/mailbox/", "contexts, streams, events, memory, mailboxes, tokens")
+    p.box(20, 240, 720, 60, "box", "src/*.rs, src/mailbox/, src/tensor/",
+          "contexts, streams, events, memory, mailboxes, tokens, tensors")
     p.arrow((380, 300), (380, 338))
     p.box(20, 340, 720, 60, "box", "src/backend/", "what a device must do: memory, streams, events, launches")
     p.arrow((195, 400), (195, 438))
@@ -129,6 +130,39 @@ def record():
     return p
 
 
+def tensors():
+    """Who owns a tensor, from its push until its deleter."""
+    p = Picture(860, 400, "A tensor's owners: producer, mailbox, lease, a thread that waits, and the producer again")
+    p.rectangle(10, 10, 840, 150, "zone")
+    p.text(24, 32, "GPU", "small", "start")
+    p.box(30, 46, 170, 60, "gpu", "work that writes", "the producer's stream")
+    p.arrow((200, 76), (343, 76))
+    p.box(345, 46, 170, 60, "gpu", "the elements", "stay where they are")
+    p.arrow((515, 76), (648, 76))
+    p.box(650, 46, 180, 60, "gpu", "work that reads", "the consumer's streams")
+    p.arrow((115, 106), (115, 144), (740, 144), (740, 108))
+    p.text(428, 136, "event: what reads comes after what writes", "small")
+    p.rectangle(10, 172, 840, 218, "zone")
+    p.text(24, 194, "host", "small", "start")
+    owners = (("producer", "memory and deleter"), ("mailbox", "the library owns it"),
+              ("lease", "the consumer uses it"), ("waiting", "for the lease's streams"))
+    for number, (name, line) in enumerate(owners):
+        p.box(30 + 216 * number, 212, 152, 68, "host", name, line)
+    for number, call in enumerate(("push", "pop", "release")):
+        left = 182 + 216 * number
+        p.arrow((left, 234), (left + 62, 234))
+        p.text(left + 28, 223, call, "small")
+    p.arrow((246, 267), (184, 267))
+    p.text(216, 256, "refused", "small")
+    p.arrow((754, 280), (754, 340), (106, 340), (106, 282))
+    p.text(640, 332, "done: the deleter", "small")
+    p.arrow((322, 280), (322, 338))
+    p.text(332, 306, "replaced, dropped, never popped:", "small", "start")
+    p.text(332, 322, "after the producer's stream", "small", "start")
+    p.text(430, 374, "deleters run on a thread of the library, under no lock; no thread of yours waits", "small")
+    return p
+
+
 def put(path, text, verify, writer="scripts/pictures.py"):
     """Writes a file, or fails when it says something else."""
     if verify:
@@ -141,7 +175,7 @@ def put(path, text, verify, writer="scripts/pictures.py"):
 
 
 def main(verify):
-    for name, picture in {"house.svg": house(), "record.svg": record()}.items():
+    for name, picture in {"house.svg": house(), "record.svg": record(), "tensors.svg": tensors()}.items():
         put(os.path.join(FOLDER, name), picture.svg(), verify)
 
 

@@ -16,6 +16,7 @@ use crate::results::ResultPool;
 use crate::status::*;
 use crate::stream::Priority;
 use crate::sync::{check_fork, watch_for_fork};
+use crate::tensor::release::Releaser;
 use crate::watcher::Watcher;
 
 /// Which device family runs the mailboxes.
@@ -82,6 +83,7 @@ struct Shared {
     events: EventPools,
     memory: Ledger,
     watcher: Watcher,
+    releaser: Releaser,
     /// The library's own stream, for what no caller's stream should wait for.
     service: RawStream,
     backend: Box<dyn Backend>,
@@ -95,6 +97,7 @@ unsafe impl Sync for Shared {}
 impl Drop for Shared {
     fn drop(&mut self) {
         self.watcher.end();
+        self.releaser.end();
         let backend = self.backend.as_ref();
         let _ = backend.stream_destroy(self.service);
         self.results.release_all(backend);
@@ -149,6 +152,7 @@ impl Context {
                 events: EventPools::default(),
                 memory: Ledger::new(options.memory_limit, pooled),
                 watcher: Watcher::default(),
+                releaser: Releaser::default(),
                 service,
                 backend,
             }),
@@ -188,6 +192,10 @@ impl Context {
         &self.shared.watcher
     }
 
+    pub(crate) fn releaser(&self) -> &Releaser {
+        &self.shared.releaser
+    }
+
     pub(crate) fn lines(&self) -> &LinePool {
         &self.shared.lines
     }
@@ -198,6 +206,11 @@ impl Context {
 
     pub(crate) fn ledger(&self) -> &Ledger {
         &self.shared.memory
+    }
+
+    /// Whether the environment asks for that.
+    pub(crate) fn checks_pointers(&self) -> bool {
+        self.shared.checks_pointers
     }
 
     /// Where the environment asks for it: fails when kernels cannot reach the whole range.

@@ -126,6 +126,14 @@ impl EventPools {
         }
     }
 
+    /// Several that the device has reached.
+    pub(crate) fn give_back_reached(&self, kind: EventKind, events: impl Iterator<Item = RawEvent>) {
+        let mut pool = lock(self.pool(kind));
+        let before = pool.free.len();
+        pool.free.extend(events);
+        pool.in_use -= (pool.free.len() - before) as u64;
+    }
+
     fn info(&self, kind: EventKind) -> EventPoolInfo {
         let pool = lock(self.pool(kind));
         EventPoolInfo {

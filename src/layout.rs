@@ -183,7 +183,93 @@ pub struct gmb_ring_header {
     pub reader: [gmb_ring_side; 16],
 }
 
+/// Most dimensions of a tensor that is handed over.
+pub const GMB_MAX_DIMENSIONS: u32 = 8;
+
+/// An element type, as DLPack has it: `DLDataType`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(non_camel_case_types)]
+pub struct gmb_dtype {
+    /// `DLDataTypeCode`: 0 int, 1 uint, 2 float, 4 bfloat, 5 complex, 6 bool and so on.
+    pub code: u8,
+    /// Bits of one lane.
+    pub bits: u8,
+    /// Lanes of a vector; 1 for scalars.
+    pub lanes: u16,
+}
+
+/// A tensor as it is handed over: where its elements lie, and how. No element moves. 176 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(non_camel_case_types)]
+pub struct gmb_tensor {
+    /// Address as the producer gave it; the first element lies `byte_offset` behind it.
+    pub address: u64,
+    /// Bytes from `address` to the first element.
+    pub byte_offset: u64,
+    /// The producer's word to the consumer.
+    pub tag: u64,
+    /// `DLDeviceType`: 2 on CUDA, 1 on the host backend.
+    pub device_type: i32,
+    /// The device's ordinal.
+    pub device_id: i32,
+    /// The elements' type.
+    pub dtype: gmb_dtype,
+    /// Dimensions, 0 to `GMB_MAX_DIMENSIONS`.
+    pub ndim: i32,
+    /// DLPack's flags: 1 for read-only, 2 for a copy, 4 for elements of less than a byte that are padded.
+    pub flags: u64,
+    /// Elements in each dimension; zero beyond `ndim`.
+    pub shape: [i64; 8],
+    /// Elements from one index to the next in each dimension, also negative; zero beyond `ndim`.
+    pub strides: [i64; 8],
+}
+
+/// A slot of the ring of a tensor mailbox whose consumer is device code.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(non_camel_case_types)]
+pub struct gmb_tensor_slot {
+    /// Index of the tensor plus one, once it is there.
+    pub sequence: u64,
+    /// Zero.
+    pub reserved: u64,
+    /// The tensor.
+    pub tensor: gmb_tensor,
+}
+
+/// The ring of a tensor mailbox whose consumer is device code. The slots follow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[allow(non_camel_case_types)]
+pub struct gmb_tensor_ring {
+    /// Index of the next tensor that nobody has taken.
+    pub taken: u64,
+    /// Fills the line.
+    pub pad: [u64; 15],
+}
+
+/// What device code needs of a tensor mailbox; passed to kernels by value.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+#[allow(non_camel_case_types)]
+pub struct gmb_tensor_view {
+    /// In device memory.
+    pub ring: *mut gmb_tensor_ring,
+    /// In pinned memory: a word for each slot, in which its consumer says that it is done.
+    pub released: *mut u64,
+    /// Slots; a power of two.
+    pub capacity: u64,
+}
+
 const _: () = {
+    assert!(size_of::<gmb_dtype>() == 4);
+    assert!(size_of::<gmb_tensor>() == 176);
+    assert!(offset_of!(gmb_tensor, shape) == 48);
+    assert!(size_of::<gmb_tensor_slot>() == 192);
+    assert!(size_of::<gmb_tensor_ring>() == 128);
+    assert!(size_of::<gmb_tensor_view>() == 24);
     assert!(size_of::<gmb_record_header>() == 16);
     assert!(size_of::<gmb_result>() == 24);
     assert!(size_of::<gmb_ring_side>() == 512);
@@ -194,6 +280,22 @@ const _: () = {
     assert!(offset_of!(gmb_ring_header, reader) == 640);
     assert!(size_of::<gmb_ring_header>() == 128 + 17 * 512);
 };
+
+impl gmb_tensor {
+    /// No tensor.
+    pub(crate) const NONE: Self = Self {
+        address: 0,
+        byte_offset: 0,
+        tag: 0,
+        device_type: 0,
+        device_id: 0,
+        dtype: gmb_dtype { code: 0, bits: 0, lanes: 0 },
+        ndim: 0,
+        flags: 0,
+        shape: [0; 8],
+        strides: [0; 8],
+    };
+}
 
 impl gmb_ring_side {
     /// An idle side whose next record has the given index.

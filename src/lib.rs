@@ -42,6 +42,7 @@ mod results;
 mod status;
 mod stream;
 mod sync;
+mod tensor;
 mod typed;
 mod watcher;
 
@@ -60,4 +61,7 @@ pub use memory::{DeviceBuffer, MemoryInfo, PinnedBuffer};
 pub use results::{After, Token};
 pub use status::*;
 pub use stream::{OwnedStream, Priority, Stream};
+pub use tensor::arrow::{ArrowArray, ArrowDeviceArray, ArrowSchema};
+pub use tensor::dlpack::{DLDevice, DLManagedTensor, DLManagedTensorVersioned, DLPackVersion, DLTensor};
+pub use tensor::{Consumer, Lease, Refused, Tensor, TensorMailbox, TensorMailboxInfo, TensorMailboxOptions};
 pub use typed::{Popped, Record, Rows, TypedMailbox};

@@ -69,7 +69,7 @@ pub const GMB_ERROR_TIMEOUT: gmb_status = -10;
 pub const GMB_ERROR_BAD_LENGTH: gmb_status = -11;
 /// The mailbox header in device memory does not begin with `GMB_MAGIC`.
 pub const GMB_ERROR_BAD_MAGIC: gmb_status = -12;
-/// The mailbox header in device memory has another layout version.
+/// A mailbox header, or a DLPack tensor, has another layout version than this library reads.
 pub const GMB_ERROR_BAD_VERSION: gmb_status = -13;
 /// Two operations of one side ran at once; the mailbox is stopped for good.
 pub const GMB_ERROR_ORDER_VIOLATION: gmb_status = -14;
@@ -89,7 +89,7 @@ pub const GMB_ERROR_STUB_DRIVER: gmb_status = -20;
 pub const GMB_ERROR_DRIVER_TOO_OLD: gmb_status = -21;
 /// The library was built without CUDA kernels.
 pub const GMB_ERROR_NO_KERNELS: gmb_status = -22;
-/// No device has this ordinal.
+/// No device has this ordinal, or a tensor lies on another device than the mailbox is for.
 pub const GMB_ERROR_INVALID_DEVICE: gmb_status = -23;
 /// The stream is unknown, destroyed, or belongs to another device or context.
 pub const GMB_ERROR_INVALID_STREAM: gmb_status = -24;
@@ -113,6 +113,8 @@ pub const GMB_ERROR_WRONG_THREAD: gmb_status = -32;
 pub const GMB_ERROR_TRUNCATED: gmb_status = -33;
 /// The stream is not being captured, or is already, or its capture was spoilt: there is no graph.
 pub const GMB_ERROR_CAPTURE: gmb_status = -34;
+/// The tensor mailbox is full.
+pub const GMB_ERROR_FULL: gmb_status = -35;
 
 statuses! {
     GMB_OK = 0, c"success";
@@ -129,7 +131,7 @@ statuses! {
     GMB_ERROR_TIMEOUT = -10, c"timed out: nothing was lost, wait again";
     GMB_ERROR_BAD_LENGTH = -11, c"a record's length exceeds the mailbox's payload size";
     GMB_ERROR_BAD_MAGIC = -12, c"the mailbox header does not begin with the magic number";
-    GMB_ERROR_BAD_VERSION = -13, c"the mailbox header has another layout version";
+    GMB_ERROR_BAD_VERSION = -13, c"a mailbox header or a DLPack tensor of another layout version";
     GMB_ERROR_ORDER_VIOLATION = -14, c"two operations of one side ran at once; the mailbox is stopped";
     GMB_ERROR_CORRUPT = -15, c"a slot or a header does not hold what it should";
     GMB_ERROR_OUT_OF_MEMORY = -16, c"out of device memory";
@@ -139,7 +141,7 @@ statuses! {
     GMB_ERROR_STUB_DRIVER = -20, c"the CUDA driver library is the toolkit's stub: take its folder off the library path";
     GMB_ERROR_DRIVER_TOO_OLD = -21, c"the CUDA driver is too old for this build: update it or rebuild with an older toolkit";
     GMB_ERROR_NO_KERNELS = -22, c"built without CUDA kernels: rebuild with GMB_CUDA=ON or use the host backend";
-    GMB_ERROR_INVALID_DEVICE = -23, c"no device has this ordinal";
+    GMB_ERROR_INVALID_DEVICE = -23, c"no device has this ordinal, or a tensor lies on another one";
     GMB_ERROR_INVALID_STREAM = -24, c"the stream is unknown, destroyed, or of another device or context";
     GMB_ERROR_DEVICE_LOST = -25, c"the device or its context is lost: destroy everything and restart";
     GMB_ERROR_DRIVER = -26, c"the CUDA driver refused a call";
@@ -151,6 +153,7 @@ statuses! {
     GMB_ERROR_WRONG_THREAD = -32, c"called on another thread than the object belongs to";
     GMB_ERROR_TRUNCATED = -33, c"the memory is smaller than the mailbox takes";
     GMB_ERROR_CAPTURE = -34, c"the stream is not being captured, or is already, or its capture was spoilt";
+    GMB_ERROR_FULL = -35, c"the tensor mailbox is full: take tensors out, or use another full policy";
 }
 
 #[cfg(test)]

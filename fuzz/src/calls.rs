@@ -27,6 +27,7 @@ functions! {
     gmb_event_record gmb_event_synchronize
     gmb_graph_destroy gmb_graph_launch
     gmb_last_error_message
+    gmb_lease_release gmb_lease_to_arrow gmb_lease_to_dlpack gmb_lease_to_dlpack_legacy gmb_lease_use
     gmb_mailbox_add_reader gmb_mailbox_attach gmb_mailbox_borrow gmb_mailbox_create gmb_mailbox_create_in gmb_mailbox_destroy
     gmb_mailbox_get_info gmb_mailbox_get_reader_info gmb_mailbox_pop gmb_mailbox_pop_to_host_blocking
     gmb_mailbox_push gmb_mailbox_push_from_host_blocking gmb_mailbox_remove_reader gmb_mailbox_required_bytes
@@ -38,6 +39,9 @@ functions! {
     gmb_stream_get_priority gmb_stream_guard_create
     gmb_stream_guard_destroy gmb_stream_host_function gmb_stream_query gmb_stream_synchronize
     gmb_stream_wait_event
+    gmb_tensor_mailbox_create gmb_tensor_mailbox_destroy gmb_tensor_mailbox_get_info gmb_tensor_mailbox_get_view
+    gmb_tensor_mailbox_pop gmb_tensor_mailbox_pop_dlpack gmb_tensor_mailbox_push gmb_tensor_mailbox_push_arrow
+    gmb_tensor_mailbox_push_legacy
     gmb_token_create gmb_token_destroy gmb_token_device_result gmb_token_poll gmb_token_wait
     gmb_version gmb_version_string
     gmb_watch_arm gmb_watch_create gmb_watch_destroy gmb_watch_get_fd
@@ -129,6 +133,9 @@ fn statuses_of(comment: &str) -> HashSet<i32> {
         if word.starts_with("gmb_memory_allocate") && comment.contains(&format!("as for `{word}`")) {
             all.extend(statuses_of(self::comment(word)));
         }
+        if comment.contains(&format!("as of `{word}`")) {
+            all.extend(statuses_of(self::comment(word)));
+        }
         let wanted = match word.strip_prefix("GMB_ERROR") {
             Some(short) => short,
             None => word,
@@ -136,6 +143,10 @@ fn statuses_of(comment: &str) -> HashSet<i32> {
         if wanted.starts_with('_') {
             all.extend((-64..0).find(|&status| status_name(status) == format!("GMB_ERROR{wanted}")));
         }
+    }
+    // Of what another function may give.
+    for word in comment.split("without `GMB_ERROR").skip(1).filter_map(|rest| rest.split('`').next()) {
+        all.retain(|&status| status_name(status) != format!("GMB_ERROR{word}"));
     }
     // Faults of the library or of the machine: none is ever right here.
     for never in [GMB_ERROR_PANIC, GMB_ERROR_DEVICE_LOST, GMB_ERROR_DRIVER, GMB_ERROR_FORKED] {

@@ -9,6 +9,7 @@ mod calls;
 mod input;
 mod model;
 mod ops;
+mod tensors;
 mod world;
 
 use std::cell::RefCell;
@@ -123,6 +124,7 @@ fn first() -> World {
         mailboxes: Table(Vec::new()),
         tokens: Table(Vec::new()),
         memory: Table(Vec::new()),
+        tensors: tensors::Tensors::new(),
         dirty: Vec::new(),
         stack: Vec::new(),
         arenas: Arenas::new(context),

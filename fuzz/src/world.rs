@@ -12,6 +12,7 @@ use crate::arena::Arenas;
 use crate::calls::call;
 use crate::input::Input;
 use crate::model::Mailbox;
+use crate::tensors::Tensors;
 
 /// Stream work that a destroyed stream still has to do ends with this many calls of `arrived`.
 pub static POSTED: AtomicU64 = AtomicU64::new(0);
@@ -136,6 +137,7 @@ pub struct World {
     pub mailboxes: Table<Mailbox>,
     pub tokens: Table<Token>,
     pub memory: Table<Allocation>,
+    pub tensors: Tensors,
     /// Streams with work that was not waited for.
     pub dirty: Vec<(usize, u64)>,
     /// Guards in the order in which they are in force.

@@ -53,6 +53,10 @@ def limit_of(row, limits, rows):
         name, parts = "memcpy of the same payload", [f"memcpy_{payload_bytes(int(bulk[1]), bulk[2])}"]
     elif row["id"].startswith("focus_under_load"):
         return "the same on an idle GPU", rows["focus_idle"]["value"]
+    elif row["id"].startswith("tensor_focus_under_load"):
+        return "the same on an idle GPU", rows["tensor_focus_idle"]["value"]
+    elif row["id"] == "tensor_handoff_and_release":
+        return "its two records of events, by hand", rows["raw_two_records"]["value"]
     elif row["id"] in ("push_host_cost", "pop_host_cost"):
         return "raw launch + measured record and wait", rows["raw_host_cost"]["value"]
     elif row["id"].startswith("look_up") and "call_alone" in rows:
@@ -97,6 +101,8 @@ def counted():
             push = [(f"push_{size}", kind, f"move_records<1, {agreed}>", -1)]
             pop = [(f"pop_{size}", kind, f"{'draw' if draws else 'move'}_records<0, {agreed}>", -2)]
             one, other = ("agreed_in", "agreed_drawn_out") if agreed else ("records_in", "drawn_out")
+            if agreed and draws:
+                one, push = "agreed_drawn_in", [(f"push_{size}", kind, "draw_records<1, 1>", -1)]
             if not draws:
                 yield "limits", ["--only", f"{one}_{size}"], push + pop
                 continue

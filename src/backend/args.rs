@@ -17,6 +17,8 @@ pub const GMB_READER_ADD_OLDEST: u32 = 1;
 /// In `gmb_reader_args.action`: let the reader out.
 pub const GMB_READER_REMOVE: u32 = 2;
 
+use crate::layout::gmb_tensor;
+
 /// Where an operation reports: any address may be zero.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -161,4 +163,19 @@ pub struct gmb_reader_args {
     pub writer_progress: u64,
     /// Progress word of the reader.
     pub reader_progress: u64,
+}
+
+/// Arguments of `gmb_kernel_tensor`: one block that puts a tensor into its slot.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(non_camel_case_types)]
+pub struct gmb_tensor_args {
+    /// `gmb_tensor_ring` in device memory.
+    pub ring: u64,
+    /// Slots of the ring.
+    pub capacity: u64,
+    /// Index of the tensor.
+    pub index: u64,
+    /// The tensor.
+    pub tensor: gmb_tensor,
 }

@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::events::EventKind;
 use crate::graph::CaptureMode;
 use crate::stream::Priority;
-use args::{gmb_borrow_args, gmb_pop_args, gmb_push_args, gmb_reader_args};
+use args::{gmb_borrow_args, gmb_pop_args, gmb_push_args, gmb_reader_args, gmb_tensor_args};
 
 /// A stream as it crosses the API: a `CUstream`, or the host backend's own value.
 pub(crate) type RawStream = *mut c_void;
@@ -71,11 +71,13 @@ pub(crate) enum Kernel {
     Borrow(gmb_borrow_args),
     /// End a borrow.
     Release(gmb_borrow_args),
+    /// Put a tensor's record where device code finds it.
+    Tensor(gmb_tensor_args),
 }
 
 impl Kernel {
     /// Entry points, by index.
-    pub(crate) const NAMES: [&'static CStr; 11] = [
+    pub(crate) const NAMES: [&'static CStr; 12] = [
         c"gmb_kernel_push",
         c"gmb_kernel_pop",
         c"gmb_kernel_push_over",
@@ -87,6 +89,7 @@ impl Kernel {
         c"gmb_kernel_pop_alone",
         c"gmb_kernel_borrow",
         c"gmb_kernel_release",
+        c"gmb_kernel_tensor",
     ];
 
     pub(crate) const PUSH: usize = 0;
@@ -109,6 +112,7 @@ impl Kernel {
             Self::Reader(_) => 6,
             Self::Borrow(_) => 9,
             Self::Release(_) => 10,
+            Self::Tensor(_) => 11,
         }
     }
 
@@ -130,6 +134,7 @@ impl Kernel {
             Self::Pop(args) | Self::PopOver(args) | Self::PopLatest(args) => std::ptr::from_ref(args).cast(),
             Self::Reader(args) => std::ptr::from_ref(args).cast(),
             Self::Borrow(args) | Self::Release(args) => std::ptr::from_ref(args).cast(),
+            Self::Tensor(args) => std::ptr::from_ref(args).cast(),
         }
     }
 }

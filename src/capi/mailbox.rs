@@ -175,12 +175,15 @@ pub(super) fn arbitration(value: gmb_arbitration) -> Result<Arbitration> {
     }
 }
 
+pub(super) fn full_policy(value: gmb_full_policy) -> Result<FullPolicy> {
+    FullPolicy::from_value(value)
+        .ok_or_else(|| Error::argument(format!("full_policy {value} is none of GMB_FULL_*")))
+}
+
 /// Reads and checks a mailbox's options.
 pub(super) fn options_of(options: *const gmb_mailbox_options) -> Result<MailboxOptions> {
     let options = sized(options, "options")?;
-    let full_policy = FullPolicy::from_value(options.full_policy).ok_or_else(|| {
-        Error::argument(format!("full_policy {} is none of GMB_FULL_*", options.full_policy))
-    })?;
+    let full_policy = full_policy(options.full_policy)?;
     if options.flags & !(GMB_MAILBOX_SINGLE_STREAM | GMB_MAILBOX_SHARED) != 0 {
         return Err(Error::argument(format!("flags {:#x}: unknown bits are set", options.flags)));
     }

@@ -20,6 +20,7 @@ pub mod readers;
 pub mod readiness;
 pub mod status;
 pub mod stream;
+pub mod tensor;
 pub mod token;
 
 mod boundary;
@@ -30,7 +31,7 @@ use crate::error::{Error, Result};
 use crate::guard::GuardCore;
 use crate::handle::{Pinned, Table};
 use crate::status::*;
-use crate::{Borrow, Context, Event, Graph, Mailbox, Token, Watch};
+use crate::{Borrow, Context, Event, Graph, Lease, Mailbox, TensorMailbox, Token, Watch};
 
 static CONTEXTS: Table<Context> = Table::new(1, "context");
 static MAILBOXES: Table<Mailbox> = Table::new(2, "mailbox");
@@ -40,6 +41,9 @@ static GUARDS: Table<GuardCore> = Table::new(5, "stream guard");
 static GRAPHS: Table<Graph> = Table::new(6, "graph");
 static WATCHES: Table<Watch> = Table::new(7, "watch");
 static BORROWS: Table<Borrow> = Table::new(8, "borrow");
+static TENSOR_MAILBOXES: Table<TensorMailbox> = Table::new(9, "tensor mailbox");
+// Made and ended with every tensor, and hardly ever used by many threads at once.
+static LEASES: Table<Lease, 1> = Table::new(10, "lease");
 
 /// Largest options struct that will ever be: a bigger `struct_size` is garbage.
 const LARGEST_OPTIONS: usize = 4096;

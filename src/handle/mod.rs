@@ -17,7 +17,7 @@ use std::sync::Mutex;
 use crate::error::{Error, Result};
 use crate::status::{GMB_ERROR_INVALID_HANDLE, GMB_ERROR_OUT_OF_HOST_MEMORY};
 use crate::sync::{lock, thread_number};
-use slot::{Slot, Unpinned};
+use slot::{Slot, Unpinned, STRIPES};
 
 const INDEX_BITS: u32 = 24;
 const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
@@ -25,11 +25,12 @@ const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
 const FIRST: usize = 64;
 const CHUNKS: usize = 18;
 
-/// All objects of one type that C code holds.
-pub(crate) struct Table<T: 'static> {
+/// All objects of one type that C code holds. With fewer stripes an object is made and ended faster, and looked up by
+/// many threads at once more slowly.
+pub(crate) struct Table<T: 'static, const N: usize = STRIPES> {
     tag: u8,
     kind: &'static str,
-    chunks: [AtomicPtr<Slot<T>>; CHUNKS],
+    chunks: [AtomicPtr<Slot<T, N>>; CHUNKS],
     free: Mutex<Free>,
 }
 
@@ -39,18 +40,18 @@ struct Free {
 }
 
 // SAFETY: values are reached by reference while pinned and moved out only by the thread that emptied the slot.
-unsafe impl<T: Send + Sync> Sync for Table<T> {}
+unsafe impl<T: Send + Sync, const N: usize> Sync for Table<T, N> {}
 
 /// An object that stays alive while this exists.
-pub(crate) struct Pinned<T: 'static> {
-    table: &'static Table<T>,
-    slot: &'static Slot<T>,
+pub(crate) struct Pinned<T: 'static, const N: usize = STRIPES> {
+    table: &'static Table<T, N>,
+    slot: &'static Slot<T, N>,
     index: u32,
     stripe: u32,
     _not_send: PhantomData<*const ()>,
 }
 
-impl<T> Table<T> {
+impl<T, const N: usize> Table<T, N> {
     pub(crate) const fn new(tag: u8, kind: &'static str) -> Self {
         Self {
             tag,
@@ -61,7 +62,7 @@ impl<T> Table<T> {
     }
 
     #[inline(always)]
-    fn slot(&'static self, index: u32) -> Option<&'static Slot<T>> {
+    fn slot(&'static self, index: u32) -> Option<&'static Slot<T, N>> {
         let position = index as usize + FIRST;
         let chunk = (position / FIRST).ilog2() as usize;
         let slots = self.chunks.get(chunk)?.load(Ordering::Acquire);
@@ -87,7 +88,7 @@ impl<T> Table<T> {
             let chunk = free.chunks;
             let full = || Error::new(GMB_ERROR_OUT_OF_HOST_MEMORY, format!("too many {} handles", self.kind));
             let place = self.chunks.get(chunk).ok_or_else(full)?;
-            let mut slots: Vec<Slot<T>> = Vec::new();
+            let mut slots: Vec<Slot<T, N>> = Vec::new();
             slots.try_reserve_exact(FIRST << chunk).map_err(|_| full())?;
             slots.extend((0..FIRST << chunk).map(|_| Slot::new()));
             place.store(Box::leak(slots.into_boxed_slice()).as_mut_ptr(), Ordering::Release);
@@ -101,7 +102,7 @@ impl<T> Table<T> {
     /// Pins the object behind an id. All of it inline: what is handed from call to call through memory takes longer than
     /// the look-up.
     #[inline(always)]
-    pub(crate) fn get(&'static self, id: u64) -> Result<Pinned<T>> {
+    pub(crate) fn get(&'static self, id: u64) -> Result<Pinned<T, N>> {
         if id >> 56 == u64::from(self.tag) {
             let index = (id & INDEX_MASK) as u32;
             if let Some(slot) = self.slot(index) {
@@ -125,7 +126,7 @@ impl<T> Table<T> {
     }
 
     #[inline(always)]
-    fn unpin(&'static self, slot: &'static Slot<T>, index: u32, stripe: u32) {
+    fn unpin(&'static self, slot: &'static Slot<T, N>, index: u32, stripe: u32) {
         if let Unpinned::Emptied { value, reusable } = slot.unpin(stripe as usize) {
             self.emptied(value, index, reusable);
         }
@@ -150,7 +151,7 @@ impl<T> Table<T> {
     }
 }
 
-impl<T> Deref for Pinned<T> {
+impl<T, const N: usize> Deref for Pinned<T, N> {
     type Target = T;
 
     #[inline(always)]
@@ -160,7 +161,7 @@ impl<T> Deref for Pinned<T> {
     }
 }
 
-impl<T> Drop for Pinned<T> {
+impl<T, const N: usize> Drop for Pinned<T, N> {
     #[inline(always)]
     fn drop(&mut self) {
         self.table.unpin(self.slot, self.index, self.stripe);

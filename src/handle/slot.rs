@@ -21,9 +21,9 @@ pub(super) const STRIPES: usize = if cfg!(loom) { 2 } else { 16 };
 #[repr(align(64))]
 struct Stripe(AtomicU64);
 
-/// Room for one object and the words that say who may touch it.
-pub(super) struct Slot<T> {
-    stripes: [Stripe; STRIPES],
+/// Room for one object and the words that say who may touch it, in so many stripes.
+pub(super) struct Slot<T, const N: usize = STRIPES> {
+    stripes: [Stripe; N],
     /// Stripes that were not emptied yet.
     left: AtomicU64,
     value: UnsafeCell<Option<T>>,
@@ -37,7 +37,7 @@ pub(super) enum Unpinned<T> {
     Emptied { value: Option<T>, reusable: bool },
 }
 
-impl<T> Slot<T> {
+impl<T, const N: usize> Slot<T, N> {
     /// An empty slot. Generation 1 first: an id of all zeros never names a slot.
     pub(super) fn new() -> Self {
         Self {
@@ -54,7 +54,7 @@ impl<T> Slot<T> {
     pub(super) unsafe fn fill(&self, value: T) -> u32 {
         // SAFETY: not occupied: nobody else touches the value.
         self.value.with_mut(|place| unsafe { *place = Some(value) });
-        self.left.store(STRIPES as u64, Ordering::Relaxed);
+        self.left.store(N as u64, Ordering::Relaxed);
         let mut before = 0;
         // The first stripe last: it is the one that an end begins with.
         for stripe in self.stripes.iter().rev() {
@@ -68,13 +68,13 @@ impl<T> Slot<T> {
     /// when the object is the one of that generation and stays until then.
     #[inline(always)]
     pub(super) fn pin(&self, stripe: usize, generation: u32) -> bool {
-        let state = self.stripes[stripe % STRIPES].0.fetch_add(1, Ordering::AcqRel);
+        let state = self.stripes[stripe % N].0.fetch_add(1, Ordering::AcqRel);
         state & LIVE != 0 && state >> 32 == u64::from(generation)
     }
 
     /// Of several destroyers one is told that it ended the object; each holds a pin.
     pub(super) fn end(&self) -> bool {
-        let [first, others @ ..] = &self.stripes;
+        let Some((first, others)) = self.stripes.split_first() else { return false };
         let state = first.0.fetch_and(!LIVE, Ordering::AcqRel);
         if state & LIVE == 0 {
             return false;
@@ -91,7 +91,7 @@ impl<T> Slot<T> {
     /// Takes a pin off; whoever takes the last one off a dead object gets it.
     #[inline(always)]
     pub(super) fn unpin(&self, stripe: usize) -> Unpinned<T> {
-        let stripe = &self.stripes[stripe % STRIPES];
+        let stripe = &self.stripes[stripe % N];
         let state = stripe.0.fetch_sub(1, Ordering::AcqRel) - 1;
         self.empty(stripe, state)
     }

@@ -170,7 +170,7 @@ impl Mailbox {
             let push = Side::new(context, header.writer.committed, header.writer.operations, records)?;
             Ok((push, Readers::new(context, header, records)?))
         };
-        let (push, readers) = parts().inspect_err(|_| {
+        let (push, readers) = parts().inspect_err(|_: &Error| {
             if ring.owned {
                 // SAFETY: nothing uses it yet.
                 let _ = unsafe { context.free_ring(ring.address) };

@@ -78,7 +78,7 @@ impl FullPolicy {
     }
 
     /// Whether records can be lost, so that readers hold no space.
-    fn overwrites(self) -> bool {
+    pub(crate) fn overwrites(self) -> bool {
         matches!(self, Self::OverwriteOldest | Self::Latest)
     }
 }

@@ -1,6 +1,6 @@
 //! A result slot's words as the host reads them, and when a slot may be used again.
 //!
-//! The kernel's side is `tell_host` in turn.cuh, and `tell_borrowed` in borrow.cuh: all words are stored
+//! The kernel's side is `tell_host` in turn.cuh, and `tell_slot` in borrow.cuh: all words are stored
 //! at once, in no order. The models below run the host's side beside it under loom.
 
 use std::collections::VecDeque;

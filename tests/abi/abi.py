@@ -35,6 +35,10 @@ def stubs(preprocessed):
     if count != len(wanted):
         die(f"{count} of the {len(wanted)} prototypes were understood")
     print(body)
+    # What only device code reads is in no prototype: a variable of the type keeps it in the description.
+    for name in re.findall(r"^} (gmb_\w+);", text, re.M):
+        if len(re.findall(rf"\b{name}\b", text)) <= 2:
+            print(f"const {name} layout_of_{name} = {{0}};")
 
 
 def types(header, description):
@@ -107,6 +111,8 @@ def constants(header, path, write):
 
 # Debug information ------------------------------------------------------------------------------------------------
 
+# Structs of DLPack and Arrow: the header names them, and their standards say what they are.
+STANDARD = {"DLManagedTensor", "DLManagedTensorVersioned", "ArrowDeviceArray", "ArrowSchema"}
 KEPT = {"base_type", "pointer_type", "structure_type", "class_type", "union_type", "enumeration_type", "member",
         "typedef", "const_type", "array_type", "subrange_type", "subroutine_type", "subprogram", "formal_parameter"}
 DIE = re.compile(r"^ <([0-9a-f]+)><([0-9a-f]+)>: Abbrev Number: \d+ \(DW_TAG_(\w+)\)")
@@ -188,6 +194,8 @@ class Debug:
                 structs[name] += "".join(sorted(f"\n    {m.get('data_member_location', 0):>6} {m['name']}: "
                                                 f"{self.type(m['type'], structs)}"
                                                 for m in entry["children"] if m["tag"] == "member"))
+            return name
+        if name in STANDARD:
             return name
         # void in Rust, and opaque types, which nobody looks into.
         return "void" if name in ("c_void", "CUstream_st") or not self.rust and size == 0 else f"{tag} {name} {size}"

@@ -37,6 +37,8 @@ header "a function less" "programs built before break" '/^gmb_status gmb_event_q
 header "a function more" "1 Added function" '/^gmb_status gmb_memory_trim/s/^/gmb_status gmb_added(uint32_t x);\n/'
 header "a callback's type" "gmb_host_function" '/^typedef void (\*gmb_host_function)/s/void \*argument/void *argument, int more/'
 header "a typedef" "gmb_priority" 's/^typedef int32_t gmb_priority;/typedef uint32_t gmb_priority;/'
+header "what only device code reads" "'uint64_t more'" '/^typedef struct gmb_tensor_slot/,/^}/s/^  uint64_t reserved;/&\n  uint64_t more;/'
+header "a standard's struct" "gmb_tensor_mailbox_push" '/^gmb_status gmb_tensor_mailbox_push(/,/;/s/DLManagedTensorVersioned/DLManagedTensor/'
 header "a constant's value" "GMB_FULL_LATEST: 3 -> 4" 's/^#define GMB_FULL_LATEST 3/#define GMB_FULL_LATEST 4/'
 header "a constant less" "GMB_MAX_READERS: 16 -> absent" '/^#define GMB_MAX_READERS/d'
 header "a default" "GMB_POP_INIT" '/^#define GMB_POP_INIT/s/NULL, 0, 0 }/NULL, 1, 0 }/'

@@ -4,6 +4,8 @@
  *
  * symbols.h, which the test writes, has SYMBOL(name) for each function that a
  * driver must have. */
+#include <gpumailbox.h>
+
 #include "kernels/args.h"
 #include "state.h"
 
@@ -409,6 +411,7 @@ void gmb_host_pop_latest(const void *, uint32_t, uint32_t);
 void gmb_host_reader(const void *, uint32_t, uint32_t);
 void gmb_host_borrow(const void *, uint32_t, uint32_t);
 void gmb_host_release(const void *, uint32_t, uint32_t);
+void gmb_host_tensor(const void *, uint32_t, uint32_t);
 }
 
 static kernel kernels[] = {
@@ -423,6 +426,7 @@ static kernel kernels[] = {
     PUSH_OR_POP_ALONE(pop, gmb_pop_args),
     {"gmb_kernel_borrow", gmb_host_borrow, sizeof(gmb_borrow_args), 0, 0},
     {"gmb_kernel_release", gmb_host_release, sizeof(gmb_borrow_args), 0, 0},
+    {"gmb_kernel_tensor", gmb_host_tensor, sizeof(gmb_tensor_args), 0, 0},
 };
 
 EXPORT int cuModuleLoadData(void **module, const void *) {

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_ARGS = 8, MOST_SLOTS = 24, MOST_VALUES = 96, MOST_FUNCTIONS = 96, AREA = 4608, CANARY = 0xA5 };
+enum { MOST_ARGS = 8, MOST_SLOTS = 32, MOST_VALUES = 96, MOST_FUNCTIONS = 96, AREA = 4608, CANARY = 0xA5 };
 enum {
   ALONE = 1, /* not in pairs: with another hostile value the call could block, or there are many alike */
   TAIL = 2   /* of a struct_size: the last byte that it speaks of is not zero */
@@ -100,8 +100,8 @@ static void output(const char *name, uint64_t alignment) {
   }
 }
 
-/* A struct that begins with its size; FIELD adds to it. */
-static void input(const char *name, const void *good, uint32_t size, uint64_t alignment, gmb_status null) {
+/* A struct; FIELD adds to it. */
+static void structure(const char *name, const void *good, size_t size, uint64_t alignment, gmb_status null) {
   const int at = f->args;
   struct slot *slot = arg(name, bits_of(area[at]));
   f->input[at] = good;
@@ -110,6 +110,12 @@ static void input(const char *name, const void *good, uint32_t size, uint64_t al
   for (uint64_t off = 1; off < alignment; off *= 2) {
     add(slot, VALUES({bits_of(area[at]) + off, GMB_ERROR_MISALIGNED, 0}));
   }
+}
+
+/* A struct that begins with its size. */
+static void input(const char *name, const void *good, uint32_t size, uint64_t alignment, gmb_status null) {
+  const int at = f->args;
+  structure(name, good, size, alignment, null);
   const gmb_status wrong = GMB_ERROR_STRUCT_SIZE;
   add(new_slot("struct_size", at, 0, 4),
       VALUES({0, wrong, 0}, {4, wrong, 0}, {size - 1, wrong, 0}, {size + 1, GMB_OK, 0}, {size + 1, wrong, TAIL},

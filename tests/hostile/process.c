@@ -34,6 +34,10 @@ enum { PAYLOAD = 64, CASE_SECONDS = 20 };
   X(token_device_result) X(token_poll) X(token_wait) X(status_name) X(status_string) X(version)           \
   X(version_string) X(graph_destroy) X(graph_launch) X(mailbox_wait_readable) X(mailbox_wait_writable)    \
   X(borrow_device_spans) X(borrow_poll) X(borrow_release) X(borrow_wait) X(mailbox_borrow)                  \
+  X(lease_release) X(lease_to_arrow) X(lease_to_dlpack) X(lease_to_dlpack_legacy) X(lease_use)              \
+  X(tensor_mailbox_create) X(tensor_mailbox_destroy) X(tensor_mailbox_get_info) X(tensor_mailbox_get_view)  \
+  X(tensor_mailbox_pop) X(tensor_mailbox_pop_dlpack) X(tensor_mailbox_push) X(tensor_mailbox_push_arrow)    \
+  X(tensor_mailbox_push_legacy)                                                                             \
   X(stream_begin_capture) X(stream_end_capture) X(watch_arm) X(watch_create) X(watch_destroy) X(watch_get_fd)
 #define DECLARE(name) __typeof__(gmb_##name) *name;
 static struct { FUNCTIONS(DECLARE) } g;
@@ -73,6 +77,13 @@ static void fail(int line) {
     }                                                                             \
   } while (0)
 
+/* Until something that other threads do. */
+#define wait_for(condition)                                                 \
+  do {                                                                      \
+    for (int i_ = 0; i_ < 50000 && !(condition); ++i_) usleep(100);         \
+    CHECK(condition);                                                       \
+  } while (0)
+
 static void open_library(void) {
   library = dlopen(library_path, RTLD_NOW | RTLD_LOCAL);
   CHECK(library != NULL);
@@ -82,6 +93,8 @@ static void open_library(void) {
 }
 
 /* ---- A little of everything, alive ---- */
+
+#include "process_tensors.h"
 
 struct world {
   gmb_context context;
@@ -95,6 +108,7 @@ struct world {
   gmb_mailbox lent;
   gmb_borrow borrow;
   void *memory, *pinned;
+  struct tensors tensors;
 };
 
 static void make(struct world *w) {
@@ -121,6 +135,7 @@ static void make(struct world *w) {
   /* It is never that full: somebody watches for ever. */
   OK(g.watch_create(w->mailbox, GMB_INTEREST_READABLE, 0, &w->watch));
   OK(g.watch_arm(w->watch, 16));
+  make_tensors(&w->tensors, w->context, w->memory, w->stream);
 }
 
 static void use(struct world *w) {
@@ -144,18 +159,24 @@ static void use(struct world *w) {
   OK(g.event_synchronize(w->event, GMB_WAIT_FOREVER));
 }
 
-static void end(struct world *w) {
+/* A stream that leases are of must outlive them: it ends with its context. */
+static void end_others(struct world *w, bool and_stream) {
   OK(g.watch_destroy(w->watch));
   OK(g.graph_destroy(w->graph));
   OK(g.borrow_release(w->borrow, w->stream));
   OK(g.mailbox_destroy(w->lent));
   OK(g.pinned_free(w->context, w->pinned));
   OK(g.memory_free(w->context, w->memory));
-  OK(g.stream_destroy(w->context, w->stream));
+  if (and_stream) OK(g.stream_destroy(w->context, w->stream));
   OK(g.event_destroy(w->event));
   OK(g.token_destroy(w->token));
   OK(g.mailbox_destroy(w->mailbox));
   OK(g.context_destroy(w->context));
+}
+
+static void end(struct world *w) {
+  end_tensors(&w->tensors);
+  end_others(w, true);
 }
 
 static atomic_int entered;
@@ -188,6 +209,7 @@ static void in_flight(struct world *w, gmb_host_function function) {
 static void no_function(void *unused) { (void)unused; }
 static void no_log(gmb_log_level level, const char *text, void *unused) { (void)level, (void)text, (void)unused; }
 
+static void child_of_fork_with_tensors(struct world *w);
 static void child_of_fork(struct world *w) {
   unsigned char bytes[4096] = {0};
   uint32_t lengths[4] = {0}, reader = 0;
@@ -273,6 +295,7 @@ static void child_of_fork(struct world *w) {
   FORKED(g.borrow_wait(w->borrow, GMB_WAIT_FOREVER, &result, &spans));
   FORKED(g.borrow_device_spans(w->borrow, &on_device));
   FORKED(g.borrow_release(w->borrow, w->stream));
+  child_of_fork_with_tensors(w);
   FORKED(g.token_create(w->context, &token));
   FORKED(g.token_poll(w->token, &result));
   FORKED(g.token_wait(w->token, GMB_EPOCH_LAST, GMB_WAIT_FOREVER, &result));
@@ -310,6 +333,7 @@ static void fork_when_idle(void) {
   OK(g.stream_guard_destroy(w.guard));
   use(&w);
   end(&w);
+  wait_for_tensors();
 }
 
 static void fork_when_busy(void) {
@@ -355,6 +379,7 @@ static void call_library(void) {
   make(&w);
   use(&w);
   end(&w);
+  wait_for_tensors();
 }
 
 /* Handlers run after the threads' and libraries' own have been set up, and may still call the library. */
@@ -474,6 +499,8 @@ static void exit_after_close(void) {
   CHECK(dlclose(library) == 0);
 }
 
+#include "process_tensor_cases.h"
+
 static void broken_on_purpose(void) { CHECK(g.version() == 0); }
 static void loud_on_purpose(void) { fprintf(stderr, "a word on stderr\n"); }
 
@@ -486,6 +513,9 @@ static const struct {
     CASE(exit_with_work_in_flight), CASE(exit_handler_that_calls), CASE(exit_from_another_thread),
     CASE(exit_while_threads_call), CASE(exit_with_a_log_function), CASE(thread_that_keeps_its_guard),
     CASE(thread_outlives_close), CASE(open_a_hundred_times), CASE(contexts_across_a_close), CASE(exit_after_close),
+    CASE(fork_while_tensors_retire), CASE(exit_with_tensors_retiring), CASE(exit_while_a_deleter_runs),
+    CASE(exec_with_leases_out), CASE(close_with_leases_out), CASE(deleters_that_call_the_library),
+    CASE(deleter_that_destroys_its_context), CASE(destroy_before_leases_end),
     /* With `--broken` only: what a failure looks like. */
     CASE(broken_on_purpose), CASE(loud_on_purpose),
 };

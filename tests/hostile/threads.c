@@ -36,6 +36,8 @@ static const struct kind *kind;
 static pthread_barrier_t begin, end;
 static atomic_long calls, gone, destroyed, failures;
 static atomic_bool over;
+/* On the threads that race. */
+static _Thread_local bool is_caller;
 
 static void check(const char *what, gmb_status got) {
   if (got == GMB_OK) return;
@@ -200,6 +202,8 @@ static void use_guard(int thread, int turn) {
   }
 }
 
+#include "threads_tensors.h"
+
 static const struct kind kinds[] = {
     {"context", 60, make_context, use_context, end_context, {0}},
     {"mailbox", 250, make_mailbox, use_mailbox, end_mailbox, {GMB_ERROR_TIMEOUT, GMB_ERROR_OVERFLOW, 0, 0}},
@@ -207,11 +211,15 @@ static const struct kind kinds[] = {
     {"event", 1000, make_event, use_event, end_event, {0}},
     {"graph", 200, make_graph, use_graph, end_graph, {0}},
     {"watch", 200, make_watch, use_watch, end_watch, {0}},
+    {"tensor mailbox", 400, make_tensors, use_tensors, end_tensors,
+     {GMB_ERROR_FULL, GMB_ERROR_TIMEOUT, GMB_ERROR_NOT_SUPPORTED, 0}},
+    {"lease", 400, make_lease, use_lease, end_lease, {0}},
     {"stream guard", 1000, NULL, use_guard, NULL, {GMB_ERROR_WRONG_THREAD, 0, 0, 0}},
 };
 
 static void *work(void *argument) {
   const int thread = (int)(intptr_t)argument;
+  is_caller = true;
   for (unsigned round = 0;; ++round) {
     pthread_barrier_wait(&begin);
     if (over) return NULL;
@@ -287,7 +295,8 @@ int main(void) {
   over = true;
   pthread_barrier_wait(&begin);
   for (int i = 0; i < THREADS; ++i) pthread_join(threads[i], NULL);
-  /* What graphs held is given back by a thread of the library. */
+  check_tensors();
+  /* What graphs and tensors held is given back by threads of the library. */
   struct counts after = count();
   for (int i = 0; i < 10000 && memcmp(&before, &after, sizeof after) != 0; ++i) {
     usleep(1000);

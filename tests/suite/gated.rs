@@ -4,6 +4,7 @@
 
 mod graphs;
 mod memory;
+mod tensors;
 
 use super::support::*;
 use gpumailbox::*;

@@ -37,6 +37,7 @@ const MADE_UP: &[(&str, &str)] = &[
     ("include/gpumailbox/platform.cuh", include_str!("../../include/gpumailbox/platform.cuh")),
     ("include/gpumailbox/readers.cuh", include_str!("../../include/gpumailbox/readers.cuh")),
     ("include/gpumailbox/ring.cuh", include_str!("../../include/gpumailbox/ring.cuh")),
+    ("include/gpumailbox/tensor.cuh", include_str!("../../include/gpumailbox/tensor.cuh")),
     ("include/gpumailbox/turn.cuh", include_str!("../../include/gpumailbox/turn.cuh")),
 ];
 

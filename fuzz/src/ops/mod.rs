@@ -4,6 +4,7 @@ pub mod borrow;
 pub mod context;
 pub mod event;
 pub mod graph;
+pub mod lease;
 pub mod mailbox;
 pub mod memory;
 pub mod reader;
@@ -11,6 +12,7 @@ pub mod readiness;
 pub mod status;
 pub mod stream;
 pub mod teardown;
+pub mod tensor;
 pub mod token;
 pub mod transfer;
 
@@ -77,6 +79,17 @@ const ALL: &[Operation] = &[
     readiness::wait,
     readiness::watch,
     borrow::borrow,
+    tensor::create,
+    tensor::destroy,
+    tensor::get_info,
+    tensor::push,
+    tensor::pop,
+    tensor::pop_dlpack,
+    tensor::consume,
+    lease::use_on,
+    lease::export,
+    lease::release,
+    lease::end_export,
 ];
 
 const OFTEN: &[Operation] = &[

@@ -49,6 +49,10 @@ pub fn destroy_own(world: &mut World, context: usize, own: usize) {
     if world.stack.iter().any(|&at| world.guards.0[at].it.raw == raw) {
         return;
     }
+    // And so must leases of its own.
+    if world.tensors.need(raw) {
+        return;
+    }
     let handle = capi::context::gmb_context { id: world.contexts.0[context].id };
     let stream = raw as gmb_stream;
     if let Some(dirty) = world.dirty.iter().position(|&(_, dirty)| dirty == raw) {

@@ -21,6 +21,7 @@ extern "C" {
     fn gmb_host_reader(args: *const c_void, block: u32, blocks: u32);
     fn gmb_host_borrow(args: *const c_void, block: u32, blocks: u32);
     fn gmb_host_release(args: *const c_void, block: u32, blocks: u32);
+    fn gmb_host_tensor(args: *const c_void, block: u32, blocks: u32);
 }
 
 /// A launch being worked off by several threads.
@@ -68,6 +69,7 @@ fn run_block(kernel: &Kernel, block: u32, blocks: u32) {
         Kernel::Reader(_) => gmb_host_reader,
         Kernel::Borrow(_) => gmb_host_borrow,
         Kernel::Release(_) => gmb_host_release,
+        Kernel::Tensor(_) => gmb_host_tensor,
     };
     // SAFETY: the arguments are the entry point's own, and whoever launched the kernel keeps every
     // address in them valid until it is done.
