@@ -56,8 +56,30 @@ __device__ inline void end_agreed(const record_arguments &a, word64 first) {
   asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(global(a.told)), "l"(static_cast<word64>(a.number)) : "memory");
 }
 
-// Two units that a thread has under way: of one record that is wider than a warp, or of two.
-template <bool in> struct two_units {
+// Loads and a store under a predicate instead of behind a branch: then those of a loop's step are under way at once.
+__device__ inline uint4 load_if(bool wanted, const uint4 *at) {
+  uint4 v;
+  asm volatile("{ .reg .pred p; setp.ne.u32 p, %5, 0; @p ld.global.v4.u32 {%0, %1, %2, %3}, [%4]; }"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(global(at)), "r"(static_cast<unsigned>(wanted)));
+  return v;
+}
+__device__ inline unsigned load_if(bool wanted, const unsigned *at) {
+  unsigned v;
+  asm volatile("{ .reg .pred p; setp.ne.u32 p, %2, 0; @p ld.global.u32 %0, [%1]; }"
+               : "=r"(v)
+               : "l"(global(at)), "r"(static_cast<unsigned>(wanted)));
+  return v;
+}
+__device__ inline void store_if(bool wanted, uint4 *at, const uint4 &v) {
+  asm volatile("{ .reg .pred p; setp.ne.u32 p, %5, 0; @p st.global.v4.u32 [%4], {%0, %1, %2, %3}; }" ::"r"(v.x), "r"(v.y),
+               "r"(v.z), "r"(v.w), "l"(global(at)), "r"(static_cast<unsigned>(wanted))
+               : "memory");
+}
+
+// Two units that a thread has under way: of one record that is wider than a warp, or of two. With `predicated` nothing on
+// the way in is behind a branch: faster in a loop, slower where a block moves one tile.
+template <bool in, bool predicated = false> struct two_units {
   uint4 moved[2];
   unsigned length[2], type[2];
 
@@ -74,7 +96,14 @@ template <bool in> struct two_units {
 #pragma unroll
     for (unsigned k = 0; k < 2; ++k) {
       const unsigned i = record(a, tile, k), u = unit(a, k);
-      if (i >= count || u >= a.units) continue;
+      const bool there = i < count && u < a.units;
+      if constexpr (in && predicated) {
+        moved[k] = load_if(there && u != 0, a.rows + static_cast<size_t>(i) * (a.units - 1) + (u - 1));
+        type[k] = load_if(there && u == 0, a.types + i);
+        length[k] = k > 0 && a.units > most_lanes ? length[0] : load_if(there, a.lengths + i);
+        continue;
+      }
+      if (!there) continue;
       if (!in) moved[k] = a.slots[(first + i) * a.units + u];
       else if (u != 0) moved[k] = a.rows[static_cast<size_t>(i) * (a.units - 1) + u - 1];
       if (in) length[k] = k > 0 && a.units > most_lanes ? length[0] : a.lengths[i];
@@ -100,6 +129,12 @@ template <bool in> struct two_units {
 #pragma unroll
     for (unsigned k = 0; k < 2; ++k) {
       const unsigned i = record(a, tile, k), u = unit(a, k);
+      if constexpr (in && predicated) {
+        if (u == 0) moved[k] = {i + 1, 0, length[k], type[k]};
+        const bool wanted = i < count && u < a.units && u <= (length[k] + 15) / 16;
+        store_if(wanted, a.slots + (first + i) * a.units + u, moved[k]);
+        continue;
+      }
       if (i >= count || u >= a.units || length[k] == ~0u || u > (length[k] + 15) / 16) continue;
       if (in) a.slots[(first + i) * a.units + u] = u == 0 ? uint4{i + 1, 0, length[k], type[k]} : moved[k];
       else if (u == 0) a.headers[i] = moved[k];
@@ -129,12 +164,15 @@ __global__ void __launch_bounds__(record_threads, 6) move_records(const __grid_c
 }
 
 // By as many blocks as run at once: they draw their tiles. Out, they load one before they store the last; in, that is
-// slower, and more of them run.
+// slower, and more of them run. There the first tile's rows are loaded before it is known where to: they are readable
+// whatever room there is.
 template <bool in, bool agreed>
 __global__ void __launch_bounds__(drawing_threads, in ? 3 : 2) draw_records(const __grid_constant__ record_arguments a) {
   __shared__ unsigned drawn[2];
   word64 first = 0;
   unsigned count = a.count;
+  two_units<in, in> moving[in ? 1 : 2];
+  if (in) moving[0].load(a, first, count, blockIdx.x);
   if (agreed && !begin_agreed(a, first, count)) return;
   const unsigned each = two_units<in>::tile_records(a), tiles = (count + each - 1) / each;
   const auto tile = [&](unsigned drawn_as) { return in ? drawn_as : tiles - 1 - drawn_as; };
@@ -150,9 +188,8 @@ __global__ void __launch_bounds__(drawing_threads, in ? 3 : 2) draw_records(cons
 #pragma unroll 1
     for (unsigned n = 0; at < tiles; ++n) {
       const unsigned next = draw();
-      two_units<in> moving;
-      moving.load(a, first, count, at);
-      moving.store(a, first, count, at);
+      if (n != 0) moving[0].load(a, first, count, at);
+      moving[0].store(a, first, count, at);
       if (threadIdx.x == 0) drawn[n & 1] = next;
       __syncthreads();
       at = gridDim.x + drawn[n & 1];
@@ -161,7 +198,6 @@ __global__ void __launch_bounds__(drawing_threads, in ? 3 : 2) draw_records(cons
     return;
   }
   unsigned at = blockIdx.x, then = blockIdx.x + gridDim.x;
-  two_units<in> moving[2];
   if (at < tiles) moving[0].load(a, first, count, tile(at));
 #pragma unroll 1
   for (unsigned n = 0; at < tiles;) {
