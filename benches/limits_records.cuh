@@ -77,9 +77,45 @@ __device__ inline void store_if(bool wanted, uint4 *at, const uint4 &v) {
                : "memory");
 }
 
-// Two units that a thread has under way: of one record that is wider than a warp, or of two. With `predicated` nothing on
-// the way in is behind a branch: faster in a loop, slower where a block moves one tile.
-template <bool in, bool predicated = false> struct two_units {
+// What a push has under way in a loop: nothing is behind a branch, and no register is loaded in one of two ways, for that
+// makes the next load wait. Slower where a block moves one tile.
+template <bool wide> struct two_units_pushed {
+  uint4 moved[2];
+  unsigned length[2], type[2];
+
+  __device__ static unsigned groups(const record_arguments &a) { return drawing_threads >> (wide ? 5 : a.lanes_log2); }
+  __device__ static unsigned tile_records(const record_arguments &a) { return groups(a) * (wide ? 1 : 2); }
+  __device__ static unsigned record(const record_arguments &a, unsigned tile, unsigned k) {
+    return tile * tile_records(a) + (threadIdx.x >> (wide ? 5 : a.lanes_log2)) + (wide ? 0 : k * groups(a));
+  }
+  __device__ static unsigned unit(const record_arguments &a, unsigned k) {
+    return wide ? threadIdx.x % most_lanes + k * most_lanes : threadIdx.x & (a.lanes - 1);
+  }
+  __device__ void load(const record_arguments &a, unsigned count, unsigned tile) {
+#pragma unroll
+    for (unsigned k = 0; k < 2; ++k) {
+      const unsigned i = record(a, tile, k), u = unit(a, k);
+      const bool there = i < count && u < a.units;
+      moved[k] = load_if(there && u != 0, a.rows + static_cast<size_t>(i) * (a.units - 1) + (u - 1));
+      if (wide && k > 0) continue;
+      type[k] = load_if(there && u == 0, a.types + i);
+      length[k] = load_if(there, a.lengths + i);
+    }
+    __syncwarp();
+  }
+  __device__ void store(const record_arguments &a, word64 first, unsigned count, unsigned tile) {
+#pragma unroll
+    for (unsigned k = 0; k < 2; ++k) {
+      const unsigned i = record(a, tile, k), u = unit(a, k), bytes = length[wide ? 0 : k];
+      if (!(wide && k > 0) && u == 0) moved[k] = {i + 1, 0, bytes, type[k]};
+      const bool wanted = i < count && u < a.units && u <= (bytes + 15) / 16;
+      store_if(wanted, a.slots + (first + i) * a.units + u, moved[k]);
+    }
+  }
+};
+
+// Two units that a thread has under way: of one record that is wider than a warp, or of two.
+template <bool in> struct two_units {
   uint4 moved[2];
   unsigned length[2], type[2];
 
@@ -96,14 +132,7 @@ template <bool in, bool predicated = false> struct two_units {
 #pragma unroll
     for (unsigned k = 0; k < 2; ++k) {
       const unsigned i = record(a, tile, k), u = unit(a, k);
-      const bool there = i < count && u < a.units;
-      if constexpr (in && predicated) {
-        moved[k] = load_if(there && u != 0, a.rows + static_cast<size_t>(i) * (a.units - 1) + (u - 1));
-        type[k] = load_if(there && u == 0, a.types + i);
-        length[k] = k > 0 && a.units > most_lanes ? length[0] : load_if(there, a.lengths + i);
-        continue;
-      }
-      if (!there) continue;
+      if (i >= count || u >= a.units) continue;
       if (!in) moved[k] = a.slots[(first + i) * a.units + u];
       else if (u != 0) moved[k] = a.rows[static_cast<size_t>(i) * (a.units - 1) + u - 1];
       if (in) length[k] = k > 0 && a.units > most_lanes ? length[0] : a.lengths[i];
@@ -129,12 +158,6 @@ template <bool in, bool predicated = false> struct two_units {
 #pragma unroll
     for (unsigned k = 0; k < 2; ++k) {
       const unsigned i = record(a, tile, k), u = unit(a, k);
-      if constexpr (in && predicated) {
-        if (u == 0) moved[k] = {i + 1, 0, length[k], type[k]};
-        const bool wanted = i < count && u < a.units && u <= (length[k] + 15) / 16;
-        store_if(wanted, a.slots + (first + i) * a.units + u, moved[k]);
-        continue;
-      }
       if (i >= count || u >= a.units || length[k] == ~0u || u > (length[k] + 15) / 16) continue;
       if (in) a.slots[(first + i) * a.units + u] = u == 0 ? uint4{i + 1, 0, length[k], type[k]} : moved[k];
       else if (u == 0) a.headers[i] = moved[k];
@@ -163,47 +186,56 @@ __global__ void __launch_bounds__(record_threads, 6) move_records(const __grid_c
   asm volatile("st.relaxed.sys.global.u64 [%0], %1;" ::"l"(global(a.told)), "l"(static_cast<word64>(a.number)) : "memory");
 }
 
-// By as many blocks as run at once: they draw their tiles. Out, they load one before they store the last; in, that is
-// slower, and more of them run. There the first tile's rows are loaded before it is known where to: they are readable
+// Of the tiles that blocks draw whenever they are done with one.
+__device__ inline unsigned draw_tile(const record_arguments &a) {
+  unsigned next = 0;
+  if (threadIdx.x != 0) return next;
+  unsigned *counter = reinterpret_cast<unsigned *>(a.header + draws);
+  asm volatile("atom.relaxed.gpu.global.inc.u32 %0, [%1], 0x7fffffff;" : "=r"(next) : "l"(global(counter)) : "memory");
+  return next;
+}
+
+// In, by as many blocks as run at once. The first tile's rows are loaded before it is known where to: they can be read
 // whatever room there is.
-template <bool in, bool agreed>
-__global__ void __launch_bounds__(drawing_threads, in ? 3 : 2) draw_records(const __grid_constant__ record_arguments a) {
+template <bool wide, bool agreed>
+__global__ void __launch_bounds__(drawing_threads, 3) draw_records_in(const __grid_constant__ record_arguments a) {
   __shared__ unsigned drawn[2];
   word64 first = 0;
   unsigned count = a.count;
-  two_units<in, in> moving[in ? 1 : 2];
-  if (in) moving[0].load(a, first, count, blockIdx.x);
+  two_units_pushed<wide> moving;
+  moving.load(a, count, blockIdx.x);
   if (agreed && !begin_agreed(a, first, count)) return;
-  const unsigned each = two_units<in>::tile_records(a), tiles = (count + each - 1) / each;
-  const auto tile = [&](unsigned drawn_as) { return in ? drawn_as : tiles - 1 - drawn_as; };
-  const auto draw = [&] {
-    unsigned next = 0;
-    if (threadIdx.x != 0) return next;
-    unsigned *counter = reinterpret_cast<unsigned *>(a.header + draws);
-    asm volatile("atom.relaxed.gpu.global.inc.u32 %0, [%1], 0x7fffffff;" : "=r"(next) : "l"(global(counter)) : "memory");
-    return next;
-  };
-  if constexpr (in) {
-    unsigned at = blockIdx.x;
+  const unsigned each = two_units_pushed<wide>::tile_records(a), tiles = (count + each - 1) / each;
+  unsigned at = blockIdx.x;
 #pragma unroll 1
-    for (unsigned n = 0; at < tiles; ++n) {
-      const unsigned next = draw();
-      if (n != 0) moving[0].load(a, first, count, at);
-      moving[0].store(a, first, count, at);
-      if (threadIdx.x == 0) drawn[n & 1] = next;
-      __syncthreads();
-      at = gridDim.x + drawn[n & 1];
-    }
-    if (agreed && threadIdx.x == 0) end_agreed(a, first);
-    return;
+  for (unsigned n = 0; at < tiles; ++n) {
+    const unsigned next = draw_tile(a);
+    if (n != 0) moving.load(a, count, at);
+    moving.store(a, first, count, at);
+    if (threadIdx.x == 0) drawn[n & 1] = next;
+    __syncthreads();
+    at = gridDim.x + drawn[n & 1];
   }
+  if (agreed && threadIdx.x == 0) end_agreed(a, first);
+}
+
+// Out, the newest first, and a tile is loaded before the last one is stored; in, that is slower.
+template <bool agreed>
+__global__ void __launch_bounds__(drawing_threads, 2) draw_records_out(const __grid_constant__ record_arguments a) {
+  __shared__ unsigned drawn[2];
+  word64 first = 0;
+  unsigned count = a.count;
+  if (agreed && !begin_agreed(a, first, count)) return;
+  const unsigned each = two_units<false>::tile_records(a), tiles = (count + each - 1) / each;
+  const auto tile = [&](unsigned drawn_as) { return tiles - 1 - drawn_as; };
   unsigned at = blockIdx.x, then = blockIdx.x + gridDim.x;
+  two_units<false> moving[2];
   if (at < tiles) moving[0].load(a, first, count, tile(at));
 #pragma unroll 1
   for (unsigned n = 0; at < tiles;) {
 #pragma unroll
     for (unsigned k = 0; k < 2; ++k, ++n) {
-      const unsigned next = draw();
+      const unsigned next = draw_tile(a);
       moving[k].look(a, count, tile(at));
       if (then < tiles) moving[1 - k].load(a, first, count, tile(then));
       moving[k].store(a, first, count, tile(at));
@@ -242,10 +274,13 @@ public:
   }
   template <bool in, bool agreed = false>
   void draw(cudaStream_t on, word64 *told = nullptr, unsigned number = 0) const {
+    const auto kernel = !in ? draw_records_out<agreed>
+                        : units_ > most_lanes ? draw_records_in<true, agreed>
+                                              : draw_records_in<false, agreed>;
     int most = 0;
-    CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&most, draw_records<in, agreed>, drawing_threads, 0));
+    CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&most, kernel, drawing_threads, 0));
     const unsigned blocks = std::min<unsigned>(most * multiprocessors(), tiles(drawing_threads));
-    launch(draw_records<in, agreed>, blocks, drawing_threads, on, arguments(in, told, number));
+    launch(kernel, blocks, drawing_threads, on, arguments(in, told, number));
   }
   void draw_anew(cudaStream_t on) const { CHECK(cudaMemsetAsync(header_.at + draws, 0, sizeof(word64), on)); }
   // The payload alone, as one copy.

@@ -33,6 +33,10 @@ def measure(program, *arguments):
     return rows, done.returncode == 0 and rows != {}
 
 
+# What a process was given of the machine makes a microsecond of these: the best of so many processes stands.
+BY_PROCESS, PROCESSES = "count_to_host", 5
+
+
 def better(first, second):
     """Of two measurements of one limit the one that is harder to reach."""
     rate = first["unit"].endswith("/s")
@@ -99,10 +103,10 @@ def counted():
                                                          for way, which in (("push", -1), ("pop", -2))]
         for kind, agreed in (("bare", 0), ("agreed", 1)):
             push = [(f"push_{size}", kind, f"move_records<1, {agreed}>", -1)]
-            pop = [(f"pop_{size}", kind, f"{'draw' if draws else 'move'}_records<0, {agreed}>", -2)]
+            pop = [(f"pop_{size}", kind, f"draw_records_out<{agreed}>" if draws else f"move_records<0, {agreed}>", -2)]
             one, other = ("agreed_in", "agreed_drawn_out") if agreed else ("records_in", "drawn_out")
             if agreed and draws:
-                one, push = "agreed_drawn_in", [(f"push_{size}", kind, "draw_records<1, 1>", -1)]
+                one, push = "agreed_drawn_in", [(f"push_{size}", kind, "draw_records_in", -1)]
             if not draws:
                 yield "limits", ["--only", f"{one}_{size}"], push + pop
                 continue
@@ -177,6 +181,11 @@ def main():
     # Before and after: what the machine does must not depend on when it was asked.
     again, still_good = measure(programs / f"limits{tail}", *copies, *quick)
     limits = {name: better(row, again.get(name, row)) for name, row in limits.items()}
+    for _ in range(0 if host else PROCESSES - 1):
+        for program, all_rows in (("limits", limits), ("mailbox", rows)):
+            fresh, fine = measure(programs / program, "--only", BY_PROCESS, *quick)
+            still_good = still_good and fine
+            all_rows.update((name, better(all_rows[name], row)) for name, row in fresh.items())
     listed = []
     for row in rows.values():
         name, limit = limit_of(row, limits, rows)
