@@ -1,0 +1,48 @@
+"""Mailboxes in GPU memory: modules on one device pass records and tensors, and every pop says how many came.
+
+    import gpumailbox, torch
+
+    context = gpumailbox.Context()
+    mailbox = context.mailbox(1024, dtype=torch.float32, shape=(16,))
+    mailbox.push(torch.randn(100, 16, device="cuda"))
+    records = torch.from_dlpack(mailbox.pop(256))      # 100 of them
+"""
+import atexit
+import os
+
+from . import _core
+from ._aio import pop_async, records_of, wait_async
+from ._core import Array, Event, Stream, StreamGuard, Tensor, View, Watch, version
+from ._core import Result_ as Result
+from ._core import TokenHandle as Token
+from ._errors import (Closed, DeviceLost, Error, Forked, Full, InvalidArgument, InvalidDevice, NotSupported, OutOfMemory,
+                      TimedOut)
+
+__version__ = "0.1.0"
+__all__ = ["Array", "Closed", "Context", "DeviceLost", "Error", "Event", "Forked", "Full", "InvalidArgument",
+           "InvalidDevice", "Mailbox", "NotSupported", "OutOfMemory", "Result", "Stream", "StreamGuard", "Tensor",
+           "TensorMailbox", "TimedOut", "Token", "View", "Watch", "get_cmake_dir", "get_include", "get_library",
+           "pop_async", "records_of", "version", "wait_async"]
+
+Context, Mailbox, TensorMailbox = _core.Context, _core.Mailbox, _core.TensorMailbox
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def get_include():
+    """The folder of `gpumailbox.h` and `gpumailbox/`, for C++ that shares mailboxes with this process."""
+    return os.path.join(_HERE, "include")
+
+
+def get_library():
+    """The library that this package uses: link it, and handles are the same on both sides."""
+    return os.path.join(_HERE, "lib", "libgpumailbox.so.0")
+
+
+def get_cmake_dir():
+    """For `find_package(gpumailbox)`: give it as `gpumailbox_DIR`."""
+    return os.path.join(_HERE, "lib", "cmake", "gpumailbox")
+
+
+# Before the interpreter ends: a thread of the library may call into whoever made a tensor, which it cannot any more then.
+atexit.register(_core._end)

@@ -1,0 +1,441 @@
+// Written by scripts/python_ffi.py from include/gpumailbox.h: do not edit.
+
+#![allow(non_camel_case_types, dead_code, missing_docs)]
+
+use std::ffi::{c_char, c_void};
+
+pub const GMB_MAILBOX_SINGLE_STREAM: i64 = 1;
+pub const GMB_MAILBOX_SHARED: i64 = 2;
+pub const GMB_VERSION_MAJOR: i64 = 0;
+pub const GMB_VERSION_MINOR: i64 = 1;
+pub const GMB_VERSION_PATCH: i64 = 0;
+pub const GMB_TENSOR_DROP: i64 = 1;
+pub const GMB_MAGIC: i64 = 3550892908024581447;
+pub const GMB_LAYOUT_VERSION: i64 = 2;
+pub const GMB_MAX_READERS: i64 = 16;
+pub const GMB_ALIGNMENT: i64 = 16;
+pub const GMB_RESULT_PARTIAL: i64 = 1;
+pub const GMB_RESULT_LOST: i64 = 2;
+pub const GMB_MAX_DIMENSIONS: i64 = 8;
+pub const GMB_BACKEND_AUTO: i64 = 0;
+pub const GMB_BACKEND_CUDA: i64 = 1;
+pub const GMB_BACKEND_HOST: i64 = 2;
+pub const GMB_EVENT_UNTIMED: i64 = 0;
+pub const GMB_EVENT_TIMED: i64 = 1;
+pub const GMB_EVENT_CAPTURE: i64 = 2;
+pub const GMB_CAPTURE_GLOBAL: i64 = 0;
+pub const GMB_CAPTURE_THREAD_LOCAL: i64 = 1;
+pub const GMB_CAPTURE_RELAXED: i64 = 2;
+pub const GMB_LOG_ERROR: i64 = 1;
+pub const GMB_LOG_WARNING: i64 = 2;
+pub const GMB_LOG_INFO: i64 = 3;
+pub const GMB_ARBITRATION_CPU: i64 = 0;
+pub const GMB_ARBITRATION_DEVICE: i64 = 1;
+pub const GMB_READER_NEXT: i64 = 0;
+pub const GMB_READER_OLDEST: i64 = 1;
+pub const GMB_INTEREST_READABLE: i64 = 0;
+pub const GMB_INTEREST_WRITABLE: i64 = 1;
+pub const GMB_PRIORITY_NORMAL: i64 = 0;
+pub const GMB_PRIORITY_FOCUS: i64 = 1;
+pub const GMB_PRIORITY_PERIPHERAL: i64 = 2;
+pub const GMB_CONSUMER_HOST: i64 = 0;
+pub const GMB_CONSUMER_DEVICE: i64 = 1;
+pub const GMB_FULL_REJECT: i64 = 0;
+pub const GMB_FULL_WAIT: i64 = 1;
+pub const GMB_FULL_OVERWRITE_OLDEST: i64 = 2;
+pub const GMB_FULL_LATEST: i64 = 3;
+pub const GMB_OK: i64 = 0;
+pub const GMB_NOT_READY: i64 = 1;
+pub const GMB_ERROR_INVALID_HANDLE: i64 = -1;
+pub const GMB_ERROR_NULL_POINTER: i64 = -2;
+pub const GMB_ERROR_INVALID_ARGUMENT: i64 = -3;
+pub const GMB_ERROR_MISALIGNED: i64 = -4;
+pub const GMB_ERROR_OVERLAP: i64 = -5;
+pub const GMB_ERROR_OVERFLOW: i64 = -6;
+pub const GMB_ERROR_STRUCT_SIZE: i64 = -7;
+pub const GMB_ERROR_NOT_SUPPORTED: i64 = -8;
+pub const GMB_ERROR_BUSY: i64 = -9;
+pub const GMB_ERROR_TIMEOUT: i64 = -10;
+pub const GMB_ERROR_BAD_LENGTH: i64 = -11;
+pub const GMB_ERROR_BAD_MAGIC: i64 = -12;
+pub const GMB_ERROR_BAD_VERSION: i64 = -13;
+pub const GMB_ERROR_ORDER_VIOLATION: i64 = -14;
+pub const GMB_ERROR_CORRUPT: i64 = -15;
+pub const GMB_ERROR_OUT_OF_MEMORY: i64 = -16;
+pub const GMB_ERROR_OUT_OF_HOST_MEMORY: i64 = -17;
+pub const GMB_ERROR_NO_DRIVER: i64 = -18;
+pub const GMB_ERROR_NO_DEVICE: i64 = -19;
+pub const GMB_ERROR_STUB_DRIVER: i64 = -20;
+pub const GMB_ERROR_DRIVER_TOO_OLD: i64 = -21;
+pub const GMB_ERROR_NO_KERNELS: i64 = -22;
+pub const GMB_ERROR_INVALID_DEVICE: i64 = -23;
+pub const GMB_ERROR_INVALID_STREAM: i64 = -24;
+pub const GMB_ERROR_DEVICE_LOST: i64 = -25;
+pub const GMB_ERROR_DRIVER: i64 = -26;
+pub const GMB_ERROR_FORKED: i64 = -27;
+pub const GMB_ERROR_PANIC: i64 = -28;
+pub const GMB_ERROR_ZERO_COUNT: i64 = -29;
+pub const GMB_ERROR_SYSTEM: i64 = -30;
+pub const GMB_ERROR_MEMORY_LIMIT: i64 = -31;
+pub const GMB_ERROR_WRONG_THREAD: i64 = -32;
+pub const GMB_ERROR_TRUNCATED: i64 = -33;
+pub const GMB_ERROR_CAPTURE: i64 = -34;
+pub const GMB_ERROR_FULL: i64 = -35;
+pub const GMB_WAIT_FOREVER: u64 = u64::MAX;
+pub const GMB_STREAM_CURRENT: usize = usize::MAX;
+
+pub type gmb_status = i32;
+pub type gmb_backend = i32;
+pub type gmb_event_kind = i32;
+pub type gmb_capture_mode = i32;
+pub type gmb_log_level = i32;
+pub type gmb_arbitration = i32;
+pub type gmb_full_policy = i32;
+pub type gmb_reader_start = i32;
+pub type gmb_interest = i32;
+pub type gmb_priority = i32;
+pub type gmb_consumer = i32;
+pub type gmb_stream = *mut c_void;
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_mailbox {
+    pub id: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_borrow {
+    pub id: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_result {
+    pub epoch: u32,
+    pub count: u32,
+    pub status: i32,
+    pub flags: u32,
+    pub lost: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_spans {
+    pub first: u64,
+    pub records: [*const c_void; 2],
+    pub count: [u32; 2],
+    pub stride: u32,
+    pub reserved: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_context_options {
+    pub struct_size: u32,
+    pub backend: gmb_backend,
+    pub device: u32,
+    pub reserved: u32,
+    pub memory_limit: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_context {
+    pub id: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_context_info {
+    pub backend: gmb_backend,
+    pub device: u32,
+    pub multiprocessors: u32,
+    pub driver_version: u32,
+    pub name: [c_char; 128],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_event {
+    pub id: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_event_pool_info {
+    pub size: u64,
+    pub in_use: u64,
+    pub high_water: u64,
+    pub pending: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_graph {
+    pub id: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_stream_guard {
+    pub id: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_record_header {
+    pub sequence: u64,
+    pub length: u32,
+    pub msg_type: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_mailbox_options {
+    pub struct_size: u32,
+    pub payload_bytes: u32,
+    pub capacity: u64,
+    pub arbitration: gmb_arbitration,
+    pub full_policy: gmb_full_policy,
+    pub producer_id: u32,
+    pub consumer_id: u32,
+    pub initial_index: u64,
+    pub flags: u32,
+    pub readers: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_mailbox_info {
+    pub capacity: u64,
+    pub payload_bytes: u32,
+    pub slot_stride: u32,
+    pub ring: *mut c_void,
+    pub ring_bytes: u64,
+    pub published: u64,
+    pub released: u64,
+    pub rejected: u64,
+    pub empty_pops: u64,
+    pub high_water: u64,
+    pub reader_mask: u32,
+    pub full_policy: gmb_full_policy,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_push {
+    pub struct_size: u32,
+    pub count: u32,
+    pub records: *const c_void,
+    pub stride: u64,
+    pub lengths: *const u32,
+    pub types: *const u32,
+    pub length: u32,
+    pub msg_type: u32,
+    pub timeout_ns: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_token {
+    pub id: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_pop {
+    pub struct_size: u32,
+    pub max: u32,
+    pub records: *mut c_void,
+    pub stride: u64,
+    pub headers: *mut gmb_record_header,
+    pub reader: u32,
+    pub reserved: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_memory_info {
+    pub limit: u64,
+    pub used: u64,
+    pub high_water: u64,
+    pub reserved: u64,
+    pub allocations: u64,
+    pub pooled: u32,
+    pub reserved0: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_attach_options {
+    pub struct_size: u32,
+    pub arbitration: gmb_arbitration,
+    pub flags: u32,
+    pub reserved: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_reader_info {
+    pub released: u64,
+    pub unread: u64,
+    pub lost: u64,
+    pub empty_pops: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_watch {
+    pub id: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_tensor_mailbox_options {
+    pub struct_size: u32,
+    pub consumer: gmb_consumer,
+    pub capacity: u64,
+    pub full_policy: gmb_full_policy,
+    pub reserved: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_tensor_mailbox {
+    pub id: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_tensor_mailbox_info {
+    pub capacity: u64,
+    pub consumer: gmb_consumer,
+    pub full_policy: gmb_full_policy,
+    pub pushed: u64,
+    pub popped: u64,
+    pub refused: u64,
+    pub dropped: u64,
+    pub queued: u64,
+    pub leases: u64,
+    pub retiring: u64,
+    pub released: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_tensor_push {
+    pub struct_size: u32,
+    pub flags: u32,
+    pub tag: u64,
+    pub timeout_ns: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_lease {
+    pub id: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_dtype {
+    pub code: u8,
+    pub bits: u8,
+    pub lanes: u16,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_tensor {
+    pub address: u64,
+    pub byte_offset: u64,
+    pub tag: u64,
+    pub device_type: i32,
+    pub device_id: i32,
+    pub dtype: gmb_dtype,
+    pub ndim: i32,
+    pub flags: u64,
+    pub shape: [i64; 8],
+    pub strides: [i64; 8],
+}
+
+unsafe extern "C" {
+    pub fn gmb_mailbox_borrow(mailbox: gmb_mailbox, reader: u32, max: u32, stream: gmb_stream, borrow: *mut gmb_borrow) -> gmb_status;
+    pub fn gmb_borrow_poll(borrow: gmb_borrow, result: *mut gmb_result, spans: *mut gmb_spans) -> gmb_status;
+    pub fn gmb_borrow_wait(borrow: gmb_borrow, timeout_ns: u64, result: *mut gmb_result, spans: *mut gmb_spans) -> gmb_status;
+    pub fn gmb_borrow_device_spans(borrow: gmb_borrow, spans: *mut *const gmb_spans) -> gmb_status;
+    pub fn gmb_borrow_release(borrow: gmb_borrow, stream: gmb_stream) -> gmb_status;
+    pub fn gmb_context_create(options: *const gmb_context_options, context: *mut gmb_context) -> gmb_status;
+    pub fn gmb_context_destroy(context: gmb_context) -> gmb_status;
+    pub fn gmb_context_get_info(context: gmb_context, info: *mut gmb_context_info, info_size: usize) -> gmb_status;
+    pub fn gmb_event_create(context: gmb_context, kind: gmb_event_kind, event: *mut gmb_event) -> gmb_status;
+    pub fn gmb_event_destroy(event: gmb_event) -> gmb_status;
+    pub fn gmb_event_record(event: gmb_event, stream: gmb_stream) -> gmb_status;
+    pub fn gmb_event_query(event: gmb_event) -> gmb_status;
+    pub fn gmb_event_synchronize(event: gmb_event, timeout_ns: u64) -> gmb_status;
+    pub fn gmb_event_elapsed_ms(start: gmb_event, end: gmb_event, milliseconds: *mut f64) -> gmb_status;
+    pub fn gmb_event_pool_get_info(context: gmb_context, kind: gmb_event_kind, info: *mut gmb_event_pool_info, info_size: usize) -> gmb_status;
+    pub fn gmb_stream_begin_capture(context: gmb_context, stream: gmb_stream, mode: gmb_capture_mode) -> gmb_status;
+    pub fn gmb_stream_end_capture(context: gmb_context, stream: gmb_stream, graph: *mut gmb_graph) -> gmb_status;
+    pub fn gmb_graph_launch(graph: gmb_graph, stream: gmb_stream) -> gmb_status;
+    pub fn gmb_graph_destroy(graph: gmb_graph) -> gmb_status;
+    pub fn gmb_stream_guard_create(context: gmb_context, stream: gmb_stream, guard: *mut gmb_stream_guard) -> gmb_status;
+    pub fn gmb_stream_guard_destroy(guard: gmb_stream_guard) -> gmb_status;
+    pub fn gmb_mailbox_push_from_host_blocking(mailbox: gmb_mailbox, count: u32, records: *const c_void, stride: u64, lengths: *const u32, types: *const u32, timeout_ns: u64, result: *mut gmb_result) -> gmb_status;
+    pub fn gmb_mailbox_pop_to_host_blocking(mailbox: gmb_mailbox, reader: u32, max: u32, records: *mut c_void, stride: u64, headers: *mut gmb_record_header, result: *mut gmb_result) -> gmb_status;
+    pub fn gmb_mailbox_create(context: gmb_context, options: *const gmb_mailbox_options, mailbox: *mut gmb_mailbox) -> gmb_status;
+    pub fn gmb_mailbox_destroy(mailbox: gmb_mailbox) -> gmb_status;
+    pub fn gmb_mailbox_get_info(mailbox: gmb_mailbox, info: *mut gmb_mailbox_info, info_size: usize) -> gmb_status;
+    pub fn gmb_mailbox_push(mailbox: gmb_mailbox, push: *const gmb_push, stream: gmb_stream, token: gmb_token) -> gmb_status;
+    pub fn gmb_mailbox_pop(mailbox: gmb_mailbox, pop: *const gmb_pop, stream: gmb_stream, token: gmb_token) -> gmb_status;
+    pub fn gmb_memory_allocate(context: gmb_context, bytes: u64, memory: *mut *mut c_void) -> gmb_status;
+    pub fn gmb_memory_allocate_async(context: gmb_context, bytes: u64, stream: gmb_stream, memory: *mut *mut c_void) -> gmb_status;
+    pub fn gmb_memory_free_async(context: gmb_context, memory: *mut c_void, stream: gmb_stream) -> gmb_status;
+    pub fn gmb_memory_free(context: gmb_context, memory: *mut c_void) -> gmb_status;
+    pub fn gmb_pinned_allocate(context: gmb_context, bytes: u64, memory: *mut *mut c_void) -> gmb_status;
+    pub fn gmb_pinned_free(context: gmb_context, memory: *mut c_void) -> gmb_status;
+    pub fn gmb_memory_copy(context: gmb_context, to: *mut c_void, from: *const c_void, bytes: u64, stream: gmb_stream) -> gmb_status;
+    pub fn gmb_memory_fill(context: gmb_context, memory: *mut c_void, value: u8, bytes: u64, stream: gmb_stream) -> gmb_status;
+    pub fn gmb_memory_get_info(context: gmb_context, info: *mut gmb_memory_info, info_size: usize) -> gmb_status;
+    pub fn gmb_memory_trim(context: gmb_context, keep_bytes: u64) -> gmb_status;
+    pub fn gmb_mailbox_required_bytes(options: *const gmb_mailbox_options, bytes: *mut u64) -> gmb_status;
+    pub fn gmb_mailbox_create_in(context: gmb_context, options: *const gmb_mailbox_options, memory: *mut c_void, memory_bytes: u64, mailbox: *mut gmb_mailbox) -> gmb_status;
+    pub fn gmb_mailbox_attach(context: gmb_context, memory: *mut c_void, memory_bytes: u64, options: *const gmb_attach_options, mailbox: *mut gmb_mailbox) -> gmb_status;
+    pub fn gmb_mailbox_add_reader(mailbox: gmb_mailbox, start: gmb_reader_start, stream: gmb_stream, reader: *mut u32) -> gmb_status;
+    pub fn gmb_mailbox_remove_reader(mailbox: gmb_mailbox, reader: u32, stream: gmb_stream) -> gmb_status;
+    pub fn gmb_mailbox_get_reader_info(mailbox: gmb_mailbox, reader: u32, info: *mut gmb_reader_info, info_size: usize) -> gmb_status;
+    pub fn gmb_mailbox_wait_readable(mailbox: gmb_mailbox, reader: u32, count: u32, timeout_ns: u64, ready: *mut u64) -> gmb_status;
+    pub fn gmb_mailbox_wait_writable(mailbox: gmb_mailbox, count: u32, timeout_ns: u64, ready: *mut u64) -> gmb_status;
+    pub fn gmb_watch_create(mailbox: gmb_mailbox, interest: gmb_interest, reader: u32, watch: *mut gmb_watch) -> gmb_status;
+    pub fn gmb_watch_arm(watch: gmb_watch, count: u32) -> gmb_status;
+    pub fn gmb_watch_get_fd(watch: gmb_watch, descriptor: *mut i32) -> gmb_status;
+    pub fn gmb_watch_destroy(watch: gmb_watch) -> gmb_status;
+    pub fn gmb_version() -> u32;
+    pub fn gmb_version_string() -> *const c_char;
+    pub fn gmb_status_string(status: gmb_status) -> *const c_char;
+    pub fn gmb_status_name(status: gmb_status) -> *const c_char;
+    pub fn gmb_last_error_message(buffer: *mut c_char, size: usize, needed: *mut usize) -> gmb_status;
+    pub fn gmb_stream_create(context: gmb_context, priority: gmb_priority, stream: *mut gmb_stream) -> gmb_status;
+    pub fn gmb_stream_get_priority(context: gmb_context, stream: gmb_stream, priority: *mut i32) -> gmb_status;
+    pub fn gmb_stream_destroy(context: gmb_context, stream: gmb_stream) -> gmb_status;
+    pub fn gmb_stream_query(context: gmb_context, stream: gmb_stream) -> gmb_status;
+    pub fn gmb_stream_synchronize(context: gmb_context, stream: gmb_stream) -> gmb_status;
+    pub fn gmb_stream_wait_event(context: gmb_context, stream: gmb_stream, event: gmb_event) -> gmb_status;
+    pub fn gmb_tensor_mailbox_create(context: gmb_context, options: *const gmb_tensor_mailbox_options, mailbox: *mut gmb_tensor_mailbox) -> gmb_status;
+    pub fn gmb_tensor_mailbox_destroy(mailbox: gmb_tensor_mailbox) -> gmb_status;
+    pub fn gmb_tensor_mailbox_get_info(mailbox: gmb_tensor_mailbox, info: *mut gmb_tensor_mailbox_info, info_size: usize) -> gmb_status;
+    pub fn gmb_tensor_mailbox_push(mailbox: gmb_tensor_mailbox, tensor: *mut c_void, push: *const gmb_tensor_push, stream: gmb_stream) -> gmb_status;
+    pub fn gmb_tensor_mailbox_push_legacy(mailbox: gmb_tensor_mailbox, tensor: *mut c_void, push: *const gmb_tensor_push, stream: gmb_stream) -> gmb_status;
+    pub fn gmb_tensor_mailbox_pop(mailbox: gmb_tensor_mailbox, stream: gmb_stream, timeout_ns: u64, lease: *mut gmb_lease, tensor: *mut gmb_tensor) -> gmb_status;
+    pub fn gmb_tensor_mailbox_pop_dlpack(mailbox: gmb_tensor_mailbox, stream: gmb_stream, timeout_ns: u64, tensor: *mut *mut c_void) -> gmb_status;
+    pub fn gmb_lease_use(lease: gmb_lease, stream: gmb_stream) -> gmb_status;
+    pub fn gmb_lease_release(lease: gmb_lease) -> gmb_status;
+    pub fn gmb_lease_to_dlpack(lease: gmb_lease, tensor: *mut *mut c_void) -> gmb_status;
+    pub fn gmb_lease_to_dlpack_legacy(lease: gmb_lease, tensor: *mut *mut c_void) -> gmb_status;
+    pub fn gmb_token_create(context: gmb_context, token: *mut gmb_token) -> gmb_status;
+    pub fn gmb_token_destroy(token: gmb_token) -> gmb_status;
+    pub fn gmb_token_poll(token: gmb_token, result: *mut gmb_result) -> gmb_status;
+    pub fn gmb_token_wait(token: gmb_token, after_epoch: u64, timeout_ns: u64, result: *mut gmb_result) -> gmb_status;
+    pub fn gmb_token_device_result(token: gmb_token, result: *mut *const gmb_result) -> gmb_status;
+}

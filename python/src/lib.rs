@@ -1,0 +1,59 @@
+//! The Python package's extension: libgpumailbox.so by its C API.
+
+mod array;
+mod context;
+mod dlpack;
+mod error;
+#[rustfmt::skip]
+mod ffi;
+mod mailbox;
+mod streams;
+mod tensors;
+
+use pyo3::prelude::*;
+
+/// The interpreter is about to end.
+#[pyfunction]
+fn _end(py: Python<'_>) {
+    py.detach(tensors::end_all);
+    context::end();
+}
+
+/// Version of the library.
+#[pyfunction]
+fn version() -> String {
+    // SAFETY: a constant text.
+    unsafe { std::ffi::CStr::from_ptr(ffi::gmb_version_string()) }.to_string_lossy().into_owned()
+}
+
+/// The sizes of the C API's structs as the extension has them.
+#[pyfunction]
+fn _sizes() -> Vec<(&'static str, usize)> {
+    macro_rules! sizes {
+        ($($name:ident),*) => { vec![$((stringify!($name), size_of::<ffi::$name>())),*] };
+    }
+    sizes!(
+        gmb_result, gmb_spans, gmb_context_options, gmb_context_info, gmb_mailbox_options, gmb_mailbox_info, gmb_push, gmb_pop,
+        gmb_memory_info, gmb_reader_info, gmb_tensor_mailbox_options, gmb_tensor_mailbox_info, gmb_tensor_push, gmb_dtype,
+        gmb_tensor, gmb_record_header
+    )
+}
+
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<context::Context>()?;
+    module.add_class::<context::Event>()?;
+    module.add_class::<streams::Stream>()?;
+    module.add_class::<streams::StreamGuard>()?;
+    module.add_class::<mailbox::Mailbox>()?;
+    module.add_class::<mailbox::Result_>()?;
+    module.add_class::<mailbox::TokenHandle>()?;
+    module.add_class::<mailbox::View>()?;
+    module.add_class::<mailbox::Watch>()?;
+    module.add_class::<array::Array>()?;
+    module.add_class::<tensors::Tensor>()?;
+    module.add_class::<tensors::TensorMailbox>()?;
+    module.add_function(wrap_pyfunction!(_end, module)?)?;
+    module.add_function(wrap_pyfunction!(version, module)?)?;
+    module.add_function(wrap_pyfunction!(_sizes, module)?)
+}

@@ -1,0 +1,744 @@
+//! Mailboxes for records.
+
+use std::collections::VecDeque;
+use std::ffi::c_void;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PySlice, PyTuple};
+
+use crate::array::{Array, Keeper, Kind, Layout, Memory};
+use crate::context::{ended, limit, nanoseconds, patiently, without_lock, Inner, Token, EMPTY, POLICIES};
+use crate::dlpack::{self, Managed};
+use crate::error::{argument, check, choice, dictionary, status};
+use crate::streams::{self, raw, torch_captures};
+use crate::{error, ffi};
+
+const NO_TOKEN: ffi::gmb_token = ffi::gmb_token { id: 0 };
+
+/// The handle, which goes with the last of those that need it.
+pub struct Box_ {
+    pub context: Arc<Inner>,
+    handle: AtomicU64,
+}
+
+impl Box_ {
+    pub fn handle(&self) -> PyResult<ffi::gmb_mailbox> {
+        match self.handle.load(Ordering::Acquire) {
+            0 => Err(status(ffi::GMB_ERROR_INVALID_HANDLE, "the mailbox is closed")),
+            id => Ok(ffi::gmb_mailbox { id }),
+        }
+    }
+
+    fn close(&self) {
+        let id = self.handle.swap(0, Ordering::AcqRel);
+        if id != 0 && !ended() {
+            without_lock(|| {
+                // SAFETY: taken out, so this is the only one.
+                unsafe { ffi::gmb_mailbox_destroy(ffi::gmb_mailbox { id }) };
+            });
+        }
+    }
+}
+
+impl Drop for Box_ {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// What a kernel reads, until it is done.
+struct Reading {
+    token: Token,
+    _what: Vec<Managed>,
+}
+
+/// A ring of records on the context's device.
+#[pyclass(frozen, weakref, module = "gpumailbox")]
+pub struct Mailbox {
+    context: Arc<Inner>,
+    inner: Arc<Box_>,
+    kind: Kind,
+    reading: Mutex<VecDeque<Reading>>,
+}
+
+/// How an operation went.
+#[pyclass(frozen, get_all, module = "gpumailbox")]
+#[derive(Clone, Copy)]
+pub struct Result_ {
+    /// Grows by one with each operation of a token.
+    pub epoch: u32,
+    /// Records accepted or delivered.
+    pub count: u32,
+    /// Whether fewer than asked for.
+    pub partial: bool,
+    /// Records that were overwritten before this pop came to them.
+    pub lost: u64,
+}
+
+#[pymethods]
+impl Result_ {
+    fn __repr__(&self) -> String {
+        format!("<gpumailbox.Result count={} lost={} epoch={}>", self.count, self.lost, self.epoch)
+    }
+}
+
+/// Raises what went wrong on the device.
+fn result(of: ffi::gmb_result) -> PyResult<Result_> {
+    if of.status < 0 {
+        return Err(error::of(of.status, &format!("the operation ended on the device, after {} records", of.count)));
+    }
+    let partial = i64::from(of.flags) & ffi::GMB_RESULT_PARTIAL != 0;
+    Ok(Result_ { epoch: of.epoch, count: of.count, partial, lost: of.lost })
+}
+
+/// Blocks until the operation of this epoch is told.
+fn told(py: Python<'_>, token: &Token, timeout: Option<f64>) -> PyResult<ffi::gmb_result> {
+    let mut told = EMPTY;
+    let (handle, after) = (token.handle, token.epoch.saturating_sub(1));
+    let limit = limit(timeout)?;
+    // SAFETY: it writes a result.
+    patiently(py, limit, |left| unsafe { ffi::gmb_token_wait(handle, after, left, &mut told) })?;
+    Ok(told)
+}
+
+/// Where results of operations are told that nobody waits for at once: in graphs, or beside other work.
+#[pyclass(frozen, module = "gpumailbox")]
+pub struct TokenHandle {
+    token: ffi::gmb_token,
+}
+
+#[pymethods]
+impl TokenHandle {
+    #[new]
+    fn new(context: &crate::context::Context) -> PyResult<Self> {
+        let mut token = NO_TOKEN;
+        // SAFETY: it writes a handle.
+        check(unsafe { ffi::gmb_token_create(context.inner.handle()?, &mut token) })?;
+        Ok(Self { token })
+    }
+
+    /// The newest result, or None while there is none. Does not block.
+    fn poll(&self) -> PyResult<Option<Result_>> {
+        let mut told = EMPTY;
+        // SAFETY: it writes a result.
+        match check(unsafe { ffi::gmb_token_poll(self.token, &mut told) })? {
+            0 => result(told).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Blocks until there is a result of a later epoch than `after`; without it, until the last operation's.
+    #[pyo3(signature = (after = None, timeout = None))]
+    fn wait(&self, py: Python<'_>, after: Option<u64>, timeout: Option<f64>) -> PyResult<Result_> {
+        let mut told = EMPTY;
+        let (token, after) = (self.token, after.unwrap_or(u64::MAX));
+        let limit = limit(timeout)?;
+        // SAFETY: it writes a result.
+        patiently(py, limit, |left| unsafe { ffi::gmb_token_wait(token, after, left, &mut told) })?;
+        result(told)
+    }
+}
+
+impl Drop for TokenHandle {
+    fn drop(&mut self) {
+        // SAFETY: nobody has it any more.
+        unsafe { ffi::gmb_token_destroy(self.token) };
+    }
+}
+
+impl Mailbox {
+    pub fn new(
+        py: Python<'_>,
+        context: &Arc<Inner>,
+        kind: Kind,
+        options: &ffi::gmb_mailbox_options,
+    ) -> PyResult<Self> {
+        let mut handle = ffi::gmb_mailbox { id: 0 };
+        let of = context.handle()?;
+        // SAFETY: options of their size; it writes a handle.
+        check(py.detach(|| unsafe { ffi::gmb_mailbox_create(of, options, &mut handle) }))?;
+        Ok(Self {
+            context: Arc::clone(context),
+            inner: Arc::new(Box_ { context: Arc::clone(context), handle: AtomicU64::new(handle.id) }),
+            kind,
+            reading: Mutex::default(),
+        })
+    }
+
+    /// Gives back what kernels have read.
+    fn read(&self) {
+        let mut reading = self.reading.lock().unwrap_or_else(|p| p.into_inner());
+        let mut done = Vec::new();
+        while reading.front().is_some_and(|first| first.token.is_told()) {
+            done.extend(reading.pop_front());
+        }
+        drop(reading);
+        for Reading { token, _what } in done {
+            self.context.keep(token);
+        }
+    }
+
+    /// Rows as records: their number, the bytes of one and from one to the next.
+    fn rows(&self, from: &Managed) -> PyResult<(u32, u32, u64)> {
+        let tensor = from.tensor();
+        self.check_place(tensor, "the records")?;
+        let (shape, item) = (from.shape(), u64::from(tensor.dtype.bits) * u64::from(tensor.dtype.lanes) / 8);
+        let Some((&count, row)) = shape.split_first() else {
+            return Err(argument("a single number is no list of records: give an array whose rows are records"));
+        };
+        let elements = row.iter().product::<i64>();
+        let mut apart = elements;
+        if let Some(strides) = from.strides() {
+            let mut step = 1;
+            for (&size, &stride) in row.iter().zip(&strides[1..]).rev() {
+                if size > 1 && stride != step {
+                    return Err(argument(format!(
+                        "rows of shape {row:?} with strides {:?} have gaps: make them contiguous", &strides[1..]
+                    )));
+                }
+                step *= size;
+            }
+            if count > 1 {
+                apart = strides[0];
+            }
+        }
+        if apart < elements {
+            return Err(argument("the rows overlap, or go backwards: make them contiguous"));
+        }
+        let bytes = elements as u64 * item;
+        let same = tensor.dtype.code == self.kind.dtype.code && tensor.dtype.bits == self.kind.dtype.bits;
+        let any = self.kind.dtype.code == 1 && self.kind.dtype.bits == 8;
+        if !any && (!same || row != self.kind.shape.as_slice()) {
+            return Err(argument(format!(
+                "records are {} of shape {row:?}, the mailbox is for {} of shape {:?}",
+                dlpack::dtype_name(tensor.dtype),
+                dlpack::dtype_name(self.kind.dtype),
+                self.kind.shape
+            )));
+        }
+        let narrow = |value: u64, what: &str| {
+            u32::try_from(value).map_err(|_| status(ffi::GMB_ERROR_OVERFLOW, format!("{value} {what} are too many")))
+        };
+        Ok((narrow(count as u64, "records")?, narrow(bytes, "bytes of a record")?, apart as u64 * item))
+    }
+
+    fn check_place(&self, tensor: &dlpack::DLTensor, what: &str) -> PyResult<()> {
+        let (kind, device) = self.context.device_type();
+        if (tensor.device_type, tensor.device_id) == (kind, device) {
+            return Ok(());
+        }
+        let name = |kind, device| match kind {
+            dlpack::CPU => "the CPU".to_owned(),
+            dlpack::CUDA => format!("CUDA device {device}"),
+            _ => format!("a device of DLPack type {kind}"),
+        };
+        Err(status(
+            ffi::GMB_ERROR_INVALID_DEVICE,
+            format!(
+                "{what} are on {}, the mailbox is on {}: copy them there first",
+                name(tensor.device_type, tensor.device_id),
+                name(kind, device)
+            ),
+        ))
+    }
+
+    /// One 32-bit number for each record.
+    fn words(&self, of: Option<&Bound<'_, PyAny>>, count: u32, stream: usize, what: &str) -> PyResult<Option<Managed>> {
+        let Some(of) = of else { return Ok(None) };
+        let managed = dlpack::import(of, &self.context, stream)?;
+        let tensor = managed.tensor();
+        self.check_place(tensor, what)?;
+        let fits = tensor.dtype.bits == 32 && tensor.dtype.code <= 1 && tensor.dtype.lanes == 1;
+        let dense = managed.strides().is_none_or(|strides| strides.first() == Some(&1) || count <= 1);
+        if !fits || !dense || managed.shape() != [i64::from(count)] {
+            return Err(argument(format!("{what} are not {count} integers of 32 bits, one behind the other")));
+        }
+        Ok(Some(managed))
+    }
+}
+
+#[pymethods]
+impl Mailbox {
+    /// Pushes the rows of `records`, an array on the device, as so many records. Does not wait for the device, but under
+    /// "wait" for room. With a `token`, or while PyTorch captures, nothing is kept: the arrays must stay.
+    #[pyo3(signature = (records, *, lengths = None, types = None, msg_type = 0, stream = None, timeout = None, token = None))]
+    #[allow(clippy::too_many_arguments)]
+    fn push(
+        &self,
+        py: Python<'_>,
+        records: &Bound<'_, PyAny>,
+        lengths: Option<&Bound<'_, PyAny>>,
+        types: Option<&Bound<'_, PyAny>>,
+        msg_type: u32,
+        stream: Option<&Bound<'_, PyAny>>,
+        timeout: Option<f64>,
+        token: Option<&TokenHandle>,
+    ) -> PyResult<()> {
+        let handle = self.inner.handle()?;
+        let stream = streams::resolve(py, &self.context, stream)?;
+        let from = dlpack::import(records, &self.context, stream)?;
+        let (count, bytes, stride) = self.rows(&from)?;
+        let lengths = self.words(lengths, count, stream, "lengths")?;
+        let types = self.words(types, count, stream, "types")?;
+        let at = |words: &Option<Managed>| words.as_ref().map_or(ptr::null(), |words| words.address() as *const u32);
+        let mut push = ffi::gmb_push {
+            struct_size: size_of::<ffi::gmb_push>() as u32,
+            count,
+            records: from.address() as *const c_void,
+            stride: if count > 1 { stride } else { 0 },
+            lengths: at(&lengths),
+            types: at(&types),
+            length: bytes,
+            msg_type,
+            timeout_ns: 0,
+        };
+        let kept = if token.is_some() || torch_captures(py, &self.context)? { None } else { Some(self.context.token()?) };
+        let to = token.map(|token| token.token).or(kept.as_ref().map(|kept| kept.handle)).unwrap_or(NO_TOKEN);
+        let limit = limit(timeout)?;
+        let pushed = match unsafe { ffi::gmb_mailbox_push(handle, &push, raw(stream), to) } {
+            // Only under "wait": then with patience, and without the interpreter's lock.
+            told if told == ffi::GMB_ERROR_TIMEOUT as i32 => {
+                let (from, stream) = (&mut push as *mut ffi::gmb_push as usize, stream);
+                patiently(py, limit, move |left| {
+                    let push = from as *mut ffi::gmb_push;
+                    // SAFETY: it is this function's.
+                    unsafe {
+                        (*push).timeout_ns = left;
+                        ffi::gmb_mailbox_push(handle, push, raw(stream), to)
+                    }
+                })
+            }
+            told => check(told),
+        };
+        if let Some(mut token) = kept {
+            match pushed {
+                Ok(_) => {
+                    token.epoch += 1;
+                    let what = [Some(from), lengths, types].into_iter().flatten().collect();
+                    self.reading.lock().unwrap_or_else(|p| p.into_inner()).push_back(Reading { token, _what: what });
+                    self.read();
+                }
+                Err(error) => {
+                    self.context.keep(token);
+                    return Err(error);
+                }
+            }
+            return Ok(());
+        }
+        pushed.map(drop)
+    }
+
+    /// Pops up to `max` records and gives them as an array that is as long as there were. Waits for the count alone, which the
+    /// kernel writes; never for the stream. With `out` they are written there, and `out[:count]` is given. With a `token`
+    /// and `out` nothing is waited for: None is given, and the count is told to the token.
+    #[pyo3(signature = (max, *, out = None, reader = 0, headers = false, stream = None, like = None, token = None))]
+    #[allow(clippy::too_many_arguments)]
+    fn pop<'py>(
+        &self,
+        py: Python<'py>,
+        max: u32,
+        out: Option<&Bound<'py, PyAny>>,
+        reader: u32,
+        headers: bool,
+        stream: Option<&Bound<'py, PyAny>>,
+        like: Option<&Bound<'py, PyAny>>,
+        token: Option<&TokenHandle>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let handle = self.inner.handle()?;
+        let stream = streams::resolve(py, &self.context, stream)?;
+        let captures = torch_captures(py, &self.context)?;
+        if (captures || token.is_some()) && (out.is_none() || headers) {
+            return Err(argument("what is captured, or told to a token, needs out, and gives no headers"));
+        }
+        let mut stride = u64::from(self.kind.bytes);
+        let given = match out {
+            Some(out) => {
+                let into = dlpack::import(out, &self.context, stream)?;
+                let (count, bytes, apart) = self.rows(&into)?;
+                if into.is_read_only() || count < max || bytes < self.kind.bytes {
+                    return Err(argument(format!(
+                        "out is read-only, or has no room for {max} records of {} bytes", self.kind.bytes
+                    )));
+                }
+                stride = if count > 1 { apart } else { 0 };
+                Some(into)
+            }
+            None => None,
+        };
+        let made = match given {
+            Some(_) => None,
+            None => Some(Memory::new(&self.context, u64::from(max) * stride, stream)?),
+        };
+        let heads = match headers {
+            true => Some(Memory::new(&self.context, u64::from(max) * 16, stream)?),
+            false => None,
+        };
+        let address = match (&given, &made) {
+            (Some(given), _) => given.address(),
+            (None, Some(made)) => made.address,
+            (None, None) => 0,
+        };
+        let pop = ffi::gmb_pop {
+            struct_size: size_of::<ffi::gmb_pop>() as u32,
+            max,
+            records: address as *mut c_void,
+            stride,
+            headers: heads.as_ref().map_or(ptr::null_mut(), |heads| heads.address as *mut ffi::gmb_record_header),
+            reader,
+            reserved: 0,
+        };
+        if captures || token.is_some() {
+            let to = token.map_or(NO_TOKEN, |token| token.token);
+            // SAFETY: memory of that size, which the caller keeps.
+            check(unsafe { ffi::gmb_mailbox_pop(handle, &pop, raw(stream), to) })?;
+            return Ok(py.None().into_bound(py));
+        }
+        let mut token = self.context.token()?;
+        // SAFETY: memory of that size, kept until the count is told; then the records are there.
+        if let Err(error) = check(unsafe { ffi::gmb_mailbox_pop(handle, &pop, raw(stream), token.handle) }) {
+            self.context.keep(token);
+            return Err(error);
+        }
+        token.epoch += 1;
+        let popped = told(py, &token, None);
+        if popped.is_err() {
+            // Interrupted: what it writes to must outlive it.
+            std::mem::forget((given, made, heads));
+            self.context.keep(token);
+            return Err(popped.err().unwrap_or_else(|| argument("interrupted")));
+        }
+        let popped = popped?;
+        self.context.keep(token);
+        self.read();
+        result(popped)?;
+        if let (Some(out), Some(_)) = (out, &given) {
+            let slice = PySlice::new(py, 0, popped.count as isize, 1);
+            return out.get_item(slice);
+        }
+        let Some(made) = made else { return Ok(py.None().into_bound(py)) };
+        let array = Array {
+            context: Arc::clone(&self.context),
+            stream,
+            layout: Layout::records(address, &self.kind, popped.count, u64::from(self.kind.bytes)),
+            keeper: Keeper::Memory(made),
+            result: popped,
+            headers: heads.map(|heads| (heads, popped.count)),
+        };
+        match like {
+            Some(like) => dlpack::as_type(like, array.managed(true)),
+            None => Ok(Bound::new(py, array)?.into_any()),
+        }
+    }
+
+    /// Blocks until `count` records can be read, for at most `timeout` seconds; how many there are then.
+    #[pyo3(signature = (count = 1, *, reader = 0, timeout = None))]
+    fn wait_readable(&self, py: Python<'_>, count: u32, reader: u32, timeout: Option<f64>) -> PyResult<u64> {
+        let (handle, limit, mut ready) = (self.inner.handle()?, limit(timeout)?, 0u64);
+        // SAFETY: it writes a number.
+        patiently(py, limit, |left| unsafe { ffi::gmb_mailbox_wait_readable(handle, reader, count, left, &mut ready) })?;
+        Ok(ready)
+    }
+
+    /// Blocks until there is room for `count` records, for at most `timeout` seconds; how much there is then.
+    #[pyo3(signature = (count = 1, *, timeout = None))]
+    fn wait_writable(&self, py: Python<'_>, count: u32, timeout: Option<f64>) -> PyResult<u64> {
+        let (handle, limit, mut ready) = (self.inner.handle()?, limit(timeout)?, 0u64);
+        // SAFETY: it writes a number.
+        patiently(py, limit, |left| unsafe { ffi::gmb_mailbox_wait_writable(handle, count, left, &mut ready) })?;
+        Ok(ready)
+    }
+
+    /// The next records where they lie: `with mailbox.view(max) as view:` and read `view.arrays`, of which there are at most
+    /// two. Work that reads them must be in `stream` when it ends; then they are given back.
+    #[pyo3(signature = (max, *, reader = 0, stream = None))]
+    fn view(&self, py: Python<'_>, max: u32, reader: u32, stream: Option<&Bound<'_, PyAny>>) -> PyResult<View> {
+        let handle = self.inner.handle()?;
+        let stream = streams::resolve(py, &self.context, stream)?;
+        let mut borrow = ffi::gmb_borrow { id: 0 };
+        // SAFETY: it writes a handle.
+        check(unsafe { ffi::gmb_mailbox_borrow(handle, reader, max, raw(stream), &mut borrow) })?;
+        // SAFETY: numbers and addresses only.
+        let (mut popped, mut spans): (_, ffi::gmb_spans) = (EMPTY, unsafe { std::mem::zeroed() });
+        let (popped_at, spans_at) = (&mut popped as *mut ffi::gmb_result as usize, &mut spans as *mut _ as usize);
+        let waited = patiently(py, None, move |left| {
+            // SAFETY: both are this function's.
+            unsafe { ffi::gmb_borrow_wait(borrow, left, popped_at as *mut _, spans_at as *mut _) }
+        })
+        .and_then(|_| result(popped));
+        let view = View {
+            inner: Arc::clone(&self.inner),
+            borrow,
+            stream,
+            released: Arc::new(AtomicBool::new(false)),
+            kind: self.kind.clone(),
+            popped,
+            spans,
+        };
+        // Dropped, it releases what it has.
+        waited.map(|_| view)
+    }
+
+    /// A reader more, which gets every record from here on, or from the oldest that is still there.
+    #[pyo3(signature = (start = "next", *, stream = None))]
+    fn add_reader(&self, py: Python<'_>, start: &str, stream: Option<&Bound<'_, PyAny>>) -> PyResult<u32> {
+        let stream = streams::resolve(py, &self.context, stream)?;
+        let (start, mut reader) = (choice("start", start, &["next", "oldest"])?, 0);
+        // SAFETY: it writes a number.
+        check(unsafe { ffi::gmb_mailbox_add_reader(self.inner.handle()?, start, raw(stream), &mut reader) })?;
+        Ok(reader)
+    }
+
+    /// The reader holds no space any more.
+    #[pyo3(signature = (reader, *, stream = None))]
+    fn remove_reader(&self, py: Python<'_>, reader: u32, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let stream = streams::resolve(py, &self.context, stream)?;
+        // SAFETY: checked by the library.
+        check(unsafe { ffi::gmb_mailbox_remove_reader(self.inner.handle()?, reader, raw(stream)) })?;
+        Ok(())
+    }
+
+    /// Counts of the mailbox, as of the operations that are done.
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        // SAFETY: numbers and an address.
+        let mut info: ffi::gmb_mailbox_info = unsafe { std::mem::zeroed() };
+        // SAFETY: it writes that many bytes.
+        check(unsafe { ffi::gmb_mailbox_get_info(self.inner.handle()?, &mut info, size_of_val(&info)) })?;
+        let all = dictionary(
+            py,
+            &[
+                ("capacity", info.capacity),
+                ("payload_bytes", info.payload_bytes.into()),
+                ("slot_stride", info.slot_stride.into()),
+                ("ring_bytes", info.ring_bytes),
+                ("published", info.published),
+                ("released", info.released),
+                ("rejected", info.rejected),
+                ("empty_pops", info.empty_pops),
+                ("high_water", info.high_water),
+                ("reader_mask", info.reader_mask.into()),
+            ],
+        )?;
+        all.set_item("full_policy", POLICIES.get(info.full_policy as usize).copied())?;
+        Ok(all)
+    }
+
+    /// Counts of a reader, as of the operations that are done.
+    #[pyo3(signature = (reader = 0))]
+    fn reader_stats<'py>(&self, py: Python<'py>, reader: u32) -> PyResult<Bound<'py, PyDict>> {
+        // SAFETY: numbers only.
+        let mut info: ffi::gmb_reader_info = unsafe { std::mem::zeroed() };
+        // SAFETY: it writes that many bytes.
+        check(unsafe {
+            ffi::gmb_mailbox_get_reader_info(self.inner.handle()?, reader, &mut info, size_of_val(&info))
+        })?;
+        let pairs = [("released", info.released), ("unread", info.unread), ("lost", info.lost), ("empty_pops", info.empty_pops)];
+        dictionary(py, &pairs)
+    }
+
+    /// A descriptor that is readable when `count` records are, for event loops; see `Watch`.
+    #[pyo3(signature = (interest = "readable", *, reader = 0))]
+    fn watch(&self, interest: &str, reader: u32) -> PyResult<Watch> {
+        let mut watch = ffi::gmb_watch { id: 0 };
+        let interest = choice("interest", interest, &["readable", "writable"])?;
+        // SAFETY: it writes a handle.
+        check(unsafe { ffi::gmb_watch_create(self.inner.handle()?, interest, reader, &mut watch) })?;
+        let mut made = Watch { watch, descriptor: None };
+        let mut descriptor = -1;
+        // SAFETY: it writes a number.
+        check(unsafe { ffi::gmb_watch_get_fd(watch, &mut descriptor) })?;
+        // SAFETY: the caller's own.
+        made.descriptor = Some(unsafe { OwnedFd::from_raw_fd(descriptor) });
+        Ok(made)
+    }
+
+    /// As `pop`, once there is something: `await` it. The event loop sleeps on a descriptor, no thread waits.
+    #[pyo3(signature = (max, **options))]
+    fn pop_async<'py>(
+        slf: &Bound<'py, Self>,
+        max: u32,
+        options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        slf.py().import("gpumailbox._aio")?.getattr("pop_async")?.call((slf, max), options)
+    }
+
+    /// `async for records in mailbox:` until it is closed.
+    fn __aiter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.py().import("gpumailbox._aio")?.getattr("records_of")?.call1((slf,))
+    }
+
+    /// The handle of the C API, for C++ in the same process.
+    #[getter]
+    fn handle(&self) -> PyResult<u64> {
+        Ok(self.inner.handle()?.id)
+    }
+
+    #[getter]
+    fn payload_bytes(&self) -> u32 {
+        self.kind.bytes
+    }
+
+    #[getter]
+    fn dtype(&self) -> String {
+        dlpack::dtype_name(self.kind.dtype)
+    }
+
+    /// Of a record.
+    #[getter]
+    fn shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, &self.kind.shape)
+    }
+
+    /// Later calls raise `Closed`; whoever waits is woken. Views that are out stay. Twice is once.
+    fn close(&self) {
+        self.inner.close();
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_ended))]
+    fn __exit__(&self, _ended: &Bound<'_, PyTuple>) {
+        self.close();
+    }
+}
+
+impl Drop for Mailbox {
+    fn drop(&mut self) {
+        // What kernels still read stays until they are done, which nobody is here to see.
+        let reading = std::mem::take(self.reading.get_mut().unwrap_or_else(|p| p.into_inner()));
+        for still in reading {
+            if ended() {
+                std::mem::forget(still);
+                continue;
+            }
+            let (handle, after) = (still.token.handle, still.token.epoch.saturating_sub(1));
+            let told = without_lock(|| {
+                let mut told = EMPTY;
+                // SAFETY: it writes a result.
+                unsafe { ffi::gmb_token_wait(handle, after, nanoseconds(std::time::Duration::from_secs(10)), &mut told) }
+            });
+            // Never freed under a kernel.
+            if told < 0 {
+                std::mem::forget(still);
+            }
+        }
+    }
+}
+
+/// Records where they lie.
+#[pyclass(frozen, module = "gpumailbox")]
+pub struct View {
+    inner: Arc<Box_>,
+    borrow: ffi::gmb_borrow,
+    stream: usize,
+    released: Arc<AtomicBool>,
+    kind: Kind,
+    popped: ffi::gmb_result,
+    spans: ffi::gmb_spans,
+}
+
+// SAFETY: handles, numbers and addresses.
+unsafe impl Send for View {}
+// SAFETY: as above.
+unsafe impl Sync for View {}
+
+impl View {
+    fn end(&self, stream: usize) -> PyResult<()> {
+        if self.released.swap(true, Ordering::AcqRel) || ended() {
+            return Ok(());
+        }
+        // SAFETY: checked by the library.
+        check(unsafe { ffi::gmb_borrow_release(self.borrow, raw(stream)) })?;
+        Ok(())
+    }
+}
+
+#[pymethods]
+impl View {
+    /// One array of all records, or two where they lie around the ring's end; none for no records.
+    #[getter]
+    fn arrays(&self) -> PyResult<Vec<Array>> {
+        if self.released.load(Ordering::Acquire) {
+            return Err(status(ffi::GMB_ERROR_INVALID_HANDLE, "the records were released: they are the mailbox's again"));
+        }
+        let spans = self.spans.records.iter().zip(self.spans.count).filter(|(_, count)| *count > 0);
+        Ok(spans
+            .map(|(at, count)| Array {
+                context: Arc::clone(&self.inner.context),
+                stream: self.stream,
+                layout: Layout::records(*at as u64, &self.kind, count, u64::from(self.spans.stride)),
+                keeper: Keeper::Borrow(Arc::clone(&self.released)),
+                result: ffi::gmb_result { count, ..self.popped },
+                headers: None,
+            })
+            .collect())
+    }
+
+    /// Records of all arrays.
+    fn __len__(&self) -> usize {
+        self.popped.count as usize
+    }
+
+    /// Gives the records back when the stream's work up to here is done. Twice is once.
+    #[pyo3(signature = (stream = None))]
+    fn release(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let stream = match stream {
+            Some(_) => streams::resolve(py, &self.inner.context, stream)?,
+            None => self.stream,
+        };
+        self.end(stream)
+    }
+
+    fn __enter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_ended))]
+    fn __exit__(&self, _ended: &Bound<'_, PyTuple>) -> PyResult<()> {
+        self.end(self.stream)
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        let _ = self.end(self.stream);
+    }
+}
+
+/// A descriptor for event loops: armed, it becomes readable once as many records are readable, or writable, as were asked for.
+#[pyclass(frozen, module = "gpumailbox")]
+pub struct Watch {
+    watch: ffi::gmb_watch,
+    descriptor: Option<OwnedFd>,
+}
+
+#[pymethods]
+impl Watch {
+    /// Not readable again until that is so.
+    #[pyo3(signature = (count = 1))]
+    fn arm(&self, count: u32) -> PyResult<()> {
+        // SAFETY: checked by the library.
+        check(unsafe { ffi::gmb_watch_arm(self.watch, count) })?;
+        Ok(())
+    }
+
+    /// The descriptor, which stays the watch's.
+    fn fileno(&self) -> i32 {
+        self.descriptor.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if !ended() {
+            let watch = self.watch;
+            // SAFETY: nobody has it any more.
+            without_lock(|| unsafe { ffi::gmb_watch_destroy(watch) });
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Which stream a call is for.
+
+use std::cell::RefCell;
+use std::ffi::c_void;
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyDict;
+
+use crate::context::Inner;
+use crate::error::{argument, check};
+use crate::ffi;
+
+thread_local! {
+    /// The streams of this thread's guards that are in force.
+    static GUARDS: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
+
+static TORCH_CURRENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static TORCH_CAPTURES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static MODULES: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
+
+/// A function of PyTorch, if PyTorch is there and has CUDA.
+fn of_torch<'a>(py: Python<'a>, kept: &'a PyOnceLock<Py<PyAny>>, name: &str) -> PyResult<Option<&'a Py<PyAny>>> {
+    if let Some(known) = kept.get(py) {
+        return Ok(Some(known));
+    }
+    let modules = MODULES.get_or_try_init(py, || -> PyResult<_> {
+        Ok(py.import("sys")?.getattr("modules")?.cast_into::<PyDict>()?.unbind())
+    })?;
+    // Half imported, it has not all of its parts yet.
+    let Some(torch) = modules.bind(py).get_item("torch")? else { return Ok(None) };
+    let Ok(found) = torch.getattr("_C").and_then(|c| c.getattr(name)) else { return Ok(None) };
+    Ok(Some(kept.get_or_init(py, || found.unbind())))
+}
+
+/// PyTorch's current stream of the device.
+fn torch_current(py: Python<'_>, device: u32) -> PyResult<Option<usize>> {
+    match of_torch(py, &TORCH_CURRENT, "_cuda_getCurrentRawStream")? {
+        Some(current) => current.call1(py, (device,))?.extract(py).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Whether PyTorch captures the work of its current stream.
+pub fn torch_captures(py: Python<'_>, context: &Inner) -> PyResult<bool> {
+    if !context.cuda {
+        return Ok(false);
+    }
+    match of_torch(py, &TORCH_CAPTURES, "_cuda_isCurrentStreamCapturing")? {
+        Some(captures) => captures.call0(py)?.extract(py),
+        None => Ok(false),
+    }
+}
+
+/// The address of a stream: a number, or an object of PyTorch, CuPy, CUDA Python or this package.
+pub fn address(stream: &Bound<'_, PyAny>) -> PyResult<usize> {
+    if let Ok(number) = stream.extract::<usize>() {
+        return Ok(number);
+    }
+    if let Ok(protocol) = stream.getattr("__cuda_stream__") {
+        let told = if protocol.is_callable() { protocol.call0()? } else { protocol };
+        let (version, stream): (i32, usize) = told.extract()?;
+        if version != 0 {
+            return Err(argument(format!("the stream is of version {version} of its protocol, and 0 is known")));
+        }
+        return Ok(stream);
+    }
+    for name in ["cuda_stream", "ptr"] {
+        if let Ok(found) = stream.getattr(name).and_then(|found| found.extract::<usize>()) {
+            return Ok(found);
+        }
+    }
+    Err(argument(format!(
+        "stream is of type {}: give an address, or a stream of PyTorch, CuPy, CUDA Python or this package",
+        stream.get_type().name()?
+    )))
+}
+
+/// The one that is asked for; else the guard's, PyTorch's current one, or the default stream.
+pub fn resolve(py: Python<'_>, context: &Inner, stream: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
+    if let Some(stream) = stream {
+        return address(stream);
+    }
+    if let Some(current) = GUARDS.with(|guards| guards.borrow().last().copied()) {
+        return Ok(current);
+    }
+    if context.cuda {
+        if let Some(current) = torch_current(py, context.device)? {
+            return Ok(current);
+        }
+    }
+    Ok(0)
+}
+
+pub fn raw(stream: usize) -> ffi::gmb_stream {
+    stream as *mut c_void
+}
+
+/// A stream of the library's, of a priority class. It ends with the context, or by `close`.
+#[pyclass(frozen, module = "gpumailbox")]
+pub struct Stream {
+    context: std::sync::Arc<Inner>,
+    handle: std::sync::Mutex<Option<usize>>,
+}
+
+impl Stream {
+    pub fn new(context: std::sync::Arc<Inner>, priority: i32) -> PyResult<Self> {
+        let mut made: ffi::gmb_stream = std::ptr::null_mut();
+        // SAFETY: it writes a stream.
+        check(unsafe { ffi::gmb_stream_create(context.handle()?, priority, &mut made) })?;
+        Ok(Self { context, handle: std::sync::Mutex::new(Some(made as usize)) })
+    }
+
+    fn get(&self) -> PyResult<usize> {
+        let handle = *self.handle.lock().unwrap_or_else(|p| p.into_inner());
+        handle.ok_or_else(|| crate::error::status(ffi::GMB_ERROR_INVALID_HANDLE, "the stream is closed"))
+    }
+}
+
+#[pymethods]
+impl Stream {
+    /// The stream's address: `torch.cuda.ExternalStream(stream.handle)`.
+    #[getter]
+    fn handle(&self) -> PyResult<usize> {
+        self.get()
+    }
+
+    fn __cuda_stream__(&self) -> PyResult<(i32, usize)> {
+        Ok((0, self.get()?))
+    }
+
+    /// The priority that the device gave it: smaller goes first.
+    #[getter]
+    fn priority(&self) -> PyResult<i32> {
+        let mut priority = 0;
+        // SAFETY: it writes a number.
+        check(unsafe { ffi::gmb_stream_get_priority(self.context.handle()?, raw(self.get()?), &mut priority) })?;
+        Ok(priority)
+    }
+
+    /// Whether all of its work is done. Does not block.
+    fn query(&self) -> PyResult<bool> {
+        // SAFETY: checked by the library.
+        Ok(check(unsafe { ffi::gmb_stream_query(self.context.handle()?, raw(self.get()?)) })? == 0)
+    }
+
+    /// Blocks until all of its work is done.
+    fn synchronize(&self, py: Python<'_>) -> PyResult<()> {
+        let (context, stream) = (self.context.handle()?, self.get()?);
+        // SAFETY: checked by the library.
+        check(py.detach(|| unsafe { ffi::gmb_stream_synchronize(context, raw(stream)) }))?;
+        Ok(())
+    }
+
+    /// Its later work comes after what `event` stands for.
+    fn wait_event(&self, event: &crate::context::Event) -> PyResult<()> {
+        // SAFETY: checked by the library.
+        check(unsafe { ffi::gmb_stream_wait_event(self.context.handle()?, raw(self.get()?), event.handle) })?;
+        Ok(())
+    }
+
+    /// Destroys it when its work is done. Twice is once.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let Some(stream) = self.handle.lock().unwrap_or_else(|p| p.into_inner()).take() else { return Ok(()) };
+        let context = self.context.handle()?;
+        // SAFETY: checked by the library.
+        check(py.detach(|| unsafe { ffi::gmb_stream_destroy(context, raw(stream)) }))?;
+        Ok(())
+    }
+
+    fn __repr__(&self) -> String {
+        match self.get() {
+            Ok(handle) => format!("<gpumailbox.Stream {handle:#x}>"),
+            Err(_) => "<gpumailbox.Stream closed>".to_owned(),
+        }
+    }
+}
+
+/// `with` it, a stream is this thread's current one, of the library and of the driver's context.
+#[pyclass(module = "gpumailbox")]
+pub struct StreamGuard {
+    pub context: std::sync::Arc<Inner>,
+    pub stream: usize,
+    pub guards: Vec<u64>,
+}
+
+#[pymethods]
+impl StreamGuard {
+    fn __enter__(&mut self) -> PyResult<()> {
+        let mut guard = ffi::gmb_stream_guard { id: 0 };
+        // SAFETY: it writes a handle.
+        check(unsafe { ffi::gmb_stream_guard_create(self.context.handle()?, raw(self.stream), &mut guard) })?;
+        self.guards.push(guard.id);
+        GUARDS.with(|guards| guards.borrow_mut().push(self.stream));
+        Ok(())
+    }
+
+    #[pyo3(signature = (*_ended))]
+    fn __exit__(&mut self, _ended: &Bound<'_, pyo3::types::PyTuple>) -> PyResult<bool> {
+        let Some(id) = self.guards.pop() else { return Ok(false) };
+        // SAFETY: checked by the library.
+        check(unsafe { ffi::gmb_stream_guard_destroy(ffi::gmb_stream_guard { id }) })?;
+        GUARDS.with(|guards| guards.borrow_mut().pop());
+        Ok(false)
+    }
+}
