@@ -1,5 +1,5 @@
 # Thin targets over scripts/. Everything is built and installed under target/.
-.PHONY: help demo test lint header toolchain stage gpu-kit bench mutants fuzz clean
+.PHONY: help demo test lint header toolchain stage wheel gpu-kit bench mutants fuzz clean
 .DEFAULT_GOAL := help
 
 help:
@@ -8,6 +8,7 @@ help:
 	@echo "make lint       formatting and clippy"
 	@echo "make header     write the generated headers"
 	@echo "make stage      install the library into target/stage"
+	@echo "make wheel      build the Python package's wheel into target/wheels"
 	@echo "make toolchain  install nvcc, cmake and the cargo tools where the machine lacks them"
 	@echo "make gpu-kit    target/gpu-kit: tests and examples for a machine with a GPU and no Rust"
 	@echo "make bench      measure the library beside the limits of this machine"
@@ -15,11 +16,11 @@ help:
 	@echo "make fuzz       half a minute of fuzzing sequences of C calls, under AddressSanitizer"
 	@echo "make clean      remove what was built, not what was installed"
 
-demo test stage gpu-kit bench mutants fuzz:
+demo test stage wheel gpu-kit bench mutants fuzz:
 	@scripts/$@.sh
 
 toolchain:
-	@scripts/toolchain.sh cuda cmake cargo-tools
+	@scripts/toolchain.sh cuda cmake cargo-tools python
 
 header:
 	@scripts/toolchain.sh cargo-tools

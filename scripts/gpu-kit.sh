@@ -50,6 +50,17 @@ for program in limits mailbox; do
   "$(any_nvcc)" -arch=sm_90 -O3 -std=c++17 -cudart static -I"$kit/stage/include" "benches/$program.cu" -o "$kit/bench/$program" \
     -L"$kit/stage/lib" -lgpumailbox -Xlinker -rpath,'$ORIGIN/../stage/lib' 2>&1 | { grep -v 'never referenced' || true; }
 done
+echo "== Python package"
+rm -rf target/stage && cp -r "$kit/stage" target/stage
+scripts/wheel.sh --staged
+mkdir -p "$kit/python/scripts" "$kit/python/docs" "$kit/python/python"
+cp target/wheels/gpumailbox-*.whl "$kit/python/"
+cp -r python/tests python/examples "$kit/python/"
+cp benches/python.py "$kit/python/bench.py"
+cp scripts/python_docs.py "$kit/python/scripts/"
+cp docs/python.md "$kit/python/docs/"
+cp python/README.md "$kit/python/python/"
+cp scripts/kit/python.py "$kit/python.py"
 cp scripts/kit/bench.py "$kit/bench.py"
 cp scripts/kit/mutants.py "$kit/mutants.py"
 echo "== mutants"
@@ -68,7 +79,7 @@ git = lambda *a: subprocess.run(["git", *a], capture_output=True, text=True, che
 library = next(p for p in kit.glob("stage/lib/libgpumailbox.so.*") if not p.is_symlink())
 (kit / "tree.json").write_text(json.dumps({
     "commit": git("rev-parse", "HEAD"),
-    "trees": {f: git("rev-parse", f"HEAD:{f}") for f in ("src", "kernels", "include")},
+    "trees": {f: git("rev-parse", f"HEAD:{f}") for f in ("src", "kernels", "include", "python")},
     "library_sha256": hashlib.sha256(library.read_bytes()).hexdigest(),
 }, indent=1))
 PY

@@ -1,4 +1,7 @@
-"""Reads `cargo metadata` and prints THIRD-PARTY.md; fails on a licence that is not allowed."""
+"""Reads `cargo metadata` and prints THIRD-PARTY.md; fails on a licence that is not allowed.
+
+Usage: licences.py NAME WHAT    (whose crates these are, and what they are linked into)
+"""
 import json
 import pathlib
 import re
@@ -19,10 +22,9 @@ WORDS = {
     "Apache-2.0": "Apache License",
 }
 
-HEAD = """# Third-party software in libgpumailbox
+HEAD = """# Third-party software in {name}
 
-Written by `scripts/licences.sh` from `cargo metadata`. These crates are linked into the shared and the static
-library, each under the licence in the last column; the texts follow.
+Written by `scripts/licences.sh` from `cargo metadata`. These crates are linked into {what}, each under the licence in the last column; the texts follow.
 
 | Crate | Version | Its licence | Used under |
 |---|---|---|---|"""
@@ -115,7 +117,8 @@ def main():
             body = "In `LICENSE-APACHE`, beside this file." if licence == "Apache-2.0" else (
                 "```text\n" + text(folder, licence, name) + "\n```")
             texts.append(f"\n## {name}: {licence}\n\n{body}")
-    print("\n".join([HEAD, *rows, *texts, TAIL]))
+    head = HEAD.format(name=sys.argv[1], what=sys.argv[2])
+    print("\n".join([head, *rows, *texts, TAIL]))
 
 
 if __name__ == "__main__":

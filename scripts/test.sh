@@ -44,6 +44,7 @@ run "hostile input" scripts/hostile.sh
 run "hostile input can fail" scripts/hostile.sh --broken
 run "licences" scripts/licences.sh --verify
 run "package" scripts/package.sh
+run "Python package" scripts/python.sh
 run "reproducible" scripts/reproducible.sh
 if command -v dpkg >/dev/null; then
   run "Debian packages" scripts/deb.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a build needs and the machine lacks, into target/ only:
-#   toolchain.sh [cuda] [cmake] [cargo-tools]     (no argument: all three)
+#   toolchain.sh [cuda] [cmake] [cargo-tools] [python]     (no argument: all)
 # GMB_TOOLCHAIN_DIR moves cuda and cmake elsewhere.
 source "$(dirname "$0")/common.sh"
 
@@ -80,6 +80,13 @@ install_cmake() {
   stamp_of cmake '^(cmake|ninja)=' >"$toolchain/cmake.stamp"
 }
 
+install_python() {
+  is_stamped python '^maturin=' && runs "$venv/bin/maturin" && return
+  pip_install python '^maturin='
+  runs "$venv/bin/maturin" || die "the installed maturin does not run"
+  stamp_of python '^maturin=' >"$toolchain/python.stamp"
+}
+
 cargo_install() {
   step "toolchain: cargo install $1 $2"
   # A directory of its own: the tools' builds must not land among the project's.
@@ -95,12 +102,13 @@ install_cargo_tools() {
     cargo_install cargo-nextest "$nextest_version"
 }
 
-[[ $# -gt 0 ]] || set -- cuda cmake cargo-tools
+[[ $# -gt 0 ]] || set -- cuda cmake cargo-tools python
 for part in "$@"; do
   case $part in
     cuda) install_cuda ;;
     cmake) install_cmake ;;
     cargo-tools) install_cargo_tools ;;
-    *) die "toolchain.sh installs cuda, cmake and cargo-tools, not $part" ;;
+    python) install_python ;;
+    *) die "toolchain.sh installs cuda, cmake, cargo-tools and python, not $part" ;;
   esac
 done

@@ -12,9 +12,8 @@ import os
 
 from . import _core
 from ._aio import pop_async, records_of, wait_async
-from ._core import Array, Event, Stream, StreamGuard, Tensor, View, Watch, version
-from ._core import Result_ as Result
-from ._core import TokenHandle as Token
+from ._core import (Array, Context, Event, Mailbox, Result, Stream, StreamGuard, Tensor, TensorMailbox, Token, View, Watch,
+                    version)
 from ._errors import (Closed, DeviceLost, Error, Forked, Full, InvalidArgument, InvalidDevice, NotSupported, OutOfMemory,
                       TimedOut)
 
@@ -23,8 +22,6 @@ __all__ = ["Array", "Closed", "Context", "DeviceLost", "Error", "Event", "Forked
            "InvalidDevice", "Mailbox", "NotSupported", "OutOfMemory", "Result", "Stream", "StreamGuard", "Tensor",
            "TensorMailbox", "TimedOut", "Token", "View", "Watch", "get_cmake_dir", "get_include", "get_library",
            "pop_async", "records_of", "version", "wait_async"]
-
-Context, Mailbox, TensorMailbox = _core.Context, _core.Mailbox, _core.TensorMailbox
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 

@@ -1,7 +1,6 @@
 //! Arrays that the package gives out: records that were popped, or that lie in their mailbox.
 
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use pyo3::prelude::*;
@@ -11,6 +10,7 @@ use crate::context::{ended, Inner};
 use crate::dlpack::{self, DLTensor, Legacy, Managed, Versioned};
 use crate::error::{argument, check, status};
 use crate::ffi::gmb_dtype;
+use crate::shared::Lent;
 use crate::{ffi, streams::raw};
 
 /// What a record is.
@@ -30,7 +30,10 @@ impl Kind {
         let dtype = dlpack::dtype(dtype)?;
         let bytes = shape
             .iter()
-            .try_fold(i64::from(dtype.bits) / 8, |all, &size| if size < 0 { None } else { all.checked_mul(size) })
+            .try_fold(
+                i64::from(dtype.bits) / 8,
+                |all, &size| if size < 0 { None } else { all.checked_mul(size) },
+            )
             .and_then(|bytes| u32::try_from(bytes).ok())
             .ok_or_else(|| argument(format!("a record of shape {shape:?} is none")))?;
         Ok(Self { dtype, shape, bytes })
@@ -54,8 +57,15 @@ impl Memory {
     pub fn new(context: &Arc<Inner>, bytes: u64, stream: usize) -> PyResult<Arc<Self>> {
         let mut address: *mut c_void = std::ptr::null_mut();
         // SAFETY: it writes an address.
-        check(unsafe { ffi::gmb_memory_allocate_async(context.handle()?, bytes.max(1), raw(stream), &mut address) })?;
-        Ok(Arc::new(Self { context: Arc::clone(context), address: address as u64, stream, users: Mutex::default() }))
+        check(unsafe {
+            ffi::gmb_memory_allocate_async(context.handle()?, bytes.max(1), raw(stream), &mut address)
+        })?;
+        Ok(Arc::new(Self {
+            context: Arc::clone(context),
+            address: address as u64,
+            stream,
+            users: Mutex::default(),
+        }))
     }
 }
 
@@ -101,8 +111,8 @@ pub fn order(context: &Inner, first: usize, then: usize) -> PyResult<()> {
 #[derive(Clone)]
 pub enum Keeper {
     Memory(Arc<Memory>),
-    /// A borrow, which says when it has ended.
-    Borrow(Arc<AtomicBool>),
+    /// The mailbox, for records that lie in it.
+    Mailbox(Lent),
 }
 
 /// Where elements lie.
@@ -162,9 +172,10 @@ unsafe extern "C" fn end_legacy(managed: *mut Legacy) {
 impl Array {
     fn check(&self) -> PyResult<()> {
         match &self.keeper {
-            Keeper::Borrow(released) if released.load(Ordering::Acquire) => {
-                Err(status(ffi::GMB_ERROR_INVALID_HANDLE, "the records were released: they are the mailbox's again"))
-            }
+            Keeper::Mailbox(lent) if lent.is_released() => Err(status(
+                ffi::GMB_ERROR_INVALID_HANDLE,
+                "the records were released: they are the mailbox's again",
+            )),
             _ => Ok(()),
         }
     }
@@ -306,7 +317,9 @@ impl Array {
     ) -> PyResult<Bound<'py, PyAny>> {
         self.check()?;
         if copy == Some(true) || dl_device.is_some_and(|device| device != self.context.device_type()) {
-            return Err(pyo3::exceptions::PyBufferError::new_err("no copy is made here: take it as it is, and copy it then"));
+            return Err(pyo3::exceptions::PyBufferError::new_err(
+                "no copy is made here: take it as it is, and copy it then",
+            ));
         }
         dlpack::order(&self.context, self.stream, stream)?;
         self.used_by(stream);
@@ -326,7 +339,11 @@ impl Array {
     fn __repr__(&self) -> String {
         let (kind, device) = self.context.device_type();
         let place = if kind == dlpack::CUDA { format!("cuda:{device}") } else { "cpu".to_owned() };
-        format!("<gpumailbox.Array {}{:?} on {place}>", dlpack::dtype_name(self.layout.dtype), self.layout.shape)
+        format!(
+            "<gpumailbox.Array {}{:?} on {place}>",
+            dlpack::dtype_name(self.layout.dtype),
+            self.layout.shape
+        )
     }
 }
 
@@ -338,7 +355,9 @@ pub fn cuda_array_interface<'py>(
     stream: Option<usize>,
 ) -> PyResult<Bound<'py, PyDict>> {
     if !context.cuda {
-        return Err(pyo3::exceptions::PyAttributeError::new_err("the memory is not on a GPU: use from_dlpack"));
+        return Err(pyo3::exceptions::PyAttributeError::new_err(
+            "the memory is not on a GPU: use from_dlpack",
+        ));
     }
     let letter = match layout.dtype.code {
         0 => 'i',
@@ -346,7 +365,11 @@ pub fn cuda_array_interface<'py>(
         2 => 'f',
         5 => 'c',
         6 => 'b',
-        _ => return Err(pyo3::exceptions::PyAttributeError::new_err("the protocol has no such dtype: use from_dlpack")),
+        _ => {
+            return Err(pyo3::exceptions::PyAttributeError::new_err(
+                "the protocol has no such dtype: use from_dlpack",
+            ))
+        }
     };
     let bytes = i64::from(layout.dtype.bits / 8);
     let all = PyDict::new(py);

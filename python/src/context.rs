@@ -64,7 +64,11 @@ impl Inner {
     }
 
     pub fn device_type(&self) -> (i32, i32) {
-        if self.cuda { (crate::dlpack::CUDA, self.device as i32) } else { (crate::dlpack::CPU, 0) }
+        if self.cuda {
+            (crate::dlpack::CUDA, self.device as i32)
+        } else {
+            (crate::dlpack::CPU, 0)
+        }
     }
 }
 
@@ -104,7 +108,9 @@ impl Drop for Inner {
 /// Runs what may wait for other threads without the interpreter's lock, if this thread has it.
 pub fn without_lock<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     // SAFETY: a question; without an interpreter nobody holds its lock.
-    if unsafe { pyo3::ffi::Py_IsInitialized() } == 0 || unsafe { pyo3::ffi::PyGILState_GetThisThreadState() }.is_null() {
+    if unsafe { pyo3::ffi::Py_IsInitialized() } == 0
+        || unsafe { pyo3::ffi::PyGILState_GetThisThreadState() }.is_null()
+    {
         return work();
     }
     Python::attach(|py| py.detach(work))
@@ -128,9 +134,9 @@ const SLICE: Duration = Duration::from_millis(50);
 pub fn limit(timeout: Option<f64>) -> PyResult<Option<Duration>> {
     match timeout {
         None => Ok(None),
-        Some(seconds) => Duration::try_from_secs_f64(seconds)
-            .map(Some)
-            .map_err(|_| argument(format!("timeout {seconds} is no time: give seconds, or None for no limit"))),
+        Some(seconds) => Duration::try_from_secs_f64(seconds).map(Some).map_err(|_| {
+            argument(format!("timeout {seconds} is no time: give seconds, or None for no limit"))
+        }),
     }
 }
 
@@ -140,7 +146,11 @@ pub fn nanoseconds(time: Duration) -> u64 {
 
 /// Calls `wait` with short limits, without the interpreter's lock, until it says something other than that time is over;
 /// Ctrl-C ends it. The status of the last call.
-pub fn patiently(py: Python<'_>, timeout: Option<Duration>, mut wait: impl FnMut(u64) -> i32 + Send) -> PyResult<i32> {
+pub fn patiently(
+    py: Python<'_>,
+    timeout: Option<Duration>,
+    mut wait: impl FnMut(u64) -> i32 + Send,
+) -> PyResult<i32> {
     let start = Instant::now();
     loop {
         let left = timeout.map(|limit| limit.saturating_sub(start.elapsed()));
@@ -182,8 +192,13 @@ impl Context {
         let mut handle = ffi::gmb_context { id: 0 };
         // SAFETY: options of that size; it writes a handle.
         check(py.detach(|| unsafe { ffi::gmb_context_create(&options, &mut handle) }))?;
-        let mut info =
-            ffi::gmb_context_info { backend: 0, device: 0, multiprocessors: 0, driver_version: 0, name: [0; 128] };
+        let mut info = ffi::gmb_context_info {
+            backend: 0,
+            device: 0,
+            multiprocessors: 0,
+            driver_version: 0,
+            name: [0; 128],
+        };
         // SAFETY: it writes that many bytes.
         check(unsafe { ffi::gmb_context_get_info(handle, &mut info, size_of_val(&info)) })?;
         let name = info.name.iter().take_while(|&&c| c != 0).map(|&c| c as u8).collect::<Vec<_>>();
@@ -203,7 +218,11 @@ impl Context {
     /// "cuda" or "host".
     #[getter]
     fn backend(&self) -> &'static str {
-        if self.inner.cuda { "cuda" } else { "host" }
+        if self.inner.cuda {
+            "cuda"
+        } else {
+            "host"
+        }
     }
 
     /// Ordinal of the device.
@@ -281,12 +300,19 @@ impl Context {
     /// A stream of a priority class: "normal", "focus" or "peripheral".
     #[pyo3(signature = (priority = "normal"))]
     fn stream(&self, priority: &str) -> PyResult<Stream> {
-        Stream::new(Arc::clone(&self.inner), choice("priority", priority, &["normal", "focus", "peripheral"])?)
+        Stream::new(
+            Arc::clone(&self.inner),
+            choice("priority", priority, &["normal", "focus", "peripheral"])?,
+        )
     }
 
     /// `with context.use_stream(stream):` makes it the one that calls of this thread are for.
     fn use_stream(&self, stream: &Bound<'_, PyAny>) -> PyResult<StreamGuard> {
-        Ok(StreamGuard { context: Arc::clone(&self.inner), stream: streams::address(stream)?, guards: Vec::new() })
+        Ok(StreamGuard {
+            context: Arc::clone(&self.inner),
+            stream: streams::address(stream)?,
+            guards: Vec::new(),
+        })
     }
 
     /// An event of the context's pool; `timed` ones can tell what time is between two.

@@ -157,7 +157,8 @@ pub fn exchange(of: &Bound<'_, PyAny>) -> Option<&'static Exchange> {
         if python::PyCapsule_IsValid(capsule.as_ptr(), c"dlpack_exchange_api".as_ptr()) == 0 {
             return None;
         }
-        let found = python::PyCapsule_GetPointer(capsule.as_ptr(), c"dlpack_exchange_api".as_ptr()).cast::<Exchange>();
+        let found = python::PyCapsule_GetPointer(capsule.as_ptr(), c"dlpack_exchange_api".as_ptr())
+            .cast::<Exchange>();
         let mut at = found.cast_const();
         while !at.is_null() && (*at).version.major != VERSION.major {
             at = (*at).previous;
@@ -168,13 +169,16 @@ pub fn exchange(of: &Bound<'_, PyAny>) -> Option<&'static Exchange> {
 
 /// The exception that a failed call of C has left, if it has.
 fn raised(py: Python<'_>, what: &str) -> PyErr {
-    PyErr::take(py).unwrap_or_else(|| status(ffi::GMB_ERROR_NOT_SUPPORTED, format!("{what} failed and did not say why")))
+    PyErr::take(py)
+        .unwrap_or_else(|| status(ffi::GMB_ERROR_NOT_SUPPORTED, format!("{what} failed and did not say why")))
 }
 
 /// Without calls of Python, where the producer's work is in the stream already.
 fn exchanged(of: &Bound<'_, PyAny>, context: &Inner, stream: usize) -> PyResult<Option<Managed>> {
     let Some(api) = exchange(of.get_type().as_any()) else { return Ok(None) };
-    let (Some(from_object), Some(current_stream)) = (api.from_object, api.current_stream) else { return Ok(None) };
+    let (Some(from_object), Some(current_stream)) = (api.from_object, api.current_stream) else {
+        return Ok(None);
+    };
     if context.cuda {
         let mut current = ptr::null_mut();
         // SAFETY: it writes a stream.
@@ -308,12 +312,15 @@ pub fn order(context: &Inner, ours: usize, stream: Option<&Bound<'_, PyAny>>) ->
         Ok(number) => number,
         Err(_) => streams::address(stream)? as i64,
     };
-    let theirs = match theirs {
-        -1 => return Ok(()),
-        0 => return Err(argument("stream 0 is ambiguous by the standard: 1 is the legacy default stream, 2 that of the thread")),
-        1 => 0,
-        other => other as usize,
-    };
+    let theirs =
+        match theirs {
+            -1 => return Ok(()),
+            0 => return Err(argument(
+                "stream 0 is ambiguous by the standard: 1 is the legacy default stream, 2 that of the thread",
+            )),
+            1 => 0,
+            other => other as usize,
+        };
     if theirs == ours || (theirs == 2 && ours == 2) {
         return Ok(());
     }
@@ -324,7 +331,10 @@ pub fn order(context: &Inner, ours: usize, stream: Option<&Bound<'_, PyAny>>) ->
 pub fn as_type<'py>(of: &Bound<'py, PyAny>, managed: Managed) -> PyResult<Bound<'py, PyAny>> {
     let py = of.py();
     let Some(to_object) = exchange(of).and_then(|api| api.to_object) else {
-        return Err(argument(format!("{} does not offer DLPack's exchange: give it to from_dlpack instead", of.repr()?)));
+        return Err(argument(format!(
+            "{} does not offer DLPack's exchange: give it to from_dlpack instead",
+            of.repr()?
+        )));
     };
     let Managed::Versioned(at) = *std::mem::ManuallyDrop::new(managed) else {
         return Err(argument("only tensors with a version can be exchanged"));
@@ -341,7 +351,8 @@ pub fn as_type<'py>(of: &Bound<'py, PyAny>, managed: Managed) -> PyResult<Bound<
     }
 }
 
-const CODES: [(&str, u8); 6] = [("int", 0), ("uint", 1), ("float", 2), ("bfloat", 4), ("complex", 5), ("bool", 6)];
+const CODES: [(&str, u8); 6] =
+    [("int", 0), ("uint", 1), ("float", 2), ("bfloat", 4), ("complex", 5), ("bool", 6)];
 
 /// A type by its name, or by an object that ends in its name (`torch.float32`, `numpy.dtype("float32")`).
 pub fn dtype(of: &Bound<'_, PyAny>) -> PyResult<gmb_dtype> {
@@ -362,7 +373,9 @@ pub fn dtype(of: &Bound<'_, PyAny>) -> PyResult<gmb_dtype> {
     };
     match (code, bits) {
         (Some(code), Some(bits)) => Ok(gmb_dtype { code, bits, lanes: 1 }),
-        _ => Err(argument(format!("dtype {text:?} is none that a record can have: give \"float32\", torch.int64, ..."))),
+        _ => Err(argument(format!(
+            "dtype {text:?} is none that a record can have: give \"float32\", torch.int64, ..."
+        ))),
     }
 }
 

@@ -13,9 +13,8 @@ static MAKE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 /// The exception of a status, with a sentence.
 pub fn of(status: i32, message: &str) -> PyErr {
     Python::attach(|py| {
-        let make = MAKE.get_or_try_init(py, || {
-            py.import("gpumailbox._errors")?.getattr("make").map(Bound::unbind)
-        });
+        let make =
+            MAKE.get_or_try_init(py, || py.import("gpumailbox._errors")?.getattr("make").map(Bound::unbind));
         match make.and_then(|make| make.call1(py, (status, message))) {
             Ok(made) => PyErr::from_value(made.into_bound(py)),
             Err(error) => error,
@@ -53,9 +52,11 @@ pub fn status(status: i64, message: impl AsRef<str>) -> PyErr {
 
 /// The number of a name, of a table of names.
 pub fn choice(what: &str, name: &str, names: &[&str]) -> PyResult<i32> {
-    names.iter().position(|known| *known == name).map(|i| i as i32).ok_or_else(|| {
-        argument(format!("{what} {name:?} is none of {}", names.join(", ")))
-    })
+    names
+        .iter()
+        .position(|known| *known == name)
+        .map(|i| i as i32)
+        .ok_or_else(|| argument(format!("{what} {name:?} is none of {}", names.join(", "))))
 }
 
 /// A dictionary of counts.

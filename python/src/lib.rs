@@ -7,8 +7,11 @@ mod error;
 #[rustfmt::skip]
 mod ffi;
 mod mailbox;
+mod shared;
 mod streams;
 mod tensors;
+mod token;
+mod view;
 
 use pyo3::prelude::*;
 
@@ -33,9 +36,22 @@ fn _sizes() -> Vec<(&'static str, usize)> {
         ($($name:ident),*) => { vec![$((stringify!($name), size_of::<ffi::$name>())),*] };
     }
     sizes!(
-        gmb_result, gmb_spans, gmb_context_options, gmb_context_info, gmb_mailbox_options, gmb_mailbox_info, gmb_push, gmb_pop,
-        gmb_memory_info, gmb_reader_info, gmb_tensor_mailbox_options, gmb_tensor_mailbox_info, gmb_tensor_push, gmb_dtype,
-        gmb_tensor, gmb_record_header
+        gmb_result,
+        gmb_spans,
+        gmb_context_options,
+        gmb_context_info,
+        gmb_mailbox_options,
+        gmb_mailbox_info,
+        gmb_push,
+        gmb_pop,
+        gmb_memory_info,
+        gmb_reader_info,
+        gmb_tensor_mailbox_options,
+        gmb_tensor_mailbox_info,
+        gmb_tensor_push,
+        gmb_dtype,
+        gmb_tensor,
+        gmb_record_header
     )
 }
 
@@ -46,10 +62,10 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<streams::Stream>()?;
     module.add_class::<streams::StreamGuard>()?;
     module.add_class::<mailbox::Mailbox>()?;
-    module.add_class::<mailbox::Result_>()?;
-    module.add_class::<mailbox::TokenHandle>()?;
-    module.add_class::<mailbox::View>()?;
-    module.add_class::<mailbox::Watch>()?;
+    module.add_class::<token::Result_>()?;
+    module.add_class::<token::TokenHandle>()?;
+    module.add_class::<view::View>()?;
+    module.add_class::<view::Watch>()?;
     module.add_class::<array::Array>()?;
     module.add_class::<tensors::Tensor>()?;
     module.add_class::<tensors::TensorMailbox>()?;

@@ -1,10 +1,11 @@
 //! Mailboxes for records.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::ffi::c_void;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use pyo3::prelude::*;
@@ -14,140 +15,25 @@ use crate::array::{Array, Keeper, Kind, Layout, Memory};
 use crate::context::{ended, limit, nanoseconds, patiently, without_lock, Inner, Token, EMPTY, POLICIES};
 use crate::dlpack::{self, Managed};
 use crate::error::{argument, check, choice, dictionary, status};
+use crate::ffi;
+use crate::shared::Shared;
 use crate::streams::{self, raw, torch_captures};
-use crate::{error, ffi};
+use crate::token::{result, told, TokenHandle, NO_TOKEN};
+use crate::view::{View, Watch};
 
-const NO_TOKEN: ffi::gmb_token = ffi::gmb_token { id: 0 };
-
-/// The handle, which goes with the last of those that need it.
-pub struct Box_ {
-    pub context: Arc<Inner>,
-    handle: AtomicU64,
-}
-
-impl Box_ {
-    pub fn handle(&self) -> PyResult<ffi::gmb_mailbox> {
-        match self.handle.load(Ordering::Acquire) {
-            0 => Err(status(ffi::GMB_ERROR_INVALID_HANDLE, "the mailbox is closed")),
-            id => Ok(ffi::gmb_mailbox { id }),
-        }
-    }
-
-    fn close(&self) {
-        let id = self.handle.swap(0, Ordering::AcqRel);
-        if id != 0 && !ended() {
-            without_lock(|| {
-                // SAFETY: taken out, so this is the only one.
-                unsafe { ffi::gmb_mailbox_destroy(ffi::gmb_mailbox { id }) };
-            });
-        }
-    }
-}
-
-impl Drop for Box_ {
-    fn drop(&mut self) {
-        self.close();
-    }
-}
-
-/// What a kernel reads, until it is done.
+/// What a kernel uses, until it is done.
 struct Reading {
     token: Token,
-    _what: Vec<Managed>,
+    _what: Vec<Box<dyn Any + Send>>,
 }
 
 /// A ring of records on the context's device.
 #[pyclass(frozen, weakref, module = "gpumailbox")]
 pub struct Mailbox {
     context: Arc<Inner>,
-    inner: Arc<Box_>,
+    inner: Arc<Shared>,
     kind: Kind,
     reading: Mutex<VecDeque<Reading>>,
-}
-
-/// How an operation went.
-#[pyclass(frozen, get_all, module = "gpumailbox")]
-#[derive(Clone, Copy)]
-pub struct Result_ {
-    /// Grows by one with each operation of a token.
-    pub epoch: u32,
-    /// Records accepted or delivered.
-    pub count: u32,
-    /// Whether fewer than asked for.
-    pub partial: bool,
-    /// Records that were overwritten before this pop came to them.
-    pub lost: u64,
-}
-
-#[pymethods]
-impl Result_ {
-    fn __repr__(&self) -> String {
-        format!("<gpumailbox.Result count={} lost={} epoch={}>", self.count, self.lost, self.epoch)
-    }
-}
-
-/// Raises what went wrong on the device.
-fn result(of: ffi::gmb_result) -> PyResult<Result_> {
-    if of.status < 0 {
-        return Err(error::of(of.status, &format!("the operation ended on the device, after {} records", of.count)));
-    }
-    let partial = i64::from(of.flags) & ffi::GMB_RESULT_PARTIAL != 0;
-    Ok(Result_ { epoch: of.epoch, count: of.count, partial, lost: of.lost })
-}
-
-/// Blocks until the operation of this epoch is told.
-fn told(py: Python<'_>, token: &Token, timeout: Option<f64>) -> PyResult<ffi::gmb_result> {
-    let mut told = EMPTY;
-    let (handle, after) = (token.handle, token.epoch.saturating_sub(1));
-    let limit = limit(timeout)?;
-    // SAFETY: it writes a result.
-    patiently(py, limit, |left| unsafe { ffi::gmb_token_wait(handle, after, left, &mut told) })?;
-    Ok(told)
-}
-
-/// Where results of operations are told that nobody waits for at once: in graphs, or beside other work.
-#[pyclass(frozen, module = "gpumailbox")]
-pub struct TokenHandle {
-    token: ffi::gmb_token,
-}
-
-#[pymethods]
-impl TokenHandle {
-    #[new]
-    fn new(context: &crate::context::Context) -> PyResult<Self> {
-        let mut token = NO_TOKEN;
-        // SAFETY: it writes a handle.
-        check(unsafe { ffi::gmb_token_create(context.inner.handle()?, &mut token) })?;
-        Ok(Self { token })
-    }
-
-    /// The newest result, or None while there is none. Does not block.
-    fn poll(&self) -> PyResult<Option<Result_>> {
-        let mut told = EMPTY;
-        // SAFETY: it writes a result.
-        match check(unsafe { ffi::gmb_token_poll(self.token, &mut told) })? {
-            0 => result(told).map(Some),
-            _ => Ok(None),
-        }
-    }
-
-    /// Blocks until there is a result of a later epoch than `after`; without it, until the last operation's.
-    #[pyo3(signature = (after = None, timeout = None))]
-    fn wait(&self, py: Python<'_>, after: Option<u64>, timeout: Option<f64>) -> PyResult<Result_> {
-        let mut told = EMPTY;
-        let (token, after) = (self.token, after.unwrap_or(u64::MAX));
-        let limit = limit(timeout)?;
-        // SAFETY: it writes a result.
-        patiently(py, limit, |left| unsafe { ffi::gmb_token_wait(token, after, left, &mut told) })?;
-        result(told)
-    }
-}
-
-impl Drop for TokenHandle {
-    fn drop(&mut self) {
-        // SAFETY: nobody has it any more.
-        unsafe { ffi::gmb_token_destroy(self.token) };
-    }
 }
 
 impl Mailbox {
@@ -163,10 +49,14 @@ impl Mailbox {
         check(py.detach(|| unsafe { ffi::gmb_mailbox_create(of, options, &mut handle) }))?;
         Ok(Self {
             context: Arc::clone(context),
-            inner: Arc::new(Box_ { context: Arc::clone(context), handle: AtomicU64::new(handle.id) }),
+            inner: Arc::new(Shared::new(context, handle)),
             kind,
             reading: Mutex::default(),
         })
+    }
+
+    fn keep(&self, token: Token, what: Vec<Box<dyn Any + Send>>) {
+        self.reading.lock().unwrap_or_else(|p| p.into_inner()).push_back(Reading { token, _what: what });
     }
 
     /// Gives back what kernels have read.
@@ -188,7 +78,9 @@ impl Mailbox {
         self.check_place(tensor, "the records")?;
         let (shape, item) = (from.shape(), u64::from(tensor.dtype.bits) * u64::from(tensor.dtype.lanes) / 8);
         let Some((&count, row)) = shape.split_first() else {
-            return Err(argument("a single number is no list of records: give an array whose rows are records"));
+            return Err(argument(
+                "a single number is no list of records: give an array whose rows are records",
+            ));
         };
         let elements = row.iter().product::<i64>();
         let mut apart = elements;
@@ -197,7 +89,8 @@ impl Mailbox {
             for (&size, &stride) in row.iter().zip(&strides[1..]).rev() {
                 if size > 1 && stride != step {
                     return Err(argument(format!(
-                        "rows of shape {row:?} with strides {:?} have gaps: make them contiguous", &strides[1..]
+                        "rows of shape {row:?} with strides {:?} have gaps: make them contiguous",
+                        &strides[1..]
                     )));
                 }
                 step *= size;
@@ -221,7 +114,8 @@ impl Mailbox {
             )));
         }
         let narrow = |value: u64, what: &str| {
-            u32::try_from(value).map_err(|_| status(ffi::GMB_ERROR_OVERFLOW, format!("{value} {what} are too many")))
+            u32::try_from(value)
+                .map_err(|_| status(ffi::GMB_ERROR_OVERFLOW, format!("{value} {what} are too many")))
         };
         Ok((narrow(count as u64, "records")?, narrow(bytes, "bytes of a record")?, apart as u64 * item))
     }
@@ -247,7 +141,13 @@ impl Mailbox {
     }
 
     /// One 32-bit number for each record.
-    fn words(&self, of: Option<&Bound<'_, PyAny>>, count: u32, stream: usize, what: &str) -> PyResult<Option<Managed>> {
+    fn words(
+        &self,
+        of: Option<&Bound<'_, PyAny>>,
+        count: u32,
+        stream: usize,
+        what: &str,
+    ) -> PyResult<Option<Managed>> {
         let Some(of) = of else { return Ok(None) };
         let managed = dlpack::import(of, &self.context, stream)?;
         let tensor = managed.tensor();
@@ -255,7 +155,9 @@ impl Mailbox {
         let fits = tensor.dtype.bits == 32 && tensor.dtype.code <= 1 && tensor.dtype.lanes == 1;
         let dense = managed.strides().is_none_or(|strides| strides.first() == Some(&1) || count <= 1);
         if !fits || !dense || managed.shape() != [i64::from(count)] {
-            return Err(argument(format!("{what} are not {count} integers of 32 bits, one behind the other")));
+            return Err(argument(format!(
+                "{what} are not {count} integers of 32 bits, one behind the other"
+            )));
         }
         Ok(Some(managed))
     }
@@ -284,42 +186,40 @@ impl Mailbox {
         let (count, bytes, stride) = self.rows(&from)?;
         let lengths = self.words(lengths, count, stream, "lengths")?;
         let types = self.words(types, count, stream, "types")?;
-        let at = |words: &Option<Managed>| words.as_ref().map_or(ptr::null(), |words| words.address() as *const u32);
-        let mut push = ffi::gmb_push {
-            struct_size: size_of::<ffi::gmb_push>() as u32,
-            count,
-            records: from.address() as *const c_void,
-            stride: if count > 1 { stride } else { 0 },
-            lengths: at(&lengths),
-            types: at(&types),
-            length: bytes,
-            msg_type,
-            timeout_ns: 0,
+        let at = |words: &Option<Managed>| words.as_ref().map_or(0, Managed::address);
+        let (from_at, lengths_at, types_at) = (from.address(), at(&lengths), at(&types));
+        let kept = if token.is_some() || torch_captures(py, &self.context)? {
+            None
+        } else {
+            Some(self.context.token()?)
         };
-        let kept = if token.is_some() || torch_captures(py, &self.context)? { None } else { Some(self.context.token()?) };
         let to = token.map(|token| token.token).or(kept.as_ref().map(|kept| kept.handle)).unwrap_or(NO_TOKEN);
         let limit = limit(timeout)?;
-        let pushed = match unsafe { ffi::gmb_mailbox_push(handle, &push, raw(stream), to) } {
+        let give = move |left| {
+            let push = ffi::gmb_push {
+                struct_size: size_of::<ffi::gmb_push>() as u32,
+                count,
+                records: from_at as *const c_void,
+                stride: if count > 1 { stride } else { 0 },
+                lengths: lengths_at as *const u32,
+                types: types_at as *const u32,
+                length: bytes,
+                msg_type,
+                timeout_ns: left,
+            };
+            // SAFETY: memory of that size, which is kept.
+            unsafe { ffi::gmb_mailbox_push(handle, &push, raw(stream), to) }
+        };
+        let pushed = match give(0) {
             // Only under "wait": then with patience, and without the interpreter's lock.
-            told if told == ffi::GMB_ERROR_TIMEOUT as i32 => {
-                let (from, stream) = (&mut push as *mut ffi::gmb_push as usize, stream);
-                patiently(py, limit, move |left| {
-                    let push = from as *mut ffi::gmb_push;
-                    // SAFETY: it is this function's.
-                    unsafe {
-                        (*push).timeout_ns = left;
-                        ffi::gmb_mailbox_push(handle, push, raw(stream), to)
-                    }
-                })
-            }
+            told if told == ffi::GMB_ERROR_TIMEOUT as i32 => patiently(py, limit, give),
             told => check(told),
         };
         if let Some(mut token) = kept {
             match pushed {
                 Ok(_) => {
                     token.epoch += 1;
-                    let what = [Some(from), lengths, types].into_iter().flatten().collect();
-                    self.reading.lock().unwrap_or_else(|p| p.into_inner()).push_back(Reading { token, _what: what });
+                    self.keep(token, vec![Box::new((from, lengths, types))]);
                     self.read();
                 }
                 Err(error) => {
@@ -361,7 +261,8 @@ impl Mailbox {
                 let (count, bytes, apart) = self.rows(&into)?;
                 if into.is_read_only() || count < max || bytes < self.kind.bytes {
                     return Err(argument(format!(
-                        "out is read-only, or has no room for {max} records of {} bytes", self.kind.bytes
+                        "out is read-only, or has no room for {max} records of {} bytes",
+                        self.kind.bytes
                     )));
                 }
                 stride = if count > 1 { apart } else { 0 };
@@ -387,7 +288,9 @@ impl Mailbox {
             max,
             records: address as *mut c_void,
             stride,
-            headers: heads.as_ref().map_or(ptr::null_mut(), |heads| heads.address as *mut ffi::gmb_record_header),
+            headers: heads
+                .as_ref()
+                .map_or(ptr::null_mut(), |heads| heads.address as *mut ffi::gmb_record_header),
             reader,
             reserved: 0,
         };
@@ -404,14 +307,14 @@ impl Mailbox {
             return Err(error);
         }
         token.epoch += 1;
-        let popped = told(py, &token, None);
-        if popped.is_err() {
-            // Interrupted: what it writes to must outlive it.
-            std::mem::forget((given, made, heads));
-            self.context.keep(token);
-            return Err(popped.err().unwrap_or_else(|| argument("interrupted")));
-        }
-        let popped = popped?;
+        let popped = match told(py, &token, None) {
+            Ok(popped) => popped,
+            Err(error) => {
+                // Interrupted: what it writes to must outlive it.
+                self.keep(token, vec![Box::new((given, made, heads))]);
+                return Err(error);
+            }
+        };
         self.context.keep(token);
         self.read();
         result(popped)?;
@@ -439,7 +342,9 @@ impl Mailbox {
     fn wait_readable(&self, py: Python<'_>, count: u32, reader: u32, timeout: Option<f64>) -> PyResult<u64> {
         let (handle, limit, mut ready) = (self.inner.handle()?, limit(timeout)?, 0u64);
         // SAFETY: it writes a number.
-        patiently(py, limit, |left| unsafe { ffi::gmb_mailbox_wait_readable(handle, reader, count, left, &mut ready) })?;
+        patiently(py, limit, |left| unsafe {
+            ffi::gmb_mailbox_wait_readable(handle, reader, count, left, &mut ready)
+        })?;
         Ok(ready)
     }
 
@@ -448,14 +353,22 @@ impl Mailbox {
     fn wait_writable(&self, py: Python<'_>, count: u32, timeout: Option<f64>) -> PyResult<u64> {
         let (handle, limit, mut ready) = (self.inner.handle()?, limit(timeout)?, 0u64);
         // SAFETY: it writes a number.
-        patiently(py, limit, |left| unsafe { ffi::gmb_mailbox_wait_writable(handle, count, left, &mut ready) })?;
+        patiently(py, limit, |left| unsafe {
+            ffi::gmb_mailbox_wait_writable(handle, count, left, &mut ready)
+        })?;
         Ok(ready)
     }
 
     /// The next records where they lie: `with mailbox.view(max) as view:` and read `view.arrays`, of which there are at most
     /// two. Work that reads them must be in `stream` when it ends; then they are given back.
     #[pyo3(signature = (max, *, reader = 0, stream = None))]
-    fn view(&self, py: Python<'_>, max: u32, reader: u32, stream: Option<&Bound<'_, PyAny>>) -> PyResult<View> {
+    fn view(
+        &self,
+        py: Python<'_>,
+        max: u32,
+        reader: u32,
+        stream: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<View> {
         let handle = self.inner.handle()?;
         let stream = streams::resolve(py, &self.context, stream)?;
         let mut borrow = ffi::gmb_borrow { id: 0 };
@@ -463,7 +376,8 @@ impl Mailbox {
         check(unsafe { ffi::gmb_mailbox_borrow(handle, reader, max, raw(stream), &mut borrow) })?;
         // SAFETY: numbers and addresses only.
         let (mut popped, mut spans): (_, ffi::gmb_spans) = (EMPTY, unsafe { std::mem::zeroed() });
-        let (popped_at, spans_at) = (&mut popped as *mut ffi::gmb_result as usize, &mut spans as *mut _ as usize);
+        let (popped_at, spans_at) =
+            (&mut popped as *mut ffi::gmb_result as usize, &mut spans as *mut _ as usize);
         let waited = patiently(py, None, move |left| {
             // SAFETY: both are this function's.
             unsafe { ffi::gmb_borrow_wait(borrow, left, popped_at as *mut _, spans_at as *mut _) }
@@ -535,7 +449,12 @@ impl Mailbox {
         check(unsafe {
             ffi::gmb_mailbox_get_reader_info(self.inner.handle()?, reader, &mut info, size_of_val(&info))
         })?;
-        let pairs = [("released", info.released), ("unread", info.unread), ("lost", info.lost), ("empty_pops", info.empty_pops)];
+        let pairs = [
+            ("released", info.released),
+            ("unread", info.unread),
+            ("lost", info.lost),
+            ("empty_pops", info.empty_pops),
+        ];
         dictionary(py, &pairs)
     }
 
@@ -620,125 +539,19 @@ impl Drop for Mailbox {
             let told = without_lock(|| {
                 let mut told = EMPTY;
                 // SAFETY: it writes a result.
-                unsafe { ffi::gmb_token_wait(handle, after, nanoseconds(std::time::Duration::from_secs(10)), &mut told) }
+                unsafe {
+                    ffi::gmb_token_wait(
+                        handle,
+                        after,
+                        nanoseconds(std::time::Duration::from_secs(10)),
+                        &mut told,
+                    )
+                }
             });
             // Never freed under a kernel.
             if told < 0 {
                 std::mem::forget(still);
             }
-        }
-    }
-}
-
-/// Records where they lie.
-#[pyclass(frozen, module = "gpumailbox")]
-pub struct View {
-    inner: Arc<Box_>,
-    borrow: ffi::gmb_borrow,
-    stream: usize,
-    released: Arc<AtomicBool>,
-    kind: Kind,
-    popped: ffi::gmb_result,
-    spans: ffi::gmb_spans,
-}
-
-// SAFETY: handles, numbers and addresses.
-unsafe impl Send for View {}
-// SAFETY: as above.
-unsafe impl Sync for View {}
-
-impl View {
-    fn end(&self, stream: usize) -> PyResult<()> {
-        if self.released.swap(true, Ordering::AcqRel) || ended() {
-            return Ok(());
-        }
-        // SAFETY: checked by the library.
-        check(unsafe { ffi::gmb_borrow_release(self.borrow, raw(stream)) })?;
-        Ok(())
-    }
-}
-
-#[pymethods]
-impl View {
-    /// One array of all records, or two where they lie around the ring's end; none for no records.
-    #[getter]
-    fn arrays(&self) -> PyResult<Vec<Array>> {
-        if self.released.load(Ordering::Acquire) {
-            return Err(status(ffi::GMB_ERROR_INVALID_HANDLE, "the records were released: they are the mailbox's again"));
-        }
-        let spans = self.spans.records.iter().zip(self.spans.count).filter(|(_, count)| *count > 0);
-        Ok(spans
-            .map(|(at, count)| Array {
-                context: Arc::clone(&self.inner.context),
-                stream: self.stream,
-                layout: Layout::records(*at as u64, &self.kind, count, u64::from(self.spans.stride)),
-                keeper: Keeper::Borrow(Arc::clone(&self.released)),
-                result: ffi::gmb_result { count, ..self.popped },
-                headers: None,
-            })
-            .collect())
-    }
-
-    /// Records of all arrays.
-    fn __len__(&self) -> usize {
-        self.popped.count as usize
-    }
-
-    /// Gives the records back when the stream's work up to here is done. Twice is once.
-    #[pyo3(signature = (stream = None))]
-    fn release(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        let stream = match stream {
-            Some(_) => streams::resolve(py, &self.inner.context, stream)?,
-            None => self.stream,
-        };
-        self.end(stream)
-    }
-
-    fn __enter__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    #[pyo3(signature = (*_ended))]
-    fn __exit__(&self, _ended: &Bound<'_, PyTuple>) -> PyResult<()> {
-        self.end(self.stream)
-    }
-}
-
-impl Drop for View {
-    fn drop(&mut self) {
-        let _ = self.end(self.stream);
-    }
-}
-
-/// A descriptor for event loops: armed, it becomes readable once as many records are readable, or writable, as were asked for.
-#[pyclass(frozen, module = "gpumailbox")]
-pub struct Watch {
-    watch: ffi::gmb_watch,
-    descriptor: Option<OwnedFd>,
-}
-
-#[pymethods]
-impl Watch {
-    /// Not readable again until that is so.
-    #[pyo3(signature = (count = 1))]
-    fn arm(&self, count: u32) -> PyResult<()> {
-        // SAFETY: checked by the library.
-        check(unsafe { ffi::gmb_watch_arm(self.watch, count) })?;
-        Ok(())
-    }
-
-    /// The descriptor, which stays the watch's.
-    fn fileno(&self) -> i32 {
-        self.descriptor.as_ref().map_or(-1, AsRawFd::as_raw_fd)
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        if !ended() {
-            let watch = self.watch;
-            // SAFETY: nobody has it any more.
-            without_lock(|| unsafe { ffi::gmb_watch_destroy(watch) });
         }
     }
 }

@@ -21,7 +21,11 @@ static TORCH_CAPTURES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static MODULES: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
 
 /// A function of PyTorch, if PyTorch is there and has CUDA.
-fn of_torch<'a>(py: Python<'a>, kept: &'a PyOnceLock<Py<PyAny>>, name: &str) -> PyResult<Option<&'a Py<PyAny>>> {
+fn of_torch<'a>(
+    py: Python<'a>,
+    kept: &'a PyOnceLock<Py<PyAny>>,
+    name: &str,
+) -> PyResult<Option<&'a Py<PyAny>>> {
     if let Some(known) = kept.get(py) {
         return Ok(Some(known));
     }
@@ -62,7 +66,9 @@ pub fn address(stream: &Bound<'_, PyAny>) -> PyResult<usize> {
         let told = if protocol.is_callable() { protocol.call0()? } else { protocol };
         let (version, stream): (i32, usize) = told.extract()?;
         if version != 0 {
-            return Err(argument(format!("the stream is of version {version} of its protocol, and 0 is known")));
+            return Err(argument(format!(
+                "the stream is of version {version} of its protocol, and 0 is known"
+            )));
         }
         return Ok(stream);
     }
@@ -135,7 +141,9 @@ impl Stream {
     fn priority(&self) -> PyResult<i32> {
         let mut priority = 0;
         // SAFETY: it writes a number.
-        check(unsafe { ffi::gmb_stream_get_priority(self.context.handle()?, raw(self.get()?), &mut priority) })?;
+        check(unsafe {
+            ffi::gmb_stream_get_priority(self.context.handle()?, raw(self.get()?), &mut priority)
+        })?;
         Ok(priority)
     }
 
@@ -162,7 +170,9 @@ impl Stream {
 
     /// Destroys it when its work is done. Twice is once.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let Some(stream) = self.handle.lock().unwrap_or_else(|p| p.into_inner()).take() else { return Ok(()) };
+        let Some(stream) = self.handle.lock().unwrap_or_else(|p| p.into_inner()).take() else {
+            return Ok(());
+        };
         let context = self.context.handle()?;
         // SAFETY: checked by the library.
         check(py.detach(|| unsafe { ffi::gmb_stream_destroy(context, raw(stream)) }))?;

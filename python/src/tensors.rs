@@ -142,7 +142,8 @@ impl TensorMailbox {
         };
         // One of an unknown version was ended by the library.
         let gone = |error: &PyErr| {
-            error.value(py).getattr("status").and_then(|s| s.extract::<i64>()).ok() == Some(ffi::GMB_ERROR_BAD_VERSION)
+            error.value(py).getattr("status").and_then(|s| s.extract::<i64>()).ok()
+                == Some(ffi::GMB_ERROR_BAD_VERSION)
         };
         match pushed {
             Err(error) if !gone(&error) => Err(error),
@@ -170,8 +171,9 @@ impl TensorMailbox {
             let mut managed: *mut c_void = std::ptr::null_mut();
             let at = &mut managed as *mut *mut c_void as usize;
             // SAFETY: it writes a managed tensor that is ours then.
-            let take =
-                move |left| unsafe { ffi::gmb_tensor_mailbox_pop_dlpack(handle, raw(stream), left, at as *mut _) };
+            let take = move |left| unsafe {
+                ffi::gmb_tensor_mailbox_pop_dlpack(handle, raw(stream), left, at as *mut _)
+            };
             return match popped(py, timeout, take)? {
                 false => none(),
                 true => dlpack::as_type(like, Managed::Versioned(managed.cast())),
@@ -180,7 +182,8 @@ impl TensorMailbox {
         let mut lease = ffi::gmb_lease { id: 0 };
         // SAFETY: numbers only.
         let mut record: ffi::gmb_tensor = unsafe { std::mem::zeroed() };
-        let (lease_at, record_at) = (&mut lease as *mut ffi::gmb_lease as usize, &mut record as *mut _ as usize);
+        let (lease_at, record_at) =
+            (&mut lease as *mut ffi::gmb_lease as usize, &mut record as *mut _ as usize);
         // SAFETY: both are this function's.
         let take = move |left| unsafe {
             ffi::gmb_tensor_mailbox_pop(handle, raw(stream), left, lease_at as *mut _, record_at as *mut _)
@@ -188,7 +191,12 @@ impl TensorMailbox {
         if !popped(py, timeout, take)? {
             return none();
         }
-        let tensor = Tensor { context: Arc::clone(&self.inner.context), stream, record, lease: Mutex::new(Some(lease)) };
+        let tensor = Tensor {
+            context: Arc::clone(&self.inner.context),
+            stream,
+            record,
+            lease: Mutex::new(Some(lease)),
+        };
         Ok(Bound::new(py, tensor)?.into_any())
     }
 
@@ -274,7 +282,9 @@ pub struct Tensor {
 impl Tensor {
     fn get(&self) -> PyResult<ffi::gmb_lease> {
         let lease = *self.lease.lock().unwrap_or_else(|p| p.into_inner());
-        lease.ok_or_else(|| status(ffi::GMB_ERROR_INVALID_HANDLE, "the tensor was released: it is its producer's again"))
+        lease.ok_or_else(|| {
+            status(ffi::GMB_ERROR_INVALID_HANDLE, "the tensor was released: it is its producer's again")
+        })
     }
 
     fn end(&self) {
@@ -349,9 +359,13 @@ impl Tensor {
     ) -> PyResult<Bound<'py, PyAny>> {
         let lease = self.get()?;
         if copy == Some(true) || dl_device.is_some_and(|device| device != self.context.device_type()) {
-            return Err(pyo3::exceptions::PyBufferError::new_err("no copy is made here: take it as it is, and copy it then"));
+            return Err(pyo3::exceptions::PyBufferError::new_err(
+                "no copy is made here: take it as it is, and copy it then",
+            ));
         }
-        if let Some(theirs) = stream.and_then(|stream| stream.extract::<i64>().ok()).filter(|_| self.context.cuda) {
+        if let Some(theirs) =
+            stream.and_then(|stream| stream.extract::<i64>().ok()).filter(|_| self.context.cuda)
+        {
             // The consumer's stream waits for the producer's, and is waited for before the memory goes back.
             if theirs > 0 {
                 let theirs = if theirs == 1 { 0 } else { theirs as usize };
