@@ -6,10 +6,7 @@ scripts/python_ffi.py --verify
 step "python: format and clippy"
 (cd python && cargo fmt --check)
 scripts/wheel.sh --staged
-# As the wheel was built: the library lies beside it there.
-ln -sf libgpumailbox.so.0 target/python/package/gpumailbox/lib/libgpumailbox.so
-(cd target/python/package && cargo clippy --locked --quiet --target-dir "$root/target/python/build" -- -D warnings)
-rm -f target/python/package/gpumailbox/lib/libgpumailbox.so
+(cd target/python/package && GMB_LIBRARY_DIR=$stage/lib cargo clippy --locked --quiet --target-dir "$root/target/python/build" -- -D warnings)
 
 step "python: a clean environment"
 venv=target/python/venv

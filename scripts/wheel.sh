@@ -17,7 +17,6 @@ mkdir -p "$within/lib/cmake" "$within/licences"
 cp -r "$stage/include" "$within/include"
 # A wheel has no links: one file, by the name that programs need at run time.
 cp -L "$stage/lib/libgpumailbox.so.0" "$within/lib/"
-ln -s libgpumailbox.so.0 "$within/lib/libgpumailbox.so"
 cp -r "$stage/lib/cmake/gpumailbox" "$within/lib/cmake/"
 config=$within/lib/cmake/gpumailbox/gpumailboxConfig.cmake
 sed -i 's/libgpumailbox\.so\.[0-9.]*[0-9]"/libgpumailbox.so.0"/' "$config"
@@ -27,9 +26,9 @@ cp THIRD-PARTY.md "$within/licences/THIRD-PARTY-library.md"
 cp python/THIRD-PARTY.md "$within/licences/THIRD-PARTY-extension.md"
 
 step "wheel: build"
+export GMB_LIBRARY_DIR=$stage/lib
 rm -f target/wheels/gpumailbox-*.whl
 # The extension needs the library beside it and the C library's oldest symbols that both have: no other platform tag is claimed.
 (cd "$package" && "$python" -m maturin build --release --locked --quiet --strip --auditwheel skip --compatibility linux \
   --target-dir "$root/target/python/build" --out "$root/target/wheels")
-rm -f "$within/lib/libgpumailbox.so"
 ls target/wheels/gpumailbox-*.whl

@@ -16,8 +16,10 @@ async def _armed(watch, count, timeout):
 
 
 async def _popped(mailbox, watch, max, reader, timeout, options):
+    loop = asyncio.get_running_loop()
+    end = None if timeout is None else loop.time() + timeout
     while True:
-        await _armed(watch, 1, timeout)
+        await _armed(watch, 1, None if end is None else end - loop.time())
         records = mailbox.pop(max, reader=reader, **options)
         # Another consumer of the same reader may have been faster.
         if len(records):
@@ -27,6 +29,8 @@ async def _popped(mailbox, watch, max, reader, timeout, options):
 async def wait_async(mailbox, count=1, *, interest="readable", reader=0, timeout=None):
     """Until `count` records are readable, or writable; raises asyncio.TimeoutError after `timeout` seconds."""
     await _armed(mailbox.watch(interest, reader=reader), count, timeout)
+    # Its end wakes, too.
+    mailbox.stats()
 
 
 async def pop_async(mailbox, max, *, reader=0, timeout=None, **options):

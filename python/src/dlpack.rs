@@ -2,6 +2,7 @@
 
 use std::ffi::{c_char, c_void, CStr};
 use std::ptr;
+use std::sync::Mutex;
 
 use pyo3::ffi as python;
 use pyo3::prelude::*;
@@ -137,6 +138,8 @@ impl Drop for Managed {
     }
 }
 
+type ToObject = unsafe extern "C" fn(*mut Versioned, *mut *mut c_void) -> i32;
+
 /// What a type offers to be exchanged without calls of Python: `__dlpack_c_exchange_api__`.
 #[repr(C)]
 pub struct Exchange {
@@ -144,26 +147,54 @@ pub struct Exchange {
     previous: *const Exchange,
     allocate: *const c_void,
     from_object: Option<unsafe extern "C" fn(*mut c_void, *mut *mut Versioned) -> i32>,
-    to_object: Option<unsafe extern "C" fn(*mut Versioned, *mut *mut c_void) -> i32>,
+    to_object: Option<ToObject>,
     borrow: Option<unsafe extern "C" fn(*mut c_void, *mut DLTensor) -> i32>,
     current_stream: Option<unsafe extern "C" fn(i32, i32, *mut *mut c_void) -> i32>,
 }
 
+/// The type that had one last, kept so that it is not asked again: as a rule all tensors are of one type.
+static KNOWN: Mutex<Option<(Py<PyAny>, &'static Exchange)>> = Mutex::new(None);
+
 /// The exchange of a type, if it has one of a version that is known.
 pub fn exchange(of: &Bound<'_, PyAny>) -> Option<&'static Exchange> {
+    let mut known = KNOWN.lock().unwrap_or_else(|p| p.into_inner());
+    if let Some((_, api)) = known.as_ref().filter(|(kind, _)| kind.is(of)) {
+        return Some(api);
+    }
+    let found = look_up(of)?;
+    *known = Some((of.clone().unbind(), found));
+    Some(found)
+}
+
+/// The same, asked anew.
+pub fn look_up(of: &Bound<'_, PyAny>) -> Option<&'static Exchange> {
     let capsule = of.getattr_opt(intern!(of.py(), "__dlpack_c_exchange_api__")).ok()??;
+    let name = c"dlpack_exchange_api".as_ptr();
     // SAFETY: of a capsule of that name; what it points to lives as long as the process.
     unsafe {
-        if python::PyCapsule_IsValid(capsule.as_ptr(), c"dlpack_exchange_api".as_ptr()) == 0 {
+        if python::PyCapsule_IsValid(capsule.as_ptr(), name) == 0 {
             return None;
         }
-        let found = python::PyCapsule_GetPointer(capsule.as_ptr(), c"dlpack_exchange_api".as_ptr())
-            .cast::<Exchange>();
-        let mut at = found.cast_const();
+        let mut at = python::PyCapsule_GetPointer(capsule.as_ptr(), name).cast::<Exchange>().cast_const();
         while !at.is_null() && (*at).version.major != VERSION.major {
             at = (*at).previous;
         }
         at.as_ref()
+    }
+}
+
+// SAFETY: a table of functions.
+unsafe impl Send for Exchange {}
+// SAFETY: as above; nobody writes to it.
+unsafe impl Sync for Exchange {}
+
+impl Exchange {
+    /// The stream that its library's work goes into.
+    pub fn current_stream(&self, context: &Inner) -> Option<usize> {
+        let mut current = ptr::null_mut();
+        // SAFETY: it writes a stream.
+        let told = unsafe { self.current_stream?(CUDA, context.device as i32, &mut current) };
+        (told == 0).then_some(current as usize)
     }
 }
 
@@ -173,28 +204,30 @@ fn raised(py: Python<'_>, what: &str) -> PyErr {
         .unwrap_or_else(|| status(ffi::GMB_ERROR_NOT_SUPPORTED, format!("{what} failed and did not say why")))
 }
 
-/// Without calls of Python, where the producer's work is in the stream already.
+/// Without calls of Python. `None` where there is no exchange, or it would not say what is wrong with a tensor.
 fn exchanged(of: &Bound<'_, PyAny>, context: &Inner, stream: usize) -> PyResult<Option<Managed>> {
+    let py = of.py();
     let Some(api) = exchange(of.get_type().as_any()) else { return Ok(None) };
-    let (Some(from_object), Some(current_stream)) = (api.from_object, api.current_stream) else {
+    let Some(from_object) = api.from_object else { return Ok(None) };
+    // It gives such away as if they were none.
+    if of.getattr_opt(intern!(py, "requires_grad"))?.is_some_and(|needed| needed.is_truthy().unwrap_or(true))
+    {
         return Ok(None);
-    };
+    }
     if context.cuda {
-        let mut current = ptr::null_mut();
-        // SAFETY: it writes a stream.
-        let told = unsafe { current_stream(CUDA, context.device as i32, &mut current) };
-        if told != 0 {
-            let _ = PyErr::take(of.py());
+        let Some(current) = api.current_stream(context) else {
+            let _ = PyErr::take(py);
             return Ok(None);
-        }
-        if current as usize != stream {
-            return Ok(None);
+        };
+        if current != stream {
+            crate::array::order(context, current, stream)?;
         }
     }
     let mut managed = ptr::null_mut();
     // SAFETY: an object of the type; it writes a managed tensor that is ours then.
     if unsafe { from_object(of.as_ptr().cast(), &mut managed) } != 0 || managed.is_null() {
-        return Err(raised(of.py(), "the exchange of a tensor"));
+        let _ = PyErr::take(py);
+        return Ok(None);
     }
     Ok(Some(Managed::Versioned(managed)))
 }
@@ -327,15 +360,20 @@ pub fn order(context: &Inner, ours: usize, stream: Option<&Bound<'_, PyAny>>) ->
     crate::array::order(context, ours, theirs)
 }
 
-/// As an object of a type with an exchange: `torch.Tensor`, say. `None` if it has none.
+/// Whether objects of a type can be made of tensors.
+pub fn check_type(of: &Bound<'_, PyAny>) -> PyResult<ToObject> {
+    exchange(of).and_then(|api| api.to_object).ok_or_else(|| {
+        let name = of.repr().map_or_else(|_| "like".to_owned(), |name| name.to_string());
+        argument(format!(
+            "{name} does not offer DLPack's exchange: leave like out, and give the result to from_dlpack"
+        ))
+    })
+}
+
+/// As an object of a type with an exchange: `torch.Tensor`, say.
 pub fn as_type<'py>(of: &Bound<'py, PyAny>, managed: Managed) -> PyResult<Bound<'py, PyAny>> {
     let py = of.py();
-    let Some(to_object) = exchange(of).and_then(|api| api.to_object) else {
-        return Err(argument(format!(
-            "{} does not offer DLPack's exchange: give it to from_dlpack instead",
-            of.repr()?
-        )));
-    };
+    let to_object = check_type(of)?;
     let Managed::Versioned(at) = *std::mem::ManuallyDrop::new(managed) else {
         return Err(argument("only tensors with a version can be exchanged"));
     };
@@ -351,8 +389,24 @@ pub fn as_type<'py>(of: &Bound<'py, PyAny>, managed: Managed) -> PyResult<Bound<
     }
 }
 
-const CODES: [(&str, u8); 6] =
-    [("int", 0), ("uint", 1), ("float", 2), ("bfloat", 4), ("complex", 5), ("bool", 6)];
+/// Types by their names: code and bits.
+const TYPES: [(&str, u8, u8); 15] = [
+    ("int8", 0, 8),
+    ("int16", 0, 16),
+    ("int32", 0, 32),
+    ("int64", 0, 64),
+    ("uint8", 1, 8),
+    ("uint16", 1, 16),
+    ("uint32", 1, 32),
+    ("uint64", 1, 64),
+    ("float16", 2, 16),
+    ("float32", 2, 32),
+    ("float64", 2, 64),
+    ("bfloat16", 4, 16),
+    ("complex64", 5, 64),
+    ("complex128", 5, 128),
+    ("bool", 6, 8),
+];
 
 /// A type by its name, or by an object that ends in its name (`torch.float32`, `numpy.dtype("float32")`).
 pub fn dtype(of: &Bound<'_, PyAny>) -> PyResult<gmb_dtype> {
@@ -364,16 +418,9 @@ pub fn dtype(of: &Bound<'_, PyAny>) -> PyResult<gmb_dtype> {
         },
     };
     let name = text.rsplit('.').next().unwrap_or(&text);
-    let digits = name.find(|c: char| c.is_ascii_digit()).unwrap_or(name.len());
-    let (code, bits) = name.split_at(digits);
-    let code = CODES.iter().find(|(known, _)| *known == code).map(|(_, code)| *code);
-    let bits = match (code, bits) {
-        (Some(6), "") => Some(8),
-        (_, bits) => bits.parse::<u8>().ok().filter(|bits| *bits >= 8),
-    };
-    match (code, bits) {
-        (Some(code), Some(bits)) => Ok(gmb_dtype { code, bits, lanes: 1 }),
-        _ => Err(argument(format!(
+    match TYPES.iter().find(|(known, ..)| *known == name) {
+        Some(&(_, code, bits)) => Ok(gmb_dtype { code, bits, lanes: 1 }),
+        None => Err(argument(format!(
             "dtype {text:?} is none that a record can have: give \"float32\", torch.int64, ..."
         ))),
     }
@@ -381,10 +428,10 @@ pub fn dtype(of: &Bound<'_, PyAny>) -> PyResult<gmb_dtype> {
 
 /// Its name, as NumPy and PyTorch have it.
 pub fn dtype_name(dtype: gmb_dtype) -> String {
-    let code = CODES.iter().find(|(_, code)| *code == dtype.code).map_or("opaque", |(name, _)| name);
-    match (dtype.code, dtype.lanes) {
-        (6, 1) => "bool".to_owned(),
-        (_, 1) => format!("{code}{}", dtype.bits),
-        _ => format!("{code}{}x{}", dtype.bits, dtype.lanes),
+    let known = TYPES.iter().find(|(_, code, bits)| (*code, *bits) == (dtype.code, dtype.bits));
+    match known {
+        Some((name, ..)) if dtype.lanes == 1 => (*name).to_owned(),
+        Some((name, ..)) => format!("{name}x{}", dtype.lanes),
+        None => format!("dlpack(code={}, bits={}, lanes={})", dtype.code, dtype.bits, dtype.lanes),
     }
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use pyo3::prelude::*;
@@ -251,10 +251,15 @@ impl Mailbox {
         let handle = self.inner.handle()?;
         let stream = streams::resolve(py, &self.context, stream)?;
         let captures = torch_captures(py, &self.context)?;
+        if let Some(like) = like {
+            dlpack::check_type(like)?;
+        }
         if (captures || token.is_some()) && (out.is_none() || headers) {
             return Err(argument("what is captured, or told to a token, needs out, and gives no headers"));
         }
-        let mut stride = u64::from(self.kind.bytes);
+        // Rows that the library writes to begin at multiples of 16 bytes.
+        let mut stride = u64::from(self.kind.bytes).next_multiple_of(16);
+        let mut whole = 0;
         let given = match out {
             Some(out) => {
                 let into = dlpack::import(out, &self.context, stream)?;
@@ -266,6 +271,7 @@ impl Mailbox {
                     )));
                 }
                 stride = if count > 1 { apart } else { 0 };
+                whole = u64::from(count);
                 Some(into)
             }
             None => None,
@@ -319,6 +325,9 @@ impl Mailbox {
         self.read();
         result(popped)?;
         if let (Some(out), Some(_)) = (out, &given) {
+            if u64::from(popped.count) == whole {
+                return Ok(out.clone());
+            }
             let slice = PySlice::new(py, 0, popped.count as isize, 1);
             return out.get_item(slice);
         }
@@ -326,7 +335,7 @@ impl Mailbox {
         let array = Array {
             context: Arc::clone(&self.context),
             stream,
-            layout: Layout::records(address, &self.kind, popped.count, u64::from(self.kind.bytes)),
+            layout: Layout::records(address, &self.kind, popped.count, stride),
             keeper: Keeper::Memory(made),
             result: popped,
             headers: heads.map(|heads| (heads, popped.count)),

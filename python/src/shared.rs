@@ -32,6 +32,7 @@ impl Shared {
         if self.closed.load(Ordering::Acquire) {
             return Err(status(ffi::GMB_ERROR_INVALID_HANDLE, "the mailbox is closed"));
         }
+        self.context.handle()?;
         Ok(ffi::gmb_mailbox { id: self.handle.load(Ordering::Acquire) })
     }
 

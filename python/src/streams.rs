@@ -5,18 +5,30 @@ use std::ffi::c_void;
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyInt};
 
 use crate::context::Inner;
 use crate::error::{argument, check};
-use crate::ffi;
+use crate::{dlpack, ffi};
 
 thread_local! {
-    /// The streams of this thread's guards that are in force.
-    static GUARDS: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+    /// This thread's guards that are in force.
+    static GUARDS: RefCell<Vec<InForce>> = const { RefCell::new(Vec::new()) };
+}
+
+struct InForce {
+    guard: u64,
+    context: usize,
+    stream: usize,
+}
+
+/// What tells contexts apart.
+fn which(context: &Inner) -> usize {
+    std::ptr::from_ref(context) as usize
 }
 
 static TORCH_CURRENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static TORCH_EXCHANGE: PyOnceLock<Option<&'static dlpack::Exchange>> = PyOnceLock::new();
 static TORCH_CAPTURES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static MODULES: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
 
@@ -39,11 +51,17 @@ fn of_torch<'a>(
 }
 
 /// PyTorch's current stream of the device.
-fn torch_current(py: Python<'_>, device: u32) -> PyResult<Option<usize>> {
-    match of_torch(py, &TORCH_CURRENT, "_cuda_getCurrentRawStream")? {
-        Some(current) => current.call1(py, (device,))?.extract(py).map(Some),
-        None => Ok(None),
+fn torch_current(py: Python<'_>, context: &Inner) -> PyResult<Option<usize>> {
+    let Some(current) = of_torch(py, &TORCH_CURRENT, "_cuda_getCurrentRawStream")? else { return Ok(None) };
+    // The same without a call of Python, where PyTorch's tensors have an exchange.
+    let exchange = TORCH_EXCHANGE.get_or_init(py, || {
+        let torch = py.import("torch").and_then(|torch| torch.getattr("Tensor")).ok()?;
+        dlpack::look_up(&torch)
+    });
+    if let Some(told) = exchange.and_then(|api| api.current_stream(context)) {
+        return Ok(Some(told));
     }
+    current.call1(py, (context.device,))?.extract(py).map(Some)
 }
 
 /// Whether PyTorch captures the work of its current stream.
@@ -59,8 +77,8 @@ pub fn torch_captures(py: Python<'_>, context: &Inner) -> PyResult<bool> {
 
 /// The address of a stream: a number, or an object of PyTorch, CuPy, CUDA Python or this package.
 pub fn address(stream: &Bound<'_, PyAny>) -> PyResult<usize> {
-    if let Ok(number) = stream.extract::<usize>() {
-        return Ok(number);
+    if stream.is_instance_of::<PyInt>() {
+        return stream.extract().map_err(|_| argument(format!("{stream} is no address of a stream")));
     }
     if let Ok(protocol) = stream.getattr("__cuda_stream__") {
         let told = if protocol.is_callable() { protocol.call0()? } else { protocol };
@@ -88,11 +106,14 @@ pub fn resolve(py: Python<'_>, context: &Inner, stream: Option<&Bound<'_, PyAny>
     if let Some(stream) = stream {
         return address(stream);
     }
-    if let Some(current) = GUARDS.with(|guards| guards.borrow().last().copied()) {
+    let mine = |guard: &&InForce| guard.context == which(context);
+    if let Some(current) =
+        GUARDS.with(|guards| guards.borrow().iter().rev().find(mine).map(|guard| guard.stream))
+    {
         return Ok(current);
     }
     if context.cuda {
-        if let Some(current) = torch_current(py, context.device)? {
+        if let Some(current) = torch_current(py, context)? {
             return Ok(current);
         }
     }
@@ -202,7 +223,8 @@ impl StreamGuard {
         // SAFETY: it writes a handle.
         check(unsafe { ffi::gmb_stream_guard_create(self.context.handle()?, raw(self.stream), &mut guard) })?;
         self.guards.push(guard.id);
-        GUARDS.with(|guards| guards.borrow_mut().push(self.stream));
+        let in_force = InForce { guard: guard.id, context: which(&self.context), stream: self.stream };
+        GUARDS.with(|guards| guards.borrow_mut().push(in_force));
         Ok(())
     }
 
@@ -211,7 +233,7 @@ impl StreamGuard {
         let Some(id) = self.guards.pop() else { return Ok(false) };
         // SAFETY: checked by the library.
         check(unsafe { ffi::gmb_stream_guard_destroy(ffi::gmb_stream_guard { id }) })?;
-        GUARDS.with(|guards| guards.borrow_mut().pop());
+        GUARDS.with(|guards| guards.borrow_mut().retain(|in_force| in_force.guard != id));
         Ok(false)
     }
 }

@@ -33,7 +33,8 @@ static OPEN: Mutex<Vec<Weak<TensorBox>>> = Mutex::new(Vec::new());
 /// How long the end of the interpreter waits for tensors that are on their way back.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Gives back what nobody has popped, and waits for what is on its way back.
+/// Gives back what nobody has popped, and waits for what is on its way back. The mailboxes stay: to end them would wake
+/// threads that wait, which would only raise.
 pub fn end_all() {
     let open = std::mem::take(&mut *OPEN.lock().unwrap_or_else(|p| p.into_inner()));
     let start = Instant::now();
@@ -50,7 +51,6 @@ pub fn end_all() {
         while start.elapsed() < PATIENCE && mailbox.info().is_ok_and(|info| info.retiring > 0) {
             std::thread::sleep(Duration::from_micros(200));
         }
-        mailbox.end();
     }
 }
 
@@ -86,6 +86,9 @@ impl TensorBox {
     fn get(&self) -> PyResult<ffi::gmb_tensor_mailbox> {
         match self.handle.load(Ordering::Acquire) {
             0 => Err(status(ffi::GMB_ERROR_INVALID_HANDLE, "the mailbox is closed")),
+            _ if self.context.handle().is_err() => {
+                Err(status(ffi::GMB_ERROR_INVALID_HANDLE, "the context is closed"))
+            }
             id => Ok(ffi::gmb_tensor_mailbox { id }),
         }
     }
@@ -115,6 +118,7 @@ impl TensorMailbox {
         timeout: Option<f64>,
     ) -> PyResult<()> {
         let handle = self.inner.get()?;
+        let limit = limit(timeout)?;
         let stream = streams::resolve(py, &self.inner.context, stream)?;
         let managed = dlpack::import(tensor, &self.inner.context, stream)?;
         let give = |left: u64| {
@@ -137,7 +141,7 @@ impl TensorMailbox {
             }
         };
         let pushed = match give(0) {
-            told if told == ffi::GMB_ERROR_TIMEOUT as i32 => patiently(py, limit(timeout)?, give),
+            told if told == ffi::GMB_ERROR_TIMEOUT as i32 => patiently(py, limit, give),
             told => check(told),
         };
         // One of an unknown version was ended by the library.
@@ -168,6 +172,7 @@ impl TensorMailbox {
         let stream = streams::resolve(py, &self.inner.context, stream)?;
         let none = || Ok(py.None().into_bound(py));
         if let Some(like) = like {
+            dlpack::check_type(like)?;
             let mut managed: *mut c_void = std::ptr::null_mut();
             let at = &mut managed as *mut *mut c_void as usize;
             // SAFETY: it writes a managed tensor that is ours then.

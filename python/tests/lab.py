@@ -155,5 +155,8 @@ class Cuda:
         return max(0, torch.cuda.memory_allocated() - self.base - 511) if self.base is not None else 0
 
 
+KINDS = {"host": Host, "cuda": Cuda}
+
+
 def make(backend):
-    return Cuda() if backend == "cuda" else Host()
+    return KINDS[backend]()
