@@ -96,12 +96,14 @@ def main() -> None:
     order = [tensor.tag for tensor in (mailbox.pop() for _ in range(4)) if tensor is not None]
     check(order == [0, 1, 2, 3] and mailbox.pop() is None, "the others came in their order, and then None")
 
-    # What nobody pops goes back when the mailbox is closed. "latest" keeps only the newest.
+    # "latest" keeps only the newest: the others go back at once.
     newest = context.tensor_mailbox(4, full_policy="latest")
     for number in range(3):
         newest.push(arrays.zeros(1, **where), number)
     only = newest.pop()
     check(only is not None and only.tag == 2 and newest.pop() is None, 'under "latest" there is one, the newest')
+    del only
+    check(until(lambda: (mailbox.stats()["released"], newest.stats()["released"]) == (6, 3)), "in the end all went back")
     newest.close()
     mailbox.close()
 

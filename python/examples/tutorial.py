@@ -187,9 +187,9 @@ def draw(truth: list[Any], observer: Consumer, recorder: Consumer) -> str:
         x = at(now)[0]
         parts.append(f'<path class="look" d="M {x} 230 V 366"/>')
 
-    for y, words in ((394, "Thin line: the height of one cell in every step. Dots: the steps that came out."),
+    for base, words in ((394, "Thin line: the height of one cell in every step. Dots: the steps that came out."),
                      (412, "Dotted lines: when somebody looked. Grey: steps that were overwritten.")):
-        parts.append(f'<text class="small" x="{LEFT}" y="{y}">{words}</text>')
+        parts.append(f'<text class="small" x="{LEFT}" y="{base}">{words}</text>')
     return "\n".join([
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 424" width="760" height="424" role="img" '
         f'aria-label="{escape(title)}">',

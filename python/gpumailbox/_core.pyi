@@ -1,5 +1,8 @@
 """Types of the extension. What each call promises is in docs/python.md."""
 
+# mypy.stubtest holds names, parameters and their kinds against the extension. It cannot see types: those of parameters,
+# results and properties, the keys of dictionaries, which overload gives what, nor defaults of calls that have overloads.
+
 from types import TracebackType
 from typing import Any, AsyncIterator, Literal, Protocol, Sequence, TypedDict, TypeVar, Union, final, overload
 from typing import type_check_only

@@ -45,7 +45,7 @@ class Forked(Error):
 
 
 _KINDS = {-1: Closed, -2: InvalidArgument, -3: InvalidArgument, -4: InvalidArgument, -5: InvalidArgument,
-          -6: InvalidArgument, -8: NotSupported, -10: TimedOut, -16: OutOfMemory, -17: OutOfMemory, -23: InvalidDevice,
+          -6: InvalidArgument, -8: NotSupported, -10: TimedOut, -11: InvalidArgument, -16: OutOfMemory, -17: OutOfMemory, -23: InvalidDevice,
           -24: InvalidArgument, -25: DeviceLost, -27: Forked, -29: InvalidArgument, -31: OutOfMemory, -34: NotSupported,
           -35: Full}
 

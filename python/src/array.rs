@@ -71,10 +71,10 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        let Ok(context) = self.context.handle() else { return };
         if ended() {
             return;
         }
+        let context = self.context.handle_at_end();
         let users = std::mem::take(self.users.get_mut().unwrap_or_else(|p| p.into_inner()));
         for user in users {
             // What it holds now may read this.
@@ -92,7 +92,7 @@ impl Drop for Memory {
 
 /// Later work of `then` comes after what `first` holds now.
 pub fn order(context: &Inner, first: usize, then: usize) -> PyResult<()> {
-    let handle = context.handle()?;
+    let handle = context.handle_at_end();
     let mut event = ffi::gmb_event { id: 0 };
     // SAFETY: handles of the library, checked by it.
     unsafe {
@@ -330,6 +330,15 @@ impl Array {
         self.context.device_type()
     }
 
+    #[pyo3(signature = (dtype = None, copy = None))]
+    fn __array__<'py>(
+        slf: &Bound<'py, Self>,
+        dtype: Option<&Bound<'py, PyAny>>,
+        copy: Option<bool>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        as_numpy(slf.as_any(), slf.get().context.cuda, dtype, copy)
+    }
+
     #[getter]
     fn __cuda_array_interface__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         self.check()?;
@@ -344,6 +353,26 @@ impl Array {
             dlpack::dtype_name(self.layout.dtype),
             self.layout.shape
         )
+    }
+}
+
+/// For `numpy.asarray`, of what NumPy can read.
+pub fn as_numpy<'py>(
+    of: &Bound<'py, PyAny>,
+    cuda: bool,
+    dtype: Option<&Bound<'py, PyAny>>,
+    copy: Option<bool>,
+) -> PyResult<Bound<'py, PyAny>> {
+    if cuda {
+        return Err(pyo3::exceptions::PyTypeError::new_err(
+            "the memory is on a GPU: torch.from_dlpack(...).cpu().numpy() copies it to the host",
+        ));
+    }
+    let array = of.py().import("numpy")?.getattr("from_dlpack")?.call1((of,))?;
+    match (dtype, copy) {
+        (None, Some(true)) => array.call_method0("copy"),
+        (None, _) => Ok(array),
+        (Some(dtype), _) => array.call_method1("astype", (dtype,)),
     }
 }
 

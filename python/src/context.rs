@@ -1,6 +1,6 @@
 //! Contexts and events.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,8 @@ use crate::{ffi, streams::raw};
 
 /// What everything made of a context shares. The handle goes with the last of them.
 pub struct Inner {
-    handle: AtomicU64,
+    handle: ffi::gmb_context,
+    closed: AtomicBool,
     pub cuda: bool,
     pub device: u32,
     /// Results that nobody waits for any more.
@@ -34,10 +35,15 @@ const KEPT_TOKENS: usize = 64;
 
 impl Inner {
     pub fn handle(&self) -> PyResult<ffi::gmb_context> {
-        match self.handle.load(Ordering::Acquire) {
-            0 => Err(status(ffi::GMB_ERROR_INVALID_HANDLE, "the context is closed")),
-            id => Ok(ffi::gmb_context { id }),
+        if self.closed.load(Ordering::Acquire) {
+            return Err(status(ffi::GMB_ERROR_INVALID_HANDLE, "the context is closed"));
         }
+        Ok(self.handle)
+    }
+
+    /// Also when it is closed: to give back what is out.
+    pub fn handle_at_end(&self) -> ffi::gmb_context {
+        self.handle
     }
 
     /// One whose last operation is told.
@@ -94,12 +100,12 @@ pub const EMPTY: ffi::gmb_result = ffi::gmb_result { epoch: 0, count: 0, status:
 impl Drop for Inner {
     fn drop(&mut self) {
         self.tokens.get_mut().unwrap_or_else(|p| p.into_inner()).clear();
-        let id = self.handle.swap(0, Ordering::AcqRel);
-        if id != 0 && !ended() {
+        if !ended() {
+            let handle = self.handle;
             // A thread of the library may wait for the interpreter's lock to end a tensor, and this for that thread.
             without_lock(|| {
                 // SAFETY: the last user of the handle.
-                unsafe { ffi::gmb_context_destroy(ffi::gmb_context { id }) };
+                unsafe { ffi::gmb_context_destroy(handle) };
             });
         }
     }
@@ -145,10 +151,12 @@ pub fn nanoseconds(time: Duration) -> u64 {
 }
 
 /// Calls `wait` with short limits, without the interpreter's lock, until it says something other than that time is over;
-/// Ctrl-C ends it. The status of the last call.
-pub fn patiently(
+/// Ctrl-C ends it, and so does what
+/// `open` says. The status of the last call.
+pub fn patiently_while(
     py: Python<'_>,
     timeout: Option<Duration>,
+    open: impl Fn() -> PyResult<()>,
     mut wait: impl FnMut(u64) -> i32 + Send,
 ) -> PyResult<i32> {
     let start = Instant::now();
@@ -160,10 +168,20 @@ pub fn patiently(
             return check(told);
         }
         py.check_signals()?;
+        open()?;
         if timeout.is_some_and(|limit| start.elapsed() >= limit) {
             return check(told);
         }
     }
+}
+
+/// The same of what cannot be closed meanwhile, or tells it by itself.
+pub fn patiently(
+    py: Python<'_>,
+    timeout: Option<Duration>,
+    wait: impl FnMut(u64) -> i32 + Send,
+) -> PyResult<i32> {
+    patiently_while(py, timeout, || Ok(()), wait)
 }
 
 pub const POLICIES: [&str; 4] = ["reject", "wait", "overwrite_oldest", "latest"];
@@ -204,7 +222,8 @@ impl Context {
         let name = info.name.iter().take_while(|&&c| c != 0).map(|&c| c as u8).collect::<Vec<_>>();
         Ok(Self {
             inner: Arc::new(Inner {
-                handle: AtomicU64::new(handle.id),
+                handle,
+                closed: AtomicBool::new(false),
                 cuda: i64::from(info.backend) == ffi::GMB_BACKEND_CUDA,
                 device: info.device,
                 tokens: Mutex::default(),
@@ -274,8 +293,14 @@ impl Context {
         let kind = match (payload_bytes, dtype) {
             (Some(bytes), None) if shape.is_none() => Kind::bytes(bytes),
             (None, Some(dtype)) => Kind::of(dtype, shape.unwrap_or_default())?,
+            (Some(_), _) => {
+                return Err(argument("give payload_bytes, or the dtype and shape of a record, not both"))
+            }
             _ => return Err(argument("a mailbox needs payload_bytes, or the dtype and shape of a record")),
         };
+        if readers == 0 {
+            return Err(argument("readers is 0: a mailbox has 1 to 16, and remove_reader takes them out"));
+        }
         let options = ffi::gmb_mailbox_options {
             struct_size: size_of::<ffi::gmb_mailbox_options>() as u32,
             payload_bytes: kind.bytes,
@@ -343,15 +368,10 @@ impl Context {
         )
     }
 
-    /// Ends the context's handle: later calls of what was made of it raise `Closed`. Tensors that are out stay. Twice is once.
+    /// Later calls of it, and of what was made of it, raise `Closed`. Tensors and arrays that are out stay, and it ends with the
+    /// last of them. Twice is once.
     fn close(&self) {
-        let id = self.inner.handle.swap(0, Ordering::AcqRel);
-        if id != 0 {
-            without_lock(|| {
-                // SAFETY: taken out, so this is the only one.
-                unsafe { ffi::gmb_context_destroy(ffi::gmb_context { id }) };
-            });
-        }
+        self.inner.closed.store(true, Ordering::Release);
     }
 
     fn __enter__(slf: Py<Self>) -> Py<Self> {

@@ -2,7 +2,7 @@
 
 use std::ffi::{c_char, c_void, CStr};
 use std::ptr;
-use std::sync::Mutex;
+use std::sync::{Mutex, RwLock};
 
 use pyo3::ffi as python;
 use pyo3::prelude::*;
@@ -118,6 +118,61 @@ unsafe fn list<'a>(from: *const i64, count: i32) -> &'a [i64] {
     unsafe { std::slice::from_raw_parts(from, count as usize) }
 }
 
+/// Held by whoever ends a tensor on a thread of the library, and by the end of the interpreter.
+static ENDING: RwLock<()> = RwLock::new(());
+
+/// From here on the library ends no tensor of Python's any more; what is being ended is waited for. Not with the
+/// interpreter's lock.
+pub fn end() {
+    let _last = ENDING.write().unwrap_or_else(|p| p.into_inner());
+    crate::context::end();
+}
+
+/// A tensor for the library, which ends the one in it, unless the interpreter has ended before.
+#[repr(C)]
+struct Guarded {
+    managed: Versioned,
+    inner: Managed,
+}
+
+unsafe extern "C" fn end_guarded(managed: *mut Versioned) {
+    let held = ENDING.read().unwrap_or_else(|p| p.into_inner());
+    // Whoever made it may not be called any more; its memory ends with the process.
+    if !crate::context::ended() {
+        // SAFETY: boxed by `guarded`, and ended once.
+        drop(unsafe { Box::from_raw(managed.cast::<Guarded>()) });
+    }
+    drop(held);
+}
+
+impl Managed {
+    /// As the library gets it.
+    pub fn guarded(self) -> *mut Versioned {
+        let flags = match &self {
+            // SAFETY: owned.
+            Self::Versioned(managed) => unsafe { (**managed).flags },
+            Self::Legacy(_) => 0,
+        };
+        let managed = Versioned {
+            version: VERSION,
+            manager_ctx: ptr::null_mut(),
+            deleter: Some(end_guarded),
+            flags,
+            tensor: *self.tensor(),
+        };
+        Box::into_raw(Box::new(Guarded { managed, inner: self })).cast()
+    }
+
+    /// Takes back what the library did not take.
+    ///
+    /// # Safety
+    /// Made by `guarded`, and not ended.
+    pub unsafe fn unguarded(managed: *mut Versioned) -> Self {
+        // SAFETY: promised by the caller.
+        unsafe { Box::from_raw(managed.cast::<Guarded>()) }.inner
+    }
+}
+
 impl Drop for Managed {
     fn drop(&mut self) {
         // SAFETY: owned, and ended once.
@@ -157,12 +212,14 @@ static KNOWN: Mutex<Option<(Py<PyAny>, &'static Exchange)>> = Mutex::new(None);
 
 /// The exchange of a type, if it has one of a version that is known.
 pub fn exchange(of: &Bound<'_, PyAny>) -> Option<&'static Exchange> {
-    let mut known = KNOWN.lock().unwrap_or_else(|p| p.into_inner());
-    if let Some((_, api)) = known.as_ref().filter(|(kind, _)| kind.is(of)) {
+    let known = || KNOWN.lock().unwrap_or_else(|p| p.into_inner());
+    if let Some((_, api)) = known().as_ref().filter(|(kind, _)| kind.is(of)) {
         return Some(api);
     }
+    // Without a lock: a type may run anything to answer.
     let found = look_up(of)?;
-    *known = Some((of.clone().unbind(), found));
+    let before = known().replace((of.clone().unbind(), found));
+    drop(before);
     Some(found)
 }
 
@@ -240,7 +297,15 @@ fn from_capsule(capsule: &Bound<'_, PyAny>) -> PyResult<Managed> {
         if python::PyCapsule_IsValid(capsule, NAME.as_ptr()) != 0 {
             let managed = python::PyCapsule_GetPointer(capsule, NAME.as_ptr()).cast::<Versioned>();
             python::PyCapsule_SetName(capsule, USED.as_ptr());
-            return Ok(Managed::Versioned(managed));
+            let version = (*managed).version;
+            let taken = Managed::Versioned(managed);
+            if version.major != VERSION.major {
+                return Err(status(
+                    ffi::GMB_ERROR_BAD_VERSION,
+                    format!("the tensor is of DLPack {}.{}, and 1.x is known", version.major, version.minor),
+                ));
+            }
+            return Ok(taken);
         }
         if python::PyCapsule_IsValid(capsule, LEGACY_NAME.as_ptr()) != 0 {
             let managed = python::PyCapsule_GetPointer(capsule, LEGACY_NAME.as_ptr()).cast::<Legacy>();
@@ -418,6 +483,13 @@ pub fn dtype(of: &Bound<'_, PyAny>) -> PyResult<gmb_dtype> {
         },
     };
     let name = text.rsplit('.').next().unwrap_or(&text);
+    // Python's own types, as NumPy reads them.
+    let name = match name {
+        "float" => "float64",
+        "int" => "int64",
+        "complex" => "complex128",
+        other => other,
+    };
     match TYPES.iter().find(|(known, ..)| *known == name) {
         Some(&(_, code, bits)) => Ok(gmb_dtype { code, bits, lanes: 1 }),
         None => Err(argument(format!(

@@ -1,6 +1,6 @@
 //! Statuses of the library as exceptions of the package.
 
-use std::ffi::c_char;
+use std::ffi::{c_char, CStr};
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -35,7 +35,12 @@ fn message() -> String {
 /// Raises what a call said; a status that is no error comes back.
 pub fn check(status: i32) -> PyResult<i32> {
     if status < 0 {
-        return Err(of(status, &message()));
+        let mut said = message();
+        if said.is_empty() {
+            // SAFETY: a constant text.
+            said = unsafe { CStr::from_ptr(ffi::gmb_status_string(status)) }.to_string_lossy().into_owned();
+        }
+        return Err(of(status, &said));
     }
     Ok(status)
 }

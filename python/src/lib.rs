@@ -18,8 +18,10 @@ use pyo3::prelude::*;
 /// The interpreter is about to end.
 #[pyfunction]
 fn _end(py: Python<'_>) {
-    py.detach(tensors::end_all);
-    context::end();
+    py.detach(|| {
+        tensors::end_all();
+        dlpack::end();
+    });
 }
 
 /// Version of the library.

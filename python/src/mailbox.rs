@@ -5,18 +5,19 @@ use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::ptr;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PySlice, PyTuple};
 
 use crate::array::{Array, Keeper, Kind, Layout, Memory};
-use crate::context::{ended, limit, nanoseconds, patiently, without_lock, Inner, Token, EMPTY, POLICIES};
+use crate::context::{
+    ended, limit, nanoseconds, patiently, patiently_while, without_lock, Inner, Token, EMPTY, POLICIES,
+};
 use crate::dlpack::{self, Managed};
 use crate::error::{argument, check, choice, dictionary, status};
 use crate::ffi;
-use crate::shared::Shared;
+use crate::shared::{Lent, Shared};
 use crate::streams::{self, raw, torch_captures};
 use crate::token::{result, told, TokenHandle, NO_TOKEN};
 use crate::view::{View, Watch};
@@ -212,7 +213,9 @@ impl Mailbox {
         };
         let pushed = match give(0) {
             // Only under "wait": then with patience, and without the interpreter's lock.
-            told if told == ffi::GMB_ERROR_TIMEOUT as i32 => patiently(py, limit, give),
+            told if told == ffi::GMB_ERROR_TIMEOUT as i32 => {
+                patiently_while(py, limit, || self.inner.handle().map(drop), give)
+            }
             told => check(told),
         };
         if let Some(mut token) = kept {
@@ -256,6 +259,15 @@ impl Mailbox {
         }
         if (captures || token.is_some()) && (out.is_none() || headers) {
             return Err(argument("what is captured, or told to a token, needs out, and gives no headers"));
+        }
+        if out.is_some() && (headers || like.is_some()) {
+            return Err(argument("headers and like are for arrays of the package's own: leave out away"));
+        }
+        if out.is_some() && self.kind.bytes % 16 != 0 {
+            return Err(argument(format!(
+                "records of {} bytes are written in units of 16, beyond the rows of out: leave out away",
+                self.kind.bytes
+            )));
         }
         // Rows that the library writes to begin at multiples of 16 bytes.
         let mut stride = u64::from(self.kind.bytes).next_multiple_of(16);
@@ -351,7 +363,8 @@ impl Mailbox {
     fn wait_readable(&self, py: Python<'_>, count: u32, reader: u32, timeout: Option<f64>) -> PyResult<u64> {
         let (handle, limit, mut ready) = (self.inner.handle()?, limit(timeout)?, 0u64);
         // SAFETY: it writes a number.
-        patiently(py, limit, |left| unsafe {
+        let open = || self.inner.handle().map(drop);
+        patiently_while(py, limit, open, |left| unsafe {
             ffi::gmb_mailbox_wait_readable(handle, reader, count, left, &mut ready)
         })?;
         Ok(ready)
@@ -362,7 +375,8 @@ impl Mailbox {
     fn wait_writable(&self, py: Python<'_>, count: u32, timeout: Option<f64>) -> PyResult<u64> {
         let (handle, limit, mut ready) = (self.inner.handle()?, limit(timeout)?, 0u64);
         // SAFETY: it writes a number.
-        patiently(py, limit, |left| unsafe {
+        let open = || self.inner.handle().map(drop);
+        patiently_while(py, limit, open, |left| unsafe {
             ffi::gmb_mailbox_wait_writable(handle, count, left, &mut ready)
         })?;
         Ok(ready)
@@ -380,6 +394,7 @@ impl Mailbox {
     ) -> PyResult<View> {
         let handle = self.inner.handle()?;
         let stream = streams::resolve(py, &self.context, stream)?;
+        let lent = Lent::new(&self.inner);
         let mut borrow = ffi::gmb_borrow { id: 0 };
         // SAFETY: it writes a handle.
         check(unsafe { ffi::gmb_mailbox_borrow(handle, reader, max, raw(stream), &mut borrow) })?;
@@ -396,7 +411,7 @@ impl Mailbox {
             inner: Arc::clone(&self.inner),
             borrow,
             stream,
-            released: Arc::new(AtomicBool::new(false)),
+            lent,
             kind: self.kind.clone(),
             popped,
             spans,
@@ -474,12 +489,14 @@ impl Mailbox {
         let interest = choice("interest", interest, &["readable", "writable"])?;
         // SAFETY: it writes a handle.
         check(unsafe { ffi::gmb_watch_create(self.inner.handle()?, interest, reader, &mut watch) })?;
-        let mut made = Watch { watch, descriptor: None };
+        let mut made = Watch { inner: Arc::clone(&self.inner), watch, descriptor: None };
         let mut descriptor = -1;
         // SAFETY: it writes a number.
         check(unsafe { ffi::gmb_watch_get_fd(watch, &mut descriptor) })?;
         // SAFETY: the caller's own.
-        made.descriptor = Some(unsafe { OwnedFd::from_raw_fd(descriptor) });
+        let descriptor = Arc::new(unsafe { OwnedFd::from_raw_fd(descriptor) });
+        self.inner.watch(&descriptor);
+        made.descriptor = Some(descriptor);
         Ok(made)
     }
 
@@ -518,6 +535,11 @@ impl Mailbox {
     #[getter]
     fn shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         PyTuple::new(py, &self.kind.shape)
+    }
+
+    fn __repr__(&self) -> String {
+        let state = if self.inner.handle().is_ok() { "" } else { ", closed" };
+        format!("<gpumailbox.Mailbox of {}{:?}{state}>", dlpack::dtype_name(self.kind.dtype), self.kind.shape)
     }
 
     /// Later calls raise `Closed`; whoever waits is woken. Views that are out stay. Twice is once.

@@ -1,7 +1,9 @@
 //! A mailbox's handle, and who needs it.
 
+use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 
 use pyo3::prelude::*;
 
@@ -14,8 +16,10 @@ pub struct Shared {
     pub context: Arc<Inner>,
     handle: AtomicU64,
     closed: AtomicBool,
-    /// Arrays that lie in the ring.
+    /// Views and arrays that lie in the ring.
     lent: AtomicUsize,
+    /// Descriptors of its watches.
+    watched: Mutex<Vec<Weak<OwnedFd>>>,
 }
 
 impl Shared {
@@ -25,22 +29,36 @@ impl Shared {
             handle: AtomicU64::new(handle.id),
             closed: AtomicBool::new(false),
             lent: AtomicUsize::new(0),
+            watched: Mutex::default(),
         }
     }
 
     pub fn handle(&self) -> PyResult<ffi::gmb_mailbox> {
-        if self.closed.load(Ordering::Acquire) {
+        self.context.handle()?;
+        if self.closed.load(Ordering::SeqCst) {
             return Err(status(ffi::GMB_ERROR_INVALID_HANDLE, "the mailbox is closed"));
         }
-        self.context.handle()?;
         Ok(ffi::gmb_mailbox { id: self.handle.load(Ordering::Acquire) })
     }
 
-    /// Later calls are refused; the ring ends when no array lies in it.
+    pub fn watch(&self, descriptor: &Arc<OwnedFd>) {
+        let mut watched = self.watched.lock().unwrap_or_else(|p| p.into_inner());
+        watched.retain(|known| known.strong_count() > 0);
+        watched.push(Arc::downgrade(descriptor));
+    }
+
+    /// Later calls are refused, and whoever waits is woken; the ring ends when nothing of it is out.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         if self.lent.load(Ordering::SeqCst) == 0 {
-            self.destroy();
+            return self.destroy();
+        }
+        // The library wakes who watches when the handle ends, which may take a while.
+        let watched = std::mem::take(&mut *self.watched.lock().unwrap_or_else(|p| p.into_inner()));
+        for descriptor in watched.iter().filter_map(Weak::upgrade) {
+            if let Ok(own) = descriptor.try_clone() {
+                let _ = std::fs::File::from(own).write(&1u64.to_ne_bytes());
+            }
         }
     }
 
@@ -55,26 +73,41 @@ impl Shared {
     }
 }
 
-/// For an array that lies in the ring: the ring stays as long as there is one, even when the records are given back.
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.destroy();
+    }
+}
+
+/// For a view and its arrays: the ring stays as long as there is one, also when the records are given back.
 pub struct Lent {
     of: Arc<Shared>,
     released: Arc<AtomicBool>,
 }
 
 impl Lent {
-    pub fn new(of: &Arc<Shared>, released: &Arc<AtomicBool>) -> Self {
+    pub fn new(of: &Arc<Shared>) -> Self {
+        Self::of(of, Arc::default())
+    }
+
+    fn of(of: &Arc<Shared>, released: Arc<AtomicBool>) -> Self {
         of.lent.fetch_add(1, Ordering::SeqCst);
-        Self { of: Arc::clone(of), released: Arc::clone(released) }
+        Self { of: Arc::clone(of), released }
     }
 
     pub fn is_released(&self) -> bool {
         self.released.load(Ordering::Acquire)
     }
+
+    /// Whether this is the first time.
+    pub fn release(&self) -> bool {
+        !self.released.swap(true, Ordering::AcqRel)
+    }
 }
 
 impl Clone for Lent {
     fn clone(&self) -> Self {
-        Self::new(&self.of, &self.released)
+        Self::of(&self.of, Arc::clone(&self.released))
     }
 }
 
@@ -83,11 +116,5 @@ impl Drop for Lent {
         if self.of.lent.fetch_sub(1, Ordering::SeqCst) == 1 && self.of.closed.load(Ordering::SeqCst) {
             self.of.destroy();
         }
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.destroy();
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::array::{cuda_array_interface, Layout};
+use crate::array::{as_numpy, cuda_array_interface, Layout};
 use crate::context::{ended, limit, patiently, without_lock, Inner, POLICIES};
 use crate::dlpack::{self, Managed};
 use crate::error::{check, dictionary, status};
@@ -121,6 +121,7 @@ impl TensorMailbox {
         let limit = limit(timeout)?;
         let stream = streams::resolve(py, &self.inner.context, stream)?;
         let managed = dlpack::import(tensor, &self.inner.context, stream)?;
+        let managed = managed.guarded() as usize;
         let give = |left: u64| {
             let push = ffi::gmb_tensor_push {
                 struct_size: size_of::<ffi::gmb_tensor_push>() as u32,
@@ -129,33 +130,17 @@ impl TensorMailbox {
                 timeout_ns: left,
             };
             // SAFETY: a managed tensor that is given away if this succeeds.
-            unsafe {
-                match &managed {
-                    Managed::Versioned(at) => {
-                        ffi::gmb_tensor_mailbox_push(handle, at.cast::<c_void>(), &push, raw(stream))
-                    }
-                    Managed::Legacy(at) => {
-                        ffi::gmb_tensor_mailbox_push_legacy(handle, at.cast::<c_void>(), &push, raw(stream))
-                    }
-                }
-            }
+            unsafe { ffi::gmb_tensor_mailbox_push(handle, managed as *mut c_void, &push, raw(stream)) }
         };
         let pushed = match give(0) {
             told if told == ffi::GMB_ERROR_TIMEOUT as i32 => patiently(py, limit, give),
             told => check(told),
         };
-        // One of an unknown version was ended by the library.
-        let gone = |error: &PyErr| {
-            error.value(py).getattr("status").and_then(|s| s.extract::<i64>()).ok()
-                == Some(ffi::GMB_ERROR_BAD_VERSION)
-        };
-        match pushed {
-            Err(error) if !gone(&error) => Err(error),
-            told => {
-                std::mem::forget(managed);
-                told.map(drop)
-            }
+        if pushed.is_err() {
+            // SAFETY: it was not given away.
+            drop(unsafe { Managed::unguarded(managed as *mut _) });
         }
+        pushed.map(drop)
     }
 
     /// Takes the next tensor out, or None when none came within `timeout` seconds. Later work of the stream comes after
@@ -230,6 +215,10 @@ impl TensorMailbox {
     #[getter]
     fn handle(&self) -> PyResult<u64> {
         Ok(self.inner.get()?.id)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<gpumailbox.TensorMailbox{}>", if self.inner.get().is_ok() { "" } else { ", closed" })
     }
 
     /// Tensors that nobody has popped go back to their producers; those that are out stay. Twice is once.
@@ -395,6 +384,15 @@ impl Tensor {
 
     fn __dlpack_device__(&self) -> (i32, i32) {
         (self.record.device_type, self.record.device_id)
+    }
+
+    #[pyo3(signature = (dtype = None, copy = None))]
+    fn __array__<'py>(
+        slf: &Bound<'py, Self>,
+        dtype: Option<&Bound<'py, PyAny>>,
+        copy: Option<bool>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        as_numpy(slf.as_any(), slf.get().context.cuda, dtype, copy)
     }
 
     #[getter]

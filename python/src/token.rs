@@ -71,9 +71,11 @@ impl TokenHandle {
     fn poll(&self) -> PyResult<Option<Result_>> {
         let mut told = EMPTY;
         // SAFETY: it writes a result.
-        match check(unsafe { ffi::gmb_token_poll(self.token, &mut told) })? {
+        match unsafe { ffi::gmb_token_poll(self.token, &mut told) } {
             0 => result(told).map(Some),
-            _ => Ok(None),
+            // No operation has been told to it.
+            unused if unused == ffi::GMB_ERROR_INVALID_ARGUMENT as i32 => Ok(None),
+            other => check(other).map(|_| None),
         }
     }
 

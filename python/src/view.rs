@@ -1,7 +1,6 @@
 //! Records where they lie, and descriptors that say when there are some.
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use pyo3::prelude::*;
@@ -20,7 +19,7 @@ pub struct View {
     pub inner: Arc<Shared>,
     pub borrow: ffi::gmb_borrow,
     pub stream: usize,
-    pub released: Arc<AtomicBool>,
+    pub lent: Lent,
     pub kind: Kind,
     pub popped: ffi::gmb_result,
     pub spans: ffi::gmb_spans,
@@ -33,7 +32,7 @@ unsafe impl Sync for View {}
 
 impl View {
     fn end(&self, stream: usize) -> PyResult<()> {
-        if self.released.swap(true, Ordering::AcqRel) || ended() {
+        if !self.lent.release() || ended() {
             return Ok(());
         }
         // SAFETY: checked by the library.
@@ -47,7 +46,7 @@ impl View {
     /// One array of all records, or two where they lie around the ring's end; none for no records.
     #[getter]
     fn arrays(&self) -> PyResult<Vec<Array>> {
-        if self.released.load(Ordering::Acquire) {
+        if self.lent.is_released() {
             return Err(status(
                 ffi::GMB_ERROR_INVALID_HANDLE,
                 "the records were released: they are the mailbox's again",
@@ -59,7 +58,7 @@ impl View {
                 context: Arc::clone(&self.inner.context),
                 stream: self.stream,
                 layout: Layout::records(*at as u64, &self.kind, count, u64::from(self.spans.stride)),
-                keeper: Keeper::Mailbox(Lent::new(&self.inner, &self.released)),
+                keeper: Keeper::Mailbox(self.lent.clone()),
                 result: ffi::gmb_result { count, ..self.popped },
                 headers: None,
             })
@@ -100,8 +99,9 @@ impl Drop for View {
 /// A descriptor for event loops: armed, it becomes readable once as many records are readable, or writable, as were asked for.
 #[pyclass(frozen, module = "gpumailbox")]
 pub struct Watch {
+    pub inner: Arc<Shared>,
     pub watch: ffi::gmb_watch,
-    pub descriptor: Option<OwnedFd>,
+    pub descriptor: Option<Arc<OwnedFd>>,
 }
 
 #[pymethods]
@@ -109,6 +109,7 @@ impl Watch {
     /// Not readable again until that is so.
     #[pyo3(signature = (count = 1))]
     fn arm(&self, count: u32) -> PyResult<()> {
+        self.inner.handle()?;
         // SAFETY: checked by the library.
         check(unsafe { ffi::gmb_watch_arm(self.watch, count) })?;
         Ok(())
@@ -116,7 +117,7 @@ impl Watch {
 
     /// The descriptor, which stays the watch's.
     fn fileno(&self) -> i32 {
-        self.descriptor.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+        self.descriptor.as_ref().map_or(-1, |descriptor| descriptor.as_raw_fd())
     }
 }
 

@@ -2,12 +2,14 @@
 import faulthandler
 import os
 import secrets
+import textwrap
 import zlib
 
 import numpy as np
 import pytest
 
 import lab as laboratory
+from children import PRELUDE
 
 SEED = int(os.environ.get("GMB_SEED", "0")) or secrets.randbits(32)
 
@@ -52,3 +54,9 @@ def lab(request):
     made = laboratory.make(request.param)
     yield made
     made.end()
+
+
+@pytest.fixture(params=laboratory.BACKENDS)
+def prelude(request):
+    """What a process of its own begins with: a context, and arrays on its device."""
+    return textwrap.dedent(PRELUDE[request.param])

@@ -41,7 +41,7 @@ def test_errors_are_what_python_knows_of(lab):
     assert issubclass(gpumailbox.Full, Error) and issubclass(Closed, Error) and issubclass(gpumailbox.Forked, Error)
 
 
-@pytest.mark.parametrize("thing", [None, 5, "text", b"bytes", [1.0], object(), print], ids=lambda thing: type(thing).__name__)
+@pytest.mark.parametrize("thing", [None, 5, "text", b"bytes", [1.0], object(), print], ids=lambda it: type(it).__name__)
 def test_what_is_no_array_cannot_be_pushed(lab, box, thing):
     raises(InvalidArgument, lambda: box.push(thing), "__dlpack__")
     raises(InvalidArgument, lambda: lab.context.tensor_mailbox(2).push(thing), "__dlpack__")
@@ -90,7 +90,8 @@ def test_rows_with_gaps_or_overlaps_are_refused(lab):
     flat = lab.context.mailbox(8, dtype="float32", shape=(8,))
     square = lab.context.mailbox(8, dtype="float32", shape=(4, 4))
     for box, shape, strides in ((flat, (3, 8), (16, 2)), (flat, (3, 8), (8, 0)), (flat, (3, 8), (1, 3)),
-                                (square, (3, 4, 4), (40, 8, 1)), (square, (3, 4, 4), (16, 1, 4)), (square, (2, 4, 4), (1, 4, 1))):
+                                (square, (3, 4, 4), (40, 8, 1)), (square, (3, 4, 4), (16, 1, 4)),
+                                (square, (2, 4, 4), (8, 4, 2))):
         raises(InvalidArgument, lambda: box.push(lab.strided(base, shape, strides, 0)), "contiguous")
     for stride in (0, 4):
         raises(InvalidArgument, lambda: flat.push(lab.strided(base, (3, 8), (stride, 1), 0)), "overlap")
@@ -197,9 +198,11 @@ def test_a_released_tensor_says_so(lab):
 
 def test_names_that_are_none_are_told_those_that_are(lab, box):
     context = lab.context
-    for call, known in ((lambda: gpumailbox.Context("gpu"), "host"), (lambda: context.mailbox(2, 16, full_policy="drop"), "latest"),
-                        (lambda: context.mailbox(2, 16, arbitration="gpu"), "device"), (lambda: context.stream("urgent"), "focus"),
-                        (lambda: context.tensor_mailbox(2, full_policy=""), "reject"), (lambda: box.add_reader("newest"), "oldest"),
+    for call, known in ((lambda: gpumailbox.Context("gpu"), "host"),
+                        (lambda: context.mailbox(2, 16, full_policy="drop"), "latest"),
+                        (lambda: context.mailbox(2, 16, arbitration="gpu"), "device"),
+                        (lambda: context.stream("urgent"), "focus"), (lambda: box.add_reader("newest"), "oldest"),
+                        (lambda: context.tensor_mailbox(2, full_policy=""), "reject"),
                         (lambda: box.watch("both"), "writable"), (lambda: gpumailbox.Context("Host"), "host")):
         raises(InvalidArgument, call, known, "none of")
 
@@ -236,14 +239,14 @@ def test_capacities_and_records_that_cannot_be(lab):
                  lambda: make(8, 16, readers=17), lambda: lab.context.tensor_mailbox(0),
                  lambda: lab.context.tensor_mailbox(12), lambda: lab.context.tensor_mailbox(2**30)):
         raises(InvalidArgument, call)
-    for call in (lambda: make(-1, 16), lambda: make("8", 16), lambda: make(8, -16), lambda: make(8.0, 16), lambda: make(8, 2**40),
-                 lambda: lab.context.tensor_mailbox(-4), lambda: lab.context.tensor_mailbox(None)):
+    for call in (lambda: make(-1, 16), lambda: make("8", 16), lambda: make(8, -16), lambda: make(8.0, 16),
+                 lambda: make(8, 2**40), lambda: lab.context.tensor_mailbox(-4), lambda: lab.context.tensor_mailbox(None)):
         with pytest.raises(NUMBER):
             call()
 
 
-@pytest.mark.parametrize("dtype", ["float", "int", "", "double", "int4", "int9", "int24", "uint128", "float8", "float40",
-                                   "bool64", "complex24", "bfloat32", ">f4", "datetime64[s]", float, int, object, 5])
+@pytest.mark.parametrize("dtype", ["", "double", "float32 ", "torch.", "Float32", "int4", "int9", "int24", "uint128", "float8",
+                                   "float40", "float", "int", float, int, "bool64", "complex24", "bfloat32", ">f4", "datetime64[s]", str, object, 5])
 def test_dtypes_that_no_record_has(lab, dtype):
     raises(InvalidArgument, lambda: lab.context.mailbox(8, dtype=dtype, shape=(16,)), "dtype")
 
@@ -262,8 +265,9 @@ def test_memory_has_a_limit(lab):
 @pytest.mark.parametrize("stream", ["x", b"", [], object(), 1.5, -1, 2**70], ids=repr)
 def test_what_is_no_stream(lab, box, stream):
     array = rows(lab, 2, 4, 4)
-    for call in (lambda: box.push(array, stream=stream), lambda: box.pop(1, stream=stream), lambda: box.view(1, stream=stream),
-                 lambda: lab.context.use_stream(stream), lambda: lab.context.event().record(stream),
+    for call in (lambda: box.push(array, stream=stream), lambda: box.pop(1, stream=stream),
+                 lambda: box.view(1, stream=stream), lambda: lab.context.use_stream(stream),
+                 lambda: lab.context.event().record(stream),
                  lambda: lab.context.tensor_mailbox(2).push(array, stream=stream)):
         raises(InvalidArgument, call, "stream")
     box.push(array)
@@ -310,8 +314,9 @@ def test_nothing_is_copied_on_demand(lab, box):
 
 def test_readers_that_are_none(lab, box):
     for reader in (1, 15, 16, 2**31):
-        for call in (lambda: box.pop(1, reader=reader), lambda: box.view(1, reader=reader), lambda: box.remove_reader(reader),
-                     lambda: box.reader_stats(reader), lambda: box.wait_readable(reader=reader, timeout=1)):
+        for call in (lambda: box.pop(1, reader=reader), lambda: box.view(1, reader=reader),
+                     lambda: box.remove_reader(reader), lambda: box.reader_stats(reader),
+                     lambda: box.wait_readable(reader=reader, timeout=1)):
             raises(InvalidArgument, call, "reader")
     full = lab.context.mailbox(2, 16, readers=16)
     raises(Error, full.add_reader, "reader")
@@ -336,7 +341,7 @@ def test_a_type_without_an_exchange_loses_nothing(lab, box, like):
 
 def test_a_token_needs_out_and_must_have_been_used(lab, box):
     token = gpumailbox.Token(lab.context)
-    raises(InvalidArgument, token.poll)
+    assert token.poll() is None
     raises(InvalidArgument, token.wait)
     raises(InvalidArgument, lambda: box.pop(1, token=token), "out")
     raises(InvalidArgument, lambda: box.pop(1, token=token, out=rows(lab, 1, 4, 4), headers=True), "headers")
@@ -344,13 +349,15 @@ def test_a_token_needs_out_and_must_have_been_used(lab, box):
 
 def test_numbers_that_are_none(lab, box):
     tensors, array = lab.context.tensor_mailbox(2), rows(lab, 2, 4, 4)
-    for call in (lambda: box.pop(-1), lambda: box.pop(2**32), lambda: box.pop("1"), lambda: box.pop(1.5), lambda: box.pop(None),
-                 lambda: tensors.push(array, -1), lambda: tensors.push(array, 2**64), lambda: tensors.push(array, "tag"),
+    for call in (lambda: box.pop(-1), lambda: box.pop(2**32), lambda: box.pop("1"), lambda: box.pop(1.5),
+                 lambda: box.pop(None), lambda: tensors.push(array, -1), lambda: tensors.push(array, 2**64),
+                 lambda: tensors.push(array, "tag"),
                  lambda: box.push(array, msg_type=-1), lambda: box.wait_readable(-1), lambda: box.pop(1, reader=-1),
                  lambda: gpumailbox.Context("host", -1), lambda: gpumailbox.Context("host", memory_limit=-1)):
         with pytest.raises(NUMBER):
             call()
-    for call in (lambda: box.wait_readable(9, timeout=1), lambda: box.wait_readable(0), lambda: box.wait_writable(9, timeout=1)):
+    for call in (lambda: box.wait_readable(9, timeout=1), lambda: box.wait_readable(0),
+                 lambda: box.wait_writable(9, timeout=1)):
         raises(InvalidArgument, call)
     assert box.stats()["published"] == 0 and tensors.stats()["pushed"] == 0
 

@@ -25,7 +25,8 @@ def refused(kind, call, *words):
 def test_what_lies_on_the_cpu_is_refused_and_told_where_it_is(lab):
     box, tensors = lab.context.mailbox(8, 64), lab.context.tensor_mailbox(2)
     good = lab.poisoned(4, 64)
-    for wrong in (torch.ones(4, 64, dtype=torch.uint8), np.ones((4, 64), np.uint8), torch.ones(4, 64, dtype=torch.uint8).pin_memory()):
+    rows = torch.ones(4, 64, dtype=torch.uint8)
+    for wrong in (rows, np.ones((4, 64), np.uint8), rows.pin_memory()):
         refused(InvalidDevice, lambda: box.push(wrong), "CPU")
         refused(InvalidDevice, lambda: tensors.push(wrong))
         refused(InvalidDevice, lambda: box.pop(4, out=wrong))

@@ -1,5 +1,6 @@
 """Records where they lie; and streams, guards and events."""
 import gc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -109,6 +110,22 @@ def test_views_outlive_their_mailbox(lab, rng):
     gc.collect()
     assert bits(lab.numpy(view.arrays[0])) == bits(values)
     view.release()
+
+
+def test_closing_wakes_who_waits_also_while_records_are_still_looked_at(lab, rng):
+    mailbox = lab.context.mailbox(8, 64, readers=2)
+    mailbox.push(lab.array(random_rows(rng, 4)))
+    view = mailbox.view(2)
+    array, imported = view.arrays[0], lab.import_(view.arrays[0])
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(mailbox.wait_readable, 5, reader=1, timeout=5)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.02)
+        mailbox.close()
+        # TimedOut would be the end of its own patience.
+        with pytest.raises(gpumailbox.Closed):
+            waiting.result(SECONDS)
+    assert len(array) == len(imported) == 2
 
 
 def test_views_of_a_reader_are_released_in_any_order(lab, rng):

@@ -1,0 +1,211 @@
+"""Which stream a call is for, and that memory goes back only when the streams that use it are done."""
+import pytest
+
+import gpumailbox
+from lab import SECONDS, all_given_back, make, torch, until
+
+# Clock cycles that a stream is kept busy: some 20 ms, in which everything else would be done.
+BUSY = 40_000_000
+
+
+@pytest.fixture
+def lab():
+    made = make("cuda")
+    yield made
+    made.end()
+
+
+def current(lab, *streams):
+    """Which of them calls without one are for: a mailbox of one stream takes pops of that one alone."""
+    mailbox = lab.context.mailbox(2, 16, single_stream=True)
+    mailbox.pop(1)
+    found = []
+    for stream in streams:
+        try:
+            mailbox.pop(1, stream=stream)
+        except gpumailbox.InvalidArgument:
+            continue
+        found.append(stream)
+    return found
+
+
+def test_pytorchs_current_stream_is_used_without_asking(lab):
+    one, two, default = torch.cuda.Stream(), torch.cuda.Stream(), torch.cuda.default_stream()
+    streams = one, two, default
+    assert current(lab, *streams) == [default]
+    with torch.cuda.stream(one):
+        assert current(lab, *streams) == [one]
+        with torch.cuda.stream(two):
+            assert current(lab, *streams) == [two]
+        assert current(lab, *streams) == [one]
+    assert current(lab, *streams) == [default]
+
+
+def test_guards_go_before_pytorchs_current_stream_and_a_given_one_before_guards(lab):
+    mine, its, given = lab.context.stream(), torch.cuda.Stream(), torch.cuda.Stream()
+    streams = mine, its, given
+    with torch.cuda.stream(its):
+        with lab.context.use_stream(mine):
+            assert current(lab, *streams) == [mine]
+            with lab.context.use_stream(given):
+                assert current(lab, *streams) == [given]
+            assert current(lab, *streams) == [mine]
+            mailbox = lab.context.mailbox(2, 16, single_stream=True)
+            mailbox.pop(1, stream=given)
+            mailbox.pop(1, stream=given.cuda_stream)
+            with pytest.raises(gpumailbox.InvalidArgument, match="stream"):
+                mailbox.pop(1)
+        assert current(lab, *streams) == [its]
+
+
+def test_streams_of_the_library_work_in_pytorch(lab):
+    stream = lab.context.stream("focus")
+    external = torch.cuda.ExternalStream(stream.handle)
+    with torch.cuda.stream(external):
+        assert current(lab, stream) == [stream]
+        result = torch.arange(10, device="cuda") * 2
+    stream.synchronize()
+    assert result.tolist() == list(range(0, 20, 2))
+
+
+def test_a_push_comes_after_what_its_stream_holds_and_a_pop_before_what_follows(lab):
+    mailbox = lab.context.mailbox(64, dtype="float32", shape=(64,))
+    producing, consuming = torch.cuda.Stream(), torch.cuda.Stream()
+    for value in range(20):
+        with torch.cuda.stream(producing):
+            rows = torch.zeros(8, 64, device="cuda")
+            torch.cuda._sleep(BUSY // 20)
+            rows += value
+            mailbox.push(rows)
+            # The producer's memory: not to be had by others before the kernel has read it.
+            del rows
+            poison = torch.full((8, 64), -1.0, device="cuda")
+        with torch.cuda.stream(consuming):
+            records = torch.from_dlpack(mailbox.pop(8))
+            assert records.shape == (8, 64) and (records == value).all().item()
+        del poison
+
+
+def test_a_tensor_of_a_late_producer_is_read_after_it_is_made(lab):
+    mailbox = lab.context.tensor_mailbox(4)
+    producing, consuming = torch.cuda.Stream(), torch.cuda.Stream()
+    for value in range(10):
+        with torch.cuda.stream(producing):
+            tensor = torch.zeros(10000, device="cuda")
+            torch.cuda._sleep(BUSY // 10)
+            tensor += value
+            mailbox.push(tensor, value)
+            del tensor
+        with torch.cuda.stream(consuming):
+            popped = torch.from_dlpack(mailbox.pop())
+            assert (popped == value).all().item()
+            del popped
+    all_given_back(mailbox)
+
+
+@pytest.mark.parametrize("like", [True, False], ids=["like", "from_dlpack"])
+def test_a_producers_memory_stays_while_a_slow_consumer_reads(lab, like):
+    mailbox = lab.context.tensor_mailbox(4)
+    consuming, results = torch.cuda.Stream(), []
+    for value in range(20):
+        tensor = torch.full((50000,), float(value), device="cuda")
+        mailbox.push(tensor)
+        del tensor
+        with torch.cuda.stream(consuming):
+            popped = mailbox.pop(like=torch.Tensor) if like else torch.from_dlpack(mailbox.pop())
+            torch.cuda._sleep(BUSY // 4)
+            results.append(popped.clone())
+            # The consumer lets go of it while its kernels have not begun; the producer takes what it can get.
+            del popped
+        for _ in range(4):
+            torch.full((50000,), -1.0, device="cuda")
+    consuming.synchronize()
+    assert [result.unique().tolist() for result in results] == [[float(value)] for value in range(20)]
+    all_given_back(mailbox)
+
+
+def test_another_stream_that_uses_a_tensor_is_waited_for(lab):
+    mailbox = lab.context.tensor_mailbox(4)
+    first, second = torch.cuda.Stream(), torch.cuda.Stream()
+    tensor = torch.full((50000,), 5.0, device="cuda")
+    mailbox.push(tensor)
+    del tensor
+    with torch.cuda.stream(first):
+        lease = mailbox.pop()
+    lease.use_on(second)
+    with torch.cuda.stream(second):
+        popped = torch.from_dlpack(lease)
+        torch.cuda._sleep(10 * BUSY)
+        result = popped.clone()
+        done = second.record_event()
+    del popped
+    lease.release()
+    # Not before the work of the second stream is done: whichever comes first here, the other is true.
+    until(lambda: done.query() or mailbox.stats()["released"] == 1, "the stream is done", SECONDS)
+    assert done.query()
+    for _ in range(4):
+        torch.full((50000,), -1.0, device="cuda")
+    all_given_back(mailbox)
+    assert (result == 5).all().item()
+
+
+@pytest.mark.parametrize("default", [True, False], ids=["default stream", "side stream"])
+def test_records_stay_while_the_stream_that_imported_them_reads(lab, default):
+    """Popped on one stream, imported on another: the memory must not go to the next pop before that has read."""
+    mailbox = lab.context.mailbox(64, dtype="float32", shape=(1024,))
+    popping, reading = torch.cuda.Stream(), torch.cuda.default_stream() if default else torch.cuda.Stream()
+    rows = [torch.full((32, 1024), float(value), device="cuda") for value in range(2)]
+    torch.cuda.synchronize()
+    for _ in range(5):
+        with torch.cuda.stream(popping):
+            mailbox.push(rows[0])
+            records = mailbox.pop(32)
+        with torch.cuda.stream(reading):
+            imported = torch.from_dlpack(records)
+            torch.cuda._sleep(BUSY)
+            result = imported.clone()
+        del imported, records
+        with torch.cuda.stream(popping):
+            mailbox.push(rows[1])
+            # In stream order this may get the same memory, once the reader is done with it.
+            over = mailbox.pop(32)
+        reading.synchronize()
+        assert len(over) == 32 and (result == 0).all().item()
+        del over
+
+
+def test_views_are_given_back_after_the_work_of_their_stream(lab):
+    mailbox = lab.context.mailbox(32, dtype="float32", shape=(1024,))
+    reading, writing = torch.cuda.Stream(), torch.cuda.Stream()
+    rows = [torch.full((32, 1024), float(value), device="cuda") for value in range(2)]
+    torch.cuda.synchronize()
+    with torch.cuda.stream(writing):
+        mailbox.push(rows[0])
+    with torch.cuda.stream(reading), mailbox.view(32) as view:
+        (array,) = view.arrays
+        imported = torch.from_dlpack(array)
+        torch.cuda._sleep(BUSY)
+        result = imported.clone()
+        del imported
+    with torch.cuda.stream(writing):
+        mailbox.push(rows[1])
+        assert len(mailbox.pop(32)) == 32
+    reading.synchronize()
+    assert (result == 0).all().item()
+
+
+def test_a_pop_waits_for_its_count_and_not_for_its_stream(lab):
+    mailbox, side = lab.context.mailbox(64, dtype="float32", shape=(64,)), torch.cuda.Stream()
+    rows = torch.ones(8, 64, device="cuda")
+    mailbox.push(rows)
+    records = torch.from_dlpack(mailbox.pop(8))
+    late = torch.cuda.Event()
+    torch.cuda.synchronize()
+    with torch.cuda.stream(side):
+        mailbox.push(rows)
+        # Long work behind the pop's kernel, of another stream: nobody waits for that.
+        torch.cuda._sleep(10 * BUSY)
+        late.record()
+    records = mailbox.pop(8)
+    assert not late.query() and len(records) == 8
+    side.synchronize()
