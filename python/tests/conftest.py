@@ -14,7 +14,7 @@ from children import PRELUDE
 SEED = int(os.environ.get("GMB_SEED", "0")) or secrets.randbits(32)
 
 # Without a GPU there is nothing of CUDA to collect; where one is required, lab.py has failed before this.
-collect_ignore = [] if laboratory.CUDA else ["test_torch.py", "test_torch_streams.py", "test_bad_input_cuda.py"]
+collect_ignore = [] if laboratory.CUDA else ["test_torch.py", "test_torch_streams.py", "test_bad_input_cuda.py", "test_jax.py"]
 
 # One test hangs no longer than this: a deadlock must not look like a busy machine.
 WATCHDOG_SECONDS = 300
