@@ -223,14 +223,17 @@ impl Array {
         Managed::Legacy(self.export(managed, |m| &mut m.tensor))
     }
 
-    /// A stream uses the memory, too.
+    /// A stream uses the memory, too; by the number that the protocols give it. Who names none may use the default one.
     fn used_by(&self, stream: Option<&Bound<'_, PyAny>>) {
-        let theirs = stream.and_then(|stream| stream.extract::<i64>().ok()).filter(|&s| s > 2);
-        if let (Keeper::Memory(memory), Some(theirs)) = (&self.keeper, theirs) {
-            let mut users = memory.users.lock().unwrap_or_else(|p| p.into_inner());
-            if theirs as usize != memory.stream && !users.contains(&(theirs as usize)) {
-                users.push(theirs as usize);
-            }
+        let Keeper::Memory(memory) = &self.keeper else { return };
+        let named = stream.and_then(|stream| stream.extract::<i64>().ok()).unwrap_or(1);
+        let theirs = if named <= 1 { 0 } else { named as usize };
+        if theirs == memory.stream {
+            return;
+        }
+        let mut users = memory.users.lock().unwrap_or_else(|p| p.into_inner());
+        if !users.contains(&theirs) {
+            users.push(theirs);
         }
     }
 
@@ -342,6 +345,7 @@ impl Array {
     #[getter]
     fn __cuda_array_interface__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         self.check()?;
+        self.used_by(None);
         cuda_array_interface(py, &self.context, &self.layout, Some(self.stream))
     }
 
@@ -369,10 +373,17 @@ pub fn as_numpy<'py>(
         ));
     }
     let array = of.py().import("numpy")?.getattr("from_dlpack")?.call1((of,))?;
-    match (dtype, copy) {
-        (None, Some(true)) => array.call_method0("copy"),
-        (None, _) => Ok(array),
-        (Some(dtype), _) => array.call_method1("astype", (dtype,)),
+    let as_it_is = match dtype {
+        Some(dtype) => array.getattr("dtype")?.eq(dtype)?,
+        None => true,
+    };
+    match (as_it_is, copy) {
+        (true, Some(true)) => array.call_method0("copy"),
+        (true, _) => Ok(array),
+        (false, Some(false)) => {
+            Err(pyo3::exceptions::PyValueError::new_err("another dtype is not possible without a copy"))
+        }
+        (false, _) => array.call_method1("astype", (dtype,)),
     }
 }
 

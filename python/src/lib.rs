@@ -6,6 +6,7 @@ mod dlpack;
 mod error;
 #[rustfmt::skip]
 mod ffi;
+mod keeping;
 mod mailbox;
 mod shared;
 mod streams;

@@ -1,32 +1,23 @@
 //! Mailboxes for records.
 
-use std::any::Any;
-use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::ptr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PySlice, PyTuple};
 
 use crate::array::{Array, Keeper, Kind, Layout, Memory};
-use crate::context::{
-    ended, limit, nanoseconds, patiently, patiently_while, without_lock, Inner, Token, EMPTY, POLICIES,
-};
+use crate::context::{limit, patiently, patiently_while, Inner, EMPTY, POLICIES};
 use crate::dlpack::{self, Managed};
 use crate::error::{argument, check, choice, dictionary, status};
 use crate::ffi;
+use crate::keeping::{Keeping, Until};
 use crate::shared::{Lent, Shared};
 use crate::streams::{self, raw, torch_captures};
 use crate::token::{result, told, TokenHandle, NO_TOKEN};
 use crate::view::{View, Watch};
-
-/// What a kernel uses, until it is done.
-struct Reading {
-    token: Token,
-    _what: Vec<Box<dyn Any + Send>>,
-}
 
 /// A ring of records on the context's device.
 #[pyclass(frozen, weakref, module = "gpumailbox")]
@@ -34,7 +25,7 @@ pub struct Mailbox {
     context: Arc<Inner>,
     inner: Arc<Shared>,
     kind: Kind,
-    reading: Mutex<VecDeque<Reading>>,
+    keeping: Keeping,
 }
 
 impl Mailbox {
@@ -52,25 +43,8 @@ impl Mailbox {
             context: Arc::clone(context),
             inner: Arc::new(Shared::new(context, handle)),
             kind,
-            reading: Mutex::default(),
+            keeping: Keeping::default(),
         })
-    }
-
-    fn keep(&self, token: Token, what: Vec<Box<dyn Any + Send>>) {
-        self.reading.lock().unwrap_or_else(|p| p.into_inner()).push_back(Reading { token, _what: what });
-    }
-
-    /// Gives back what kernels have read.
-    fn read(&self) {
-        let mut reading = self.reading.lock().unwrap_or_else(|p| p.into_inner());
-        let mut done = Vec::new();
-        while reading.front().is_some_and(|first| first.token.is_told()) {
-            done.extend(reading.pop_front());
-        }
-        drop(reading);
-        for Reading { token, _what } in done {
-            self.context.keep(token);
-        }
     }
 
     /// Rows as records: their number, the bytes of one and from one to the next.
@@ -167,7 +141,8 @@ impl Mailbox {
 #[pymethods]
 impl Mailbox {
     /// Pushes the rows of `records`, an array on the device, as so many records. Does not wait for the device, but under
-    /// "wait" for room. With a `token`, or while PyTorch captures, nothing is kept: the arrays must stay.
+    /// "wait" for room. The arrays are kept
+    /// until the kernel has read them; not while PyTorch captures: then they must stay as long as the graph.
     #[pyo3(signature = (records, *, lengths = None, types = None, msg_type = 0, stream = None, timeout = None, token = None))]
     #[allow(clippy::too_many_arguments)]
     fn push(
@@ -189,11 +164,8 @@ impl Mailbox {
         let types = self.words(types, count, stream, "types")?;
         let at = |words: &Option<Managed>| words.as_ref().map_or(0, Managed::address);
         let (from_at, lengths_at, types_at) = (from.address(), at(&lengths), at(&types));
-        let kept = if token.is_some() || torch_captures(py, &self.context)? {
-            None
-        } else {
-            Some(self.context.token()?)
-        };
+        let captures = torch_captures(py, &self.context)?;
+        let kept = if token.is_some() || captures { None } else { Some(self.context.token()?) };
         let to = token.map(|token| token.token).or(kept.as_ref().map(|kept| kept.handle)).unwrap_or(NO_TOKEN);
         let limit = limit(timeout)?;
         let give = move |left| {
@@ -222,8 +194,9 @@ impl Mailbox {
             match pushed {
                 Ok(_) => {
                     token.epoch += 1;
-                    self.keep(token, vec![Box::new((from, lengths, types))]);
-                    self.read();
+                    let what = Box::new((from, lengths, types));
+                    self.keeping.keep(Until::Told(token), vec![what]);
+                    self.keeping.look(&self.context);
                 }
                 Err(error) => {
                     self.context.keep(token);
@@ -232,7 +205,11 @@ impl Mailbox {
             }
             return Ok(());
         }
-        pushed.map(drop)
+        pushed?;
+        if !captures {
+            self.keeping.keep_until_reached(&self.context, stream, vec![Box::new((from, lengths, types))])?;
+        }
+        Ok(())
     }
 
     /// Pops up to `max` records and gives them as an array that is as long as there were. Waits for the count alone, which the
@@ -314,8 +291,11 @@ impl Mailbox {
         };
         if captures || token.is_some() {
             let to = token.map_or(NO_TOKEN, |token| token.token);
-            // SAFETY: memory of that size, which the caller keeps.
+            // SAFETY: memory of that size, which is kept, or by whoever captures.
             check(unsafe { ffi::gmb_mailbox_pop(handle, &pop, raw(stream), to) })?;
+            if !captures {
+                self.keeping.keep_until_reached(&self.context, stream, vec![Box::new(given)])?;
+            }
             return Ok(py.None().into_bound(py));
         }
         let mut token = self.context.token()?;
@@ -329,12 +309,12 @@ impl Mailbox {
             Ok(popped) => popped,
             Err(error) => {
                 // Interrupted: what it writes to must outlive it.
-                self.keep(token, vec![Box::new((given, made, heads))]);
+                self.keeping.keep(Until::Told(token), vec![Box::new((given, made, heads))]);
                 return Err(error);
             }
         };
         self.context.keep(token);
-        self.read();
+        self.keeping.look(&self.context);
         result(popped)?;
         if let (Some(out), Some(_)) = (out, &given) {
             if u64::from(popped.count) == whole {
@@ -554,35 +534,5 @@ impl Mailbox {
     #[pyo3(signature = (*_ended))]
     fn __exit__(&self, _ended: &Bound<'_, PyTuple>) {
         self.close();
-    }
-}
-
-impl Drop for Mailbox {
-    fn drop(&mut self) {
-        // What kernels still read stays until they are done, which nobody is here to see.
-        let reading = std::mem::take(self.reading.get_mut().unwrap_or_else(|p| p.into_inner()));
-        for still in reading {
-            if ended() {
-                std::mem::forget(still);
-                continue;
-            }
-            let (handle, after) = (still.token.handle, still.token.epoch.saturating_sub(1));
-            let told = without_lock(|| {
-                let mut told = EMPTY;
-                // SAFETY: it writes a result.
-                unsafe {
-                    ffi::gmb_token_wait(
-                        handle,
-                        after,
-                        nanoseconds(std::time::Duration::from_secs(10)),
-                        &mut told,
-                    )
-                }
-            });
-            // Never freed under a kernel.
-            if told < 0 {
-                std::mem::forget(still);
-            }
-        }
     }
 }
