@@ -271,6 +271,16 @@ fn exchanged(of: &Bound<'_, PyAny>, context: &Inner, stream: usize) -> PyResult<
     {
         return Ok(None);
     }
+    for (lazy, resolve) in [(intern!(py, "is_neg"), "resolve_neg"), (intern!(py, "is_conj"), "resolve_conj")]
+    {
+        if let Some(lazy) = of.getattr_opt(lazy)? {
+            if lazy.call0()?.is_truthy()? {
+                return Err(argument(format!(
+                    "the tensor's memory holds other numbers than it shows: call {resolve}() first"
+                )));
+            }
+        }
+    }
     if context.cuda {
         let Some(current) = api.current_stream(context) else {
             let _ = PyErr::take(py);

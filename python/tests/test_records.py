@@ -270,3 +270,21 @@ def test_a_mailbox_that_goes_gives_its_memory_back(lab):
             mailbox.close()
         del mailbox
         assert lab.context.memory()["used"] == before["used"]
+
+
+def test_numpy_takes_what_lies_on_the_host(lab, rng):
+    mailbox = lab.context.mailbox(16, dtype="float32", shape=(4,))
+    values = rng.standard_normal((5, 4)).astype(np.float32)
+    mailbox.push(lab.array(values))
+    records = mailbox.pop(16)
+    if lab.backend == "cuda":
+        with pytest.raises(TypeError, match="on a GPU"):
+            np.asarray(records)
+        return
+    seen = np.asarray(records)
+    assert bits(seen) == bits(values) and seen.ctypes.data == records.data_ptr
+    copied = np.array(records, copy=True)
+    assert bits(copied) == bits(values) and copied.ctypes.data != records.data_ptr
+    assert bits(np.asarray(records, dtype=np.float64)) == bits(values.astype(np.float64))
+    with pytest.raises(ValueError, match="copy"):
+        records.__array__(dtype=np.dtype("float64"), copy=False)

@@ -4,6 +4,7 @@
 Usage: python.py FOLDER_FOR_THE_REPORT [--bench]. The wheel goes into a virtual environment of its own, which sees the
 PyTorch and CuPy of the Python that runs this. Fails when no device answers.
 """
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -20,7 +21,6 @@ failures = []
 
 
 def section(name, command, limit, **extra):
-    print(f"== {name}", flush=True)
     try:
         done = subprocess.run(command, env=dict(os.environ, GMB_REQUIRE_CUDA="1", GMB_WHEEL="1", **extra), text=True, cwd=OUT,
                               timeout=limit, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace")
@@ -29,7 +29,7 @@ def section(name, command, limit, **extra):
         code, text = 124, (late.stdout or b"").decode(errors="replace") + f"\ntimed out after {limit} s"
     with open(OUT / "python.log", "a") as log:
         log.write(f"== {name}: {command}\n{text}\n-- exit {code}\n")
-    print("\n".join(text.splitlines()[-(3 if code == 0 else 60):]), flush=True)
+    print("\n".join([f"== {name}: exit {code}", *text.splitlines()[-(2 if code == 0 else 60):]]), flush=True)
     if code != 0:
         failures.append(name)
     return text
@@ -43,18 +43,20 @@ def main():
     section("install", [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-index", "--no-deps", str(wheel)], 60)
     site = next((home / "lib").glob("python*/site-packages"))
     (site / "torch.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    section("pytest", [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={OUT}/tests.xml",
-                       "--timeout=100", str(KIT / "python/tests")], 300)
+    # All at once, each file in a process of its own; the bench alone, afterwards.
+    work = [(path.name, [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={OUT}/{path.stem}.xml", str(path)], 240)
+            for path in sorted((KIT / "python/tests").glob("test_*.py"))]
+    work += [(path.name, [python, str(path), "--backend", "cuda"], 120) for path in sorted((KIT / "python/examples").glob("*.py"))]
+    work += [("docs", [python, str(KIT / "python/scripts/python_docs.py")], 200)]
+    with concurrent.futures.ThreadPoolExecutor(10) as pool:
+        list(pool.map(lambda one: section(*one), work))
     tests = []
-    if (OUT / "tests.xml").exists():
-        for case in tree.parse(OUT / "tests.xml").iter("testcase"):
+    for results in sorted(OUT.glob("test_*.xml")):
+        for case in tree.parse(results).iter("testcase"):
             bad = [kind for kind in ("failure", "error", "skipped") if case.find(kind) is not None]
             tests.append({"name": f"{case.get('classname').split('.')[-1]}::{case.get('name')}", "result": (bad or ["ok"])[0]})
     if not tests or any(test["result"] != "ok" for test in tests):
         failures.append("tests")
-    for example in sorted((KIT / "python/examples").glob("*.py")):
-        section(example.name, [python, str(example), "--backend", "cuda"], 60)
-    section("docs", [python, str(KIT / "python/scripts/python_docs.py")], 120)
     if "--bench" in sys.argv:
         section("bench", [python, str(KIT / "python/bench.py"), str(OUT), json.loads((KIT / "tree.json").read_text())["commit"]], 120)
     about = json.loads((KIT / "tree.json").read_text())
