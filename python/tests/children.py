@@ -1,5 +1,6 @@
 """Processes of their own, with a context and arrays of a backend in them."""
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -29,8 +30,10 @@ PRELUDE = {
 def child(code, *options):
     # Of the package under test, and none of pytest's.
     environment = {**os.environ, "PYTHONPATH": PACKAGE + os.pathsep + os.environ.get("PYTHONPATH", "")}
+    # What runs in the background of a shell ignores SIGINT, and so would its children.
     return subprocess.Popen([sys.executable, "-X", "faulthandler", *options, "-c", code], stdin=subprocess.PIPE,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def finished(process, status=0):
