@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs the stress test for so many seconds (default 5), and the tests of graphs, readiness and borrows, under ThreadSanitizer
+# Runs the stress test for so many seconds (default 5), and the tests of graphs, readiness, borrows and tensors, under ThreadSanitizer
 # where the Rust sources are installed (rustup component rust-src): without them the standard library is not
 # instrumented.
 source "$(dirname "$0")/common.sh"
 
-export GMB_STRESS_SECONDS=${1:-5} GMB_TEST_BACKEND=host
+export GMB_STRESS_SECONDS=${1:-5} GMB_TEST_BACKEND=host GMB_TEST_RECORDS=1000000
 sources=$(rustc --print sysroot)/lib/rustlib/src/rust/library
 if [[ ! -d $sources ]] && command -v rustup >/dev/null; then
   timeout 120 rustup component add rust-src >/dev/null 2>&1 || true
@@ -15,7 +15,7 @@ if [[ -d $sources ]]; then
   export RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread" CXXFLAGS="-fsanitize=thread" GMB_CUDA=OFF
   export TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1"
   exec cargo test --quiet --locked -Zbuild-std --target "$host" --target-dir target/tsan --test suite -- \
-    stress:: capture:: readiness:: borrow:: gated::graphs --nocapture
+    stress:: capture:: readiness:: borrow:: tensors gated::graphs --nocapture
 fi
 step "stress, not under ThreadSanitizer: rustup component add rust-src"
 exec cargo test --quiet --locked --test suite -- stress:: --nocapture

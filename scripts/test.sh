@@ -59,6 +59,8 @@ run "fuzzing can fail" scripts/fuzz.sh --broken
 run "benches" scripts/bench.sh --quick
 run "performance pages" scripts/performance.py --verify
 run "stress" scripts/stress.sh
+run "leaks" scripts/leaks.sh
+run "leaks are noticed" scripts/leaks.sh --broken
 run "report of the GPU" scripts/report.sh
 run "without CUDA" env GMB_CUDA=OFF CARGO_TARGET_DIR=target/cuda-off RUSTFLAGS="-D warnings" \
   cargo test --locked --test suite drivers::

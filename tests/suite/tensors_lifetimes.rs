@@ -37,12 +37,12 @@ fn memory_is_used_again_and_no_reader_sees_it() {
     let freeing = unsafe { Stream::from_raw(producer.raw()) };
     let mailbox = tensors(&context, 64, FullPolicy::Wait);
     let seen = poisoned(&context, (TIMES * 2 * 16) as usize, POISON);
-    let slow = context.device_buffer(1 << 20).unwrap();
+    let slow = [(); 2].map(|()| context.device_buffer(1 << 20).unwrap());
     let freed = Arc::new(AtomicU64::new(0));
     let mut addresses = std::collections::HashSet::new();
     std::thread::scope(|scope| {
         let mailbox = &mailbox;
-        let (seen, slow) = (seen.address(), slow.address());
+        let (seen, slow) = (seen.address(), [slow[0].address(), slow[1].address()]);
         let context = &context;
         scope.spawn(move || {
             for i in 0..TIMES {
@@ -54,7 +54,7 @@ fn memory_is_used_again_and_no_reader_sees_it() {
                 // Now and then one of the streams is late.
                 let late = if i % 2 == 0 { consumer } else { second };
                 if i % 16 < 4 {
-                    unsafe { context.fill(slow, 1, 1 << 20, late) }.unwrap();
+                    unsafe { context.fill(slow[(i % 2) as usize], 1, 1 << 20, late) }.unwrap();
                 }
                 for (way, stream) in [consumer, second].into_iter().enumerate() {
                     let from = first + if way == 0 { 0 } else { BYTES - 16 };
