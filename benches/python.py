@@ -20,8 +20,9 @@ RUNS = 20 if "--quick" in sys.argv else 200
 WARM = 10
 
 
-def in_turns(*ways):
-    """Microseconds of an operation for each way, over the runs; each way is a function that makes one."""
+def in_turns(*ways, after=lambda: None):
+    """Microseconds of an operation for each way, over the runs; each way is a function that makes one. What comes after a
+    loop of them is not counted."""
     times = [[] for _ in ways]
     for run in range(-WARM, RUNS):
         for way, of in zip(ways, times):
@@ -30,6 +31,7 @@ def in_turns(*ways):
             for _ in range(LOOP):
                 way()
             taken = (time.perf_counter_ns() - start) / 1e3 / LOOP
+            after()
             if run >= 0:
                 of.append(taken)
     return times
@@ -101,14 +103,30 @@ def hops(context):
 
 
 def handoffs(context):
-    rows, mailbox = torch.randn(RECORDS, FLOATS, device="cuda"), context.tensor_mailbox(1024)
+    """A tensor's push and its pop, the same with the end of what was popped, and PyTorch's own way from a tensor to itself."""
+    rows, mailbox, popped = torch.randn(RECORDS, FLOATS, device="cuda"), context.tensor_mailbox(1024), []
+    push, pop, keep, kind, exchange = mailbox.push, mailbox.pop, popped.append, torch.Tensor, torch.from_dlpack
 
     def handoff():
-        mailbox.push(rows)
-        if mailbox.pop(like=torch.Tensor).data_ptr() != rows.data_ptr():
-            raise AssertionError("another tensor came out")
+        push(rows)
+        keep(pop(like=kind))
 
-    return in_turns(handoff)
+    def released():
+        push(rows)
+        pop(like=kind)
+
+    def end():
+        if any(tensor.data_ptr() != rows.data_ptr() for tensor in popped):
+            raise AssertionError("another tensor came out")
+        popped.clear()
+        while mailbox.stats()["retiring"]:
+            pass
+
+    def in_a_stream(stream):
+        with torch.cuda.stream(stream):
+            return in_turns(handoff, released, lambda: keep(exchange(rows)), after=end)
+
+    return in_a_stream(torch.cuda.Stream()), in_a_stream(torch.cuda.default_stream())
 
 
 def row(name, times, limit_name=None, limit=None):
@@ -128,11 +146,13 @@ def main():
     for _ in range(50):
         busy = busy @ busy / 64
     pushes, pops = records(context)
-    hop, (handoff,) = hops(context), handoffs(context)
+    hop, ((handoff, released, exchanged), (in_default, *_)) = hops(context), handoffs(context)
     rows = [row("python_push", pushes[0], "torch: a slice of a ring, copy_", pushes[1]),
             row("python_pop", pops[0], "torch: count.cpu().item(), a slice, clone", pops[1]),
             row("python_hop", hop[0], "torch: copy_, event, wait, copy_", hop[1]),
-            row("tensor_handoff_python", handoff)]
+            row("tensor_handoff_python", handoff, "torch.from_dlpack of a tensor, and no mailbox", exchanged),
+            row("python_handoff_default_stream", in_default),
+            row("python_handoff_and_release", released)]
     told = subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"], capture_output=True,
                           text=True, check=True).stdout
     name, driver = [part.strip() for part in told.strip().splitlines()[0].split(",")]

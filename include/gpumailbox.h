@@ -1541,6 +1541,16 @@ gmb_status gmb_stream_begin_capture(struct gmb_context context,
                                     gmb_capture_mode mode);
 
 /**
+ * Writes 1 where the stream's work is being captured, by the library, the CUDA driver or runtime or PyTorch, and 0 where
+ * it runs. Never blocks; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_STREAM`, `_CAPTURE` (its capture was spoilt),
+ * `_DEVICE_LOST`, `_DRIVER`.
+ */
+gmb_status gmb_stream_is_capturing(struct gmb_context context,
+                                   gmb_stream stream,
+                                   int32_t *capturing);
+
+/**
  * Ends the capture that began on this stream, in the thread that began it, and makes a graph of it. Streams that
  * events pulled into the capture must have been joined by events. The caller owns the graph and ends it with
  * `gmb_graph_destroy`.

@@ -122,6 +122,14 @@ impl Context {
         Ok(())
     }
 
+    /// Whether the stream's work is being captured, by whomever, instead of running.
+    ///
+    /// # Errors
+    /// `INVALID_STREAM`, `CAPTURE` (its capture was spoilt), `DEVICE_LOST`, `DRIVER`.
+    pub fn is_capturing(&self, stream: Stream) -> Result<bool> {
+        Ok(self.resolve(stream)?.is_capturing())
+    }
+
     /// Ends the capture that began on this stream. Streams that were pulled into it by events must
     /// have been joined by events.
     ///

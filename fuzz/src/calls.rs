@@ -37,7 +37,7 @@ functions! {
     gmb_set_log_function gmb_status_name gmb_status_string
     gmb_stream_begin_capture gmb_stream_create gmb_stream_destroy gmb_stream_end_capture
     gmb_stream_get_priority gmb_stream_guard_create
-    gmb_stream_guard_destroy gmb_stream_host_function gmb_stream_query gmb_stream_synchronize
+    gmb_stream_guard_destroy gmb_stream_host_function gmb_stream_is_capturing gmb_stream_query gmb_stream_synchronize
     gmb_stream_wait_event
     gmb_tensor_mailbox_create gmb_tensor_mailbox_destroy gmb_tensor_mailbox_get_info gmb_tensor_mailbox_get_view
     gmb_tensor_mailbox_pop gmb_tensor_mailbox_pop_dlpack gmb_tensor_mailbox_push gmb_tensor_mailbox_push_arrow

@@ -15,6 +15,14 @@ class graph : public detail::owner<gmb_graph, gmb_graph_destroy> {
   gmb::status launch(stream_ref stream) const { return gmb::status(gmb_graph_launch(get(), stream.get())); }
 };
 
+/* Whether the stream's work is being captured, by whomever, instead of running. */
+inline expected<bool> is_capturing(const context &owner, stream_ref stream) {
+  int32_t capturing = 0;
+  const gmb_status code = gmb_stream_is_capturing(owner.get(), stream.get(), &capturing);
+  bool told = capturing != 0;
+  return detail::give(code, told);
+}
+
 /* A stream's capture, from begin() to end(); one that is destroyed before ends without a graph. */
 class stream_capture {
  public:

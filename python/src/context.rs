@@ -48,11 +48,7 @@ impl Inner {
 
     /// One whose last operation is told.
     pub fn token(&self) -> PyResult<Token> {
-        let kept = {
-            let mut tokens = self.tokens.lock().unwrap_or_else(|p| p.into_inner());
-            let ready = tokens.iter().rposition(Token::is_told);
-            ready.map(|i| tokens.swap_remove(i))
-        };
+        let kept = self.tokens.lock().unwrap_or_else(|p| p.into_inner()).pop();
         if let Some(token) = kept {
             return Ok(token);
         }
@@ -62,6 +58,7 @@ impl Inner {
         Ok(Token { handle, epoch: 0 })
     }
 
+    /// One that is told, for the next who asks.
     pub fn keep(&self, token: Token) {
         let mut tokens = self.tokens.lock().unwrap_or_else(|p| p.into_inner());
         if tokens.len() < KEPT_TOKENS {

@@ -2,7 +2,7 @@
 
 use std::ffi::{c_char, c_void, CStr};
 use std::ptr;
-use std::sync::{Mutex, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use pyo3::ffi as python;
 use pyo3::prelude::*;
@@ -193,7 +193,7 @@ impl Drop for Managed {
     }
 }
 
-type ToObject = unsafe extern "C" fn(*mut Versioned, *mut *mut c_void) -> i32;
+pub type ToObject = unsafe extern "C" fn(*mut Versioned, *mut *mut c_void) -> i32;
 
 /// What a type offers to be exchanged without calls of Python: `__dlpack_c_exchange_api__`.
 #[repr(C)]
@@ -207,23 +207,33 @@ pub struct Exchange {
     current_stream: Option<unsafe extern "C" fn(i32, i32, *mut *mut c_void) -> i32>,
 }
 
-/// The type that had one last, kept so that it is not asked again: as a rule all tensors are of one type.
-static KNOWN: Mutex<Option<(Py<PyAny>, &'static Exchange)>> = Mutex::new(None);
+/// What is known of a type with an exchange.
+struct Exchanging {
+    api: &'static Exchange,
+    /// Its methods that tell whether the memory holds other numbers than the tensor shows, where it has them.
+    is_neg: Option<Py<PyAny>>,
+    is_conj: Option<Py<PyAny>>,
+}
 
-/// The exchange of a type, if it has one of a version that is known.
-pub fn exchange(of: &Bound<'_, PyAny>) -> Option<&'static Exchange> {
+/// The type that was asked last, kept so that it is not asked again: as a rule all tensors are of one type.
+static KNOWN: Mutex<Option<(Py<PyAny>, Arc<Exchanging>)>> = Mutex::new(None);
+
+/// If a type has an exchange of a version that is known.
+fn exchanging(of: &Bound<'_, PyAny>) -> Option<Arc<Exchanging>> {
     let known = || KNOWN.lock().unwrap_or_else(|p| p.into_inner());
-    if let Some((_, api)) = known().as_ref().filter(|(kind, _)| kind.is(of)) {
-        return Some(api);
+    if let Some((_, found)) = known().as_ref().filter(|(kind, _)| kind.is(of)) {
+        return Some(Arc::clone(found));
     }
     // Without a lock: a type may run anything to answer.
-    let found = look_up(of)?;
-    let before = known().replace((of.clone().unbind(), found));
+    let method = |name| of.getattr_opt(name).ok().flatten().map(Bound::unbind);
+    let (is_neg, is_conj) = (method(intern!(of.py(), "is_neg")), method(intern!(of.py(), "is_conj")));
+    let found = Arc::new(Exchanging { api: look_up(of)?, is_neg, is_conj });
+    let before = known().replace((of.clone().unbind(), Arc::clone(&found)));
     drop(before);
     Some(found)
 }
 
-/// The same, asked anew.
+/// The exchange of a type.
 pub fn look_up(of: &Bound<'_, PyAny>) -> Option<&'static Exchange> {
     let capsule = of.getattr_opt(intern!(of.py(), "__dlpack_c_exchange_api__")).ok()??;
     let name = c"dlpack_exchange_api".as_ptr();
@@ -261,28 +271,34 @@ fn raised(py: Python<'_>, what: &str) -> PyErr {
         .unwrap_or_else(|| status(ffi::GMB_ERROR_NOT_SUPPORTED, format!("{what} failed and did not say why")))
 }
 
-/// Without calls of Python. `None` where there is no exchange, or it would not say what is wrong with a tensor.
+/// Whether a method of a type, called on `of`, says yes.
+fn says(method: &Py<PyAny>, of: &Bound<'_, PyAny>) -> PyResult<bool> {
+    // SAFETY: two objects and the end of the list; the answer is owned.
+    let answer = unsafe {
+        let told = python::PyObject_CallFunctionObjArgs(
+            method.as_ptr(),
+            of.as_ptr(),
+            ptr::null_mut::<python::PyObject>(),
+        );
+        Bound::from_owned_ptr_or_err(of.py(), told)?
+    };
+    answer.is_truthy()
+}
+
+/// Without calls of Python where that can be. `None` where there is no exchange, or it would not say what is wrong with a
+/// tensor.
 fn exchanged(of: &Bound<'_, PyAny>, context: &Inner, stream: usize) -> PyResult<Option<Managed>> {
+    const COMPLEX: u8 = 5;
     let py = of.py();
-    let Some(api) = exchange(of.get_type().as_any()) else { return Ok(None) };
-    let Some(from_object) = api.from_object else { return Ok(None) };
+    let Some(known) = exchanging(of.get_type().as_any()) else { return Ok(None) };
+    let Some(from_object) = known.api.from_object else { return Ok(None) };
     // It gives such away as if they were none.
     if of.getattr_opt(intern!(py, "requires_grad"))?.is_some_and(|needed| needed.is_truthy().unwrap_or(true))
     {
         return Ok(None);
     }
-    for (lazy, resolve) in [(intern!(py, "is_neg"), "resolve_neg"), (intern!(py, "is_conj"), "resolve_conj")]
-    {
-        if let Some(lazy) = of.getattr_opt(lazy)? {
-            if lazy.call0()?.is_truthy()? {
-                return Err(argument(format!(
-                    "the tensor's memory holds other numbers than it shows: call {resolve}() first"
-                )));
-            }
-        }
-    }
     if context.cuda {
-        let Some(current) = api.current_stream(context) else {
+        let Some(current) = known.api.current_stream(context) else {
             let _ = PyErr::take(py);
             return Ok(None);
         };
@@ -296,7 +312,19 @@ fn exchanged(of: &Bound<'_, PyAny>, context: &Inner, stream: usize) -> PyResult<
         let _ = PyErr::take(py);
         return Ok(None);
     }
-    Ok(Some(Managed::Versioned(managed)))
+    let managed = Managed::Versioned(managed);
+    let is_complex = managed.tensor().dtype.code == COMPLEX;
+    for (is_lazy, resolve) in [
+        (known.is_neg.as_ref(), "resolve_neg"),
+        (known.is_conj.as_ref().filter(|_| is_complex), "resolve_conj"),
+    ] {
+        if is_lazy.map_or(Ok(false), |is_lazy| says(is_lazy, of))? {
+            return Err(argument(format!(
+                "the tensor's memory holds other numbers than it shows: call {resolve}() first"
+            )));
+        }
+    }
+    Ok(Some(managed))
 }
 
 /// A capsule's tensor, which is ours then.
@@ -435,9 +463,9 @@ pub fn order(context: &Inner, ours: usize, stream: Option<&Bound<'_, PyAny>>) ->
     crate::array::order(context, ours, theirs)
 }
 
-/// Whether objects of a type can be made of tensors.
-pub fn check_type(of: &Bound<'_, PyAny>) -> PyResult<ToObject> {
-    exchange(of).and_then(|api| api.to_object).ok_or_else(|| {
+/// What makes objects of a type of tensors.
+pub fn maker(of: &Bound<'_, PyAny>) -> PyResult<ToObject> {
+    exchanging(of).and_then(|known| known.api.to_object).ok_or_else(|| {
         let name = of.repr().map_or_else(|_| "like".to_owned(), |name| name.to_string());
         argument(format!(
             "{name} does not offer DLPack's exchange: leave like out, and give the result to from_dlpack"
@@ -445,10 +473,8 @@ pub fn check_type(of: &Bound<'_, PyAny>) -> PyResult<ToObject> {
     })
 }
 
-/// As an object of a type with an exchange: `torch.Tensor`, say.
-pub fn as_type<'py>(of: &Bound<'py, PyAny>, managed: Managed) -> PyResult<Bound<'py, PyAny>> {
-    let py = of.py();
-    let to_object = check_type(of)?;
+/// As an object of the type that the maker is of: `torch.Tensor`, say.
+pub fn made<'py>(py: Python<'py>, to_object: ToObject, managed: Managed) -> PyResult<Bound<'py, PyAny>> {
     let Managed::Versioned(at) = *std::mem::ManuallyDrop::new(managed) else {
         return Err(argument("only tensors with a version can be exchanged"));
     };

@@ -377,6 +377,7 @@ unsafe extern "C" {
     pub fn gmb_event_elapsed_ms(start: gmb_event, end: gmb_event, milliseconds: *mut f64) -> gmb_status;
     pub fn gmb_event_pool_get_info(context: gmb_context, kind: gmb_event_kind, info: *mut gmb_event_pool_info, info_size: usize) -> gmb_status;
     pub fn gmb_stream_begin_capture(context: gmb_context, stream: gmb_stream, mode: gmb_capture_mode) -> gmb_status;
+    pub fn gmb_stream_is_capturing(context: gmb_context, stream: gmb_stream, capturing: *mut i32) -> gmb_status;
     pub fn gmb_stream_end_capture(context: gmb_context, stream: gmb_stream, graph: *mut gmb_graph) -> gmb_status;
     pub fn gmb_graph_launch(graph: gmb_graph, stream: gmb_stream) -> gmb_status;
     pub fn gmb_graph_destroy(graph: gmb_graph) -> gmb_status;

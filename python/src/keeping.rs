@@ -1,13 +1,14 @@
 //! What kernels use, kept until they are done.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pyo3::PyResult;
 
+use crate::array::Memory;
 use crate::context::{ended, nanoseconds, without_lock, Inner, Token, EMPTY};
+use crate::dlpack::Managed;
 use crate::error::check;
 use crate::{ffi, streams::raw};
 
@@ -67,52 +68,81 @@ impl Until {
     }
 }
 
-type What = Vec<Box<dyn Any + Send>>;
+/// What it is: arrays that were given, and memory of the package's own; held, and not looked into.
+#[allow(dead_code)]
+pub struct What {
+    pub given: [Option<Managed>; 3],
+    pub made: [Option<Arc<Memory>>; 2],
+    /// All of it, so that little is not looked after at each call.
+    pub bytes: u64,
+}
 
-/// In the order of the operations.
+/// Less is not looked after, nor are fewer operations.
+const WORTH_A_LOOK: u64 = 1 << 20;
+const OPERATIONS: usize = 16;
+
 #[derive(Default)]
-pub struct Keeping(Mutex<VecDeque<(Until, What)>>);
+struct Kept {
+    /// In the order of the operations.
+    all: VecDeque<(Until, What)>,
+    bytes: u64,
+}
+
+#[derive(Default)]
+pub struct Keeping(Mutex<Kept>);
 
 impl Keeping {
-    pub fn keep(&self, until: Until, what: What) {
-        self.0.lock().unwrap_or_else(|p| p.into_inner()).push_back((until, what));
+    /// Gives back what is no longer used, too, where there is much.
+    pub fn keep(&self, context: &Arc<Inner>, until: Until, what: What) {
+        let much = {
+            let mut kept = self.0.lock().unwrap_or_else(|p| p.into_inner());
+            kept.bytes += what.bytes;
+            kept.all.push_back((until, what));
+            kept.bytes >= WORTH_A_LOOK || kept.all.len() >= OPERATIONS
+        };
+        if much {
+            self.look(context);
+        }
     }
 
     /// Until what the stream holds now is done.
     pub fn keep_until_reached(&self, context: &Arc<Inner>, stream: usize, what: What) -> PyResult<()> {
         match Reached::new(context, stream) {
-            Ok(reached) => self.keep(Until::Reached(reached), what),
+            Ok(reached) => self.keep(context, Until::Reached(reached), what),
             Err(error) => {
                 // Nobody will say when that is.
                 std::mem::forget(what);
                 return Err(error);
             }
         }
-        self.look(context);
         Ok(())
     }
 
     /// Gives back what is no longer used.
     pub fn look(&self, context: &Arc<Inner>) {
-        let mut done = Vec::new();
-        {
-            let mut kept = self.0.lock().unwrap_or_else(|p| p.into_inner());
-            while kept.front().is_some_and(|(until, _)| until.is_past()) {
-                done.extend(kept.pop_front());
-            }
-        }
-        for (until, what) in done {
+        // One at a time: what is given back may run anything.
+        while let Some((until, what)) = self.next() {
             if let Until::Told(token) = until {
                 context.keep(token);
             }
             drop(what);
         }
     }
+
+    fn next(&self) -> Option<(Until, What)> {
+        let mut kept = self.0.lock().unwrap_or_else(|p| p.into_inner());
+        if !kept.all.front().is_some_and(|(until, _)| until.is_past()) {
+            return None;
+        }
+        let first = kept.all.pop_front()?;
+        kept.bytes -= first.1.bytes;
+        Some(first)
+    }
 }
 
 impl Drop for Keeping {
     fn drop(&mut self) {
-        for kept in std::mem::take(self.0.get_mut().unwrap_or_else(|p| p.into_inner())) {
+        for kept in std::mem::take(&mut self.0.get_mut().unwrap_or_else(|p| p.into_inner()).all) {
             // Never freed under a kernel.
             if ended() || !kept.0.wait() {
                 std::mem::forget(kept);

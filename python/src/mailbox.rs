@@ -13,9 +13,9 @@ use crate::context::{limit, patiently, patiently_while, Inner, EMPTY, POLICIES};
 use crate::dlpack::{self, Managed};
 use crate::error::{argument, check, choice, dictionary, status};
 use crate::ffi;
-use crate::keeping::{Keeping, Until};
+use crate::keeping::{Keeping, Until, What};
 use crate::shared::{Lent, Shared};
-use crate::streams::{self, raw, torch_captures};
+use crate::streams::{self, is_capturing, raw};
 use crate::token::{result, told, TokenHandle, NO_TOKEN};
 use crate::view::{View, Watch};
 
@@ -164,7 +164,7 @@ impl Mailbox {
         let types = self.words(types, count, stream, "types")?;
         let at = |words: &Option<Managed>| words.as_ref().map_or(0, Managed::address);
         let (from_at, lengths_at, types_at) = (from.address(), at(&lengths), at(&types));
-        let captures = torch_captures(py, &self.context)?;
+        let captures = is_capturing(&self.context, stream)?;
         let kept = if token.is_some() || captures { None } else { Some(self.context.token()?) };
         let to = token.map(|token| token.token).or(kept.as_ref().map(|kept| kept.handle)).unwrap_or(NO_TOKEN);
         let limit = limit(timeout)?;
@@ -190,13 +190,16 @@ impl Mailbox {
             }
             told => check(told),
         };
+        let what = What {
+            given: [Some(from), lengths, types],
+            made: [None, None],
+            bytes: u64::from(count) * stride,
+        };
         if let Some(mut token) = kept {
             match pushed {
                 Ok(_) => {
                     token.epoch += 1;
-                    let what = Box::new((from, lengths, types));
-                    self.keeping.keep(Until::Told(token), vec![what]);
-                    self.keeping.look(&self.context);
+                    self.keeping.keep(&self.context, Until::Told(token), what);
                 }
                 Err(error) => {
                     self.context.keep(token);
@@ -207,7 +210,7 @@ impl Mailbox {
         }
         pushed?;
         if !captures {
-            self.keeping.keep_until_reached(&self.context, stream, vec![Box::new((from, lengths, types))])?;
+            self.keeping.keep_until_reached(&self.context, stream, what)?;
         }
         Ok(())
     }
@@ -230,10 +233,8 @@ impl Mailbox {
     ) -> PyResult<Bound<'py, PyAny>> {
         let handle = self.inner.handle()?;
         let stream = streams::resolve(py, &self.context, stream)?;
-        let captures = torch_captures(py, &self.context)?;
-        if let Some(like) = like {
-            dlpack::check_type(like)?;
-        }
+        let captures = is_capturing(&self.context, stream)?;
+        let maker = like.map(dlpack::maker).transpose()?;
         if (captures || token.is_some()) && (out.is_none() || headers) {
             return Err(argument("what is captured, or told to a token, needs out, and gives no headers"));
         }
@@ -294,7 +295,8 @@ impl Mailbox {
             // SAFETY: memory of that size, which is kept, or by whoever captures.
             check(unsafe { ffi::gmb_mailbox_pop(handle, &pop, raw(stream), to) })?;
             if !captures {
-                self.keeping.keep_until_reached(&self.context, stream, vec![Box::new(given)])?;
+                let what = What { given: [given, None, None], made: [None, None], bytes: whole * stride };
+                self.keeping.keep_until_reached(&self.context, stream, what)?;
             }
             return Ok(py.None().into_bound(py));
         }
@@ -305,16 +307,19 @@ impl Mailbox {
             return Err(error);
         }
         token.epoch += 1;
+        // Beside the kernel.
+        self.keeping.look(&self.context);
         let popped = match told(py, &token, None) {
             Ok(popped) => popped,
             Err(error) => {
                 // Interrupted: what it writes to must outlive it.
-                self.keeping.keep(Until::Told(token), vec![Box::new((given, made, heads))]);
+                let what =
+                    What { given: [given, None, None], made: [made, heads], bytes: u64::from(max) * stride };
+                self.keeping.keep(&self.context, Until::Told(token), what);
                 return Err(error);
             }
         };
         self.context.keep(token);
-        self.keeping.look(&self.context);
         result(popped)?;
         if let (Some(out), Some(_)) = (out, &given) {
             if u64::from(popped.count) == whole {
@@ -332,8 +337,8 @@ impl Mailbox {
             result: popped,
             headers: heads.map(|heads| (heads, popped.count)),
         };
-        match like {
-            Some(like) => dlpack::as_type(like, array.managed(true)),
+        match maker {
+            Some(maker) => dlpack::made(py, maker, array.managed(true)),
             None => Ok(Bound::new(py, array)?.into_any()),
         }
     }

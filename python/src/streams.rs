@@ -29,16 +29,11 @@ fn which(context: &Inner) -> usize {
 
 static TORCH_CURRENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static TORCH_EXCHANGE: PyOnceLock<Option<&'static dlpack::Exchange>> = PyOnceLock::new();
-static TORCH_CAPTURES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static MODULES: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
 
-/// A function of PyTorch, if PyTorch is there and has CUDA.
-fn of_torch<'a>(
-    py: Python<'a>,
-    kept: &'a PyOnceLock<Py<PyAny>>,
-    name: &str,
-) -> PyResult<Option<&'a Py<PyAny>>> {
-    if let Some(known) = kept.get(py) {
+/// PyTorch's own function for its current stream, if PyTorch is there and has CUDA.
+fn torch_function(py: Python<'_>) -> PyResult<Option<&Py<PyAny>>> {
+    if let Some(known) = TORCH_CURRENT.get(py) {
         return Ok(Some(known));
     }
     let modules = MODULES.get_or_try_init(py, || -> PyResult<_> {
@@ -46,13 +41,15 @@ fn of_torch<'a>(
     })?;
     // Half imported, it has not all of its parts yet.
     let Some(torch) = modules.bind(py).get_item("torch")? else { return Ok(None) };
-    let Ok(found) = torch.getattr("_C").and_then(|c| c.getattr(name)) else { return Ok(None) };
-    Ok(Some(kept.get_or_init(py, || found.unbind())))
+    let Ok(found) = torch.getattr("_C").and_then(|c| c.getattr("_cuda_getCurrentRawStream")) else {
+        return Ok(None);
+    };
+    Ok(Some(TORCH_CURRENT.get_or_init(py, || found.unbind())))
 }
 
 /// PyTorch's current stream of the device.
 fn torch_current(py: Python<'_>, context: &Inner) -> PyResult<Option<usize>> {
-    let Some(current) = of_torch(py, &TORCH_CURRENT, "_cuda_getCurrentRawStream")? else { return Ok(None) };
+    let Some(current) = torch_function(py)? else { return Ok(None) };
     // The same without a call of Python, where PyTorch's tensors have an exchange.
     let exchange = TORCH_EXCHANGE.get_or_init(py, || {
         let torch = py.import("torch").and_then(|torch| torch.getattr("Tensor")).ok()?;
@@ -64,15 +61,12 @@ fn torch_current(py: Python<'_>, context: &Inner) -> PyResult<Option<usize>> {
     current.call1(py, (context.device,))?.extract(py).map(Some)
 }
 
-/// Whether PyTorch captures the work of its current stream.
-pub fn torch_captures(py: Python<'_>, context: &Inner) -> PyResult<bool> {
-    if !context.cuda {
-        return Ok(false);
-    }
-    match of_torch(py, &TORCH_CAPTURES, "_cuda_isCurrentStreamCapturing")? {
-        Some(captures) => captures.call0(py)?.extract(py),
-        None => Ok(false),
-    }
+/// Whether the stream's work is being captured, by PyTorch or by whomever.
+pub fn is_capturing(context: &Inner, stream: usize) -> PyResult<bool> {
+    let (of, mut told) = (context.handle()?, 0);
+    // SAFETY: it writes a number.
+    check(unsafe { ffi::gmb_stream_is_capturing(of, raw(stream), &mut told) })?;
+    Ok(told != 0)
 }
 
 /// The address of a stream: a number, or an object of PyTorch, CuPy, CUDA Python or this package.

@@ -157,7 +157,7 @@ impl TensorMailbox {
         let stream = streams::resolve(py, &self.inner.context, stream)?;
         let none = || Ok(py.None().into_bound(py));
         if let Some(like) = like {
-            dlpack::check_type(like)?;
+            let maker = dlpack::maker(like)?;
             let mut managed: *mut c_void = std::ptr::null_mut();
             let at = &mut managed as *mut *mut c_void as usize;
             // SAFETY: it writes a managed tensor that is ours then.
@@ -166,7 +166,7 @@ impl TensorMailbox {
             };
             return match popped(py, timeout, take)? {
                 false => none(),
-                true => dlpack::as_type(like, Managed::Versioned(managed.cast())),
+                true => dlpack::made(py, maker, Managed::Versioned(managed.cast())),
             };
         }
         let mut lease = ffi::gmb_lease { id: 0 };

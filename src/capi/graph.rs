@@ -53,6 +53,23 @@ pub extern "C" fn gmb_stream_begin_capture(
     boundary(|| CONTEXTS.get(context.id)?.begin_capture(self::stream(stream), capture_mode(mode)?))
 }
 
+/// Writes 1 where the stream's work is being captured, by the library, the CUDA driver or runtime or PyTorch, and 0 where
+/// it runs. Never blocks; thread-safe.
+/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_STREAM`, `_CAPTURE` (its capture was spoilt),
+/// `_DEVICE_LOST`, `_DRIVER`.
+#[no_mangle]
+pub extern "C" fn gmb_stream_is_capturing(
+    context: gmb_context,
+    stream: gmb_stream,
+    capturing: *mut i32,
+) -> gmb_status {
+    boundary(|| {
+        let out = output(capturing, "capturing")?;
+        out.write(CONTEXTS.get(context.id)?.is_capturing(self::stream(stream))?.into());
+        Ok(())
+    })
+}
+
 /// Ends the capture that began on this stream, in the thread that began it, and makes a graph of it. Streams that
 /// events pulled into the capture must have been joined by events. The caller owns the graph and ends it with
 /// `gmb_graph_destroy`.

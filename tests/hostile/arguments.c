@@ -258,6 +258,7 @@ CALL(get_reader_info) { return gmb_mailbox_get_reader_info(MAILBOX(0), U32(1), P
 CALL(stream_create) { return gmb_stream_create(CONTEXT(0), I32(1), P(2)); }
 CALL(stream_get_priority) { return gmb_stream_get_priority(CONTEXT(0), P(1), P(2)); }
 CALL(stream_destroy) { return gmb_stream_destroy(CONTEXT(0), P(1)); }
+CALL(stream_is_capturing) { return gmb_stream_is_capturing(CONTEXT(0), P(1), P(2)); }
 CALL(stream_query) { return gmb_stream_query(CONTEXT(0), P(1)); }
 CALL(stream_synchronize) { return gmb_stream_synchronize(CONTEXT(0), P(1)); }
 CALL(stream_host_function) { return gmb_stream_host_function(CONTEXT(0), P(1), a[2] ? no_function : NULL, P(3)); }

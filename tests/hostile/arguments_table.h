@@ -97,6 +97,10 @@ static void describe_streams(void) {
   FUNCTION(stream_query, stream_query, GMB_OK, NULL, NULL);
   context_arg();
   stream_arg(GMB_OK);
+  FUNCTION(stream_is_capturing, stream_is_capturing, GMB_OK, NULL, NULL);
+  context_arg();
+  stream_arg(GMB_OK);
+  output("capturing", 4);
   FUNCTION(stream_synchronize, stream_synchronize, GMB_OK, NULL, NULL);
   context_arg();
   stream_arg(GMB_OK);

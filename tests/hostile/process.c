@@ -38,7 +38,7 @@ enum { PAYLOAD = 64, CASE_SECONDS = 20 };
   X(tensor_mailbox_create) X(tensor_mailbox_destroy) X(tensor_mailbox_get_info) X(tensor_mailbox_get_view)  \
   X(tensor_mailbox_pop) X(tensor_mailbox_pop_dlpack) X(tensor_mailbox_push) X(tensor_mailbox_push_arrow)    \
   X(tensor_mailbox_push_legacy)                                                                             \
-  X(stream_begin_capture) X(stream_end_capture) X(watch_arm) X(watch_create) X(watch_destroy) X(watch_get_fd)
+  X(stream_begin_capture) X(stream_end_capture) X(stream_is_capturing) X(watch_arm) X(watch_create) X(watch_destroy) X(watch_get_fd)
 #define DECLARE(name) __typeof__(gmb_##name) *name;
 static struct { FUNCTIONS(DECLARE) } g;
 
@@ -276,6 +276,7 @@ static void child_of_fork(struct world *w) {
   FORKED(g.stream_create(w->context, GMB_PRIORITY_NORMAL, &stream));
   FORKED(g.stream_get_priority(w->context, w->stream, &priority));
   FORKED(g.stream_query(w->context, w->stream));
+  FORKED(g.stream_is_capturing(w->context, w->stream, &priority));
   FORKED(g.stream_synchronize(w->context, w->stream));
   FORKED(g.stream_host_function(w->context, w->stream, no_function, NULL));
   FORKED(g.stream_wait_event(w->context, w->stream, w->event));

@@ -357,7 +357,10 @@ fn a_capture_ends_where_it_began() {
         (context.event(EventKind::Capture).unwrap(), context.event(EventKind::Capture).unwrap());
     context.begin_capture(stream.get(), CaptureMode::ThreadLocal).unwrap();
     fork.record(stream.get()).unwrap();
+    let capturing = || [&stream, &other].map(|stream| context.is_capturing(stream.get()).unwrap());
+    assert_eq!(capturing(), [true, false]);
     fork.make_wait(other.get()).unwrap();
+    assert_eq!(capturing(), [true, true], "pulled in by the event");
     unsafe { mailbox.push(&push, other.get(), None) }.unwrap();
     if context.info().backend == BackendKind::Host {
         // The driver's own answer differs from version to version.
@@ -366,6 +369,7 @@ fn a_capture_ends_where_it_began() {
     join.record(other.get()).unwrap();
     join.make_wait(stream.get()).unwrap();
     let graph = context.end_capture(stream.get()).unwrap();
+    assert_eq!(capturing(), [false, false]);
     graph.launch(other.get()).unwrap();
     context.synchronize(other.get()).unwrap();
     assert_eq!(mailbox.info().unwrap().published, 4);
@@ -395,9 +399,17 @@ fn graphs_from_c() {
     let mut graph = gmb_graph { id: 0 };
     assert_eq!(gmb_stream_end_capture(context, stream, &mut graph), GMB_ERROR_CAPTURE);
     assert_eq!(graph.id, 0, "written on success only");
+    let capturing = || {
+        let mut told = -1;
+        assert_eq!(gmb_stream_is_capturing(context, stream, &mut told), GMB_OK);
+        told
+    };
+    assert_eq!(capturing(), 0);
     assert_eq!(gmb_stream_begin_capture(context, stream, GMB_CAPTURE_RELAXED), GMB_OK);
+    assert_eq!(capturing(), 1);
     assert_eq!(gmb_stream_end_capture(context, stream, std::ptr::null_mut()), GMB_ERROR_NULL_POINTER);
     assert_eq!(gmb_stream_end_capture(context, stream, &mut graph), GMB_OK);
+    assert_eq!(capturing(), 0);
     assert_eq!(gmb_graph_launch(graph, stream), GMB_OK);
     assert_eq!(gmb_stream_synchronize(context, stream), GMB_OK);
     assert_eq!(gmb_graph_destroy(graph), GMB_OK);

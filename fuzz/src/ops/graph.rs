@@ -2,8 +2,10 @@
 
 use std::ffi::c_void;
 
+use gpumailbox::capi::context::gmb_context;
 use gpumailbox::capi::graph::gmb_graph;
 use gpumailbox::capi::mailbox::{gmb_mailbox, gmb_push};
+use gpumailbox::capi::stream::gmb_stream;
 use gpumailbox::capi::token::gmb_token;
 use gpumailbox::*;
 
@@ -38,6 +40,7 @@ pub fn graph(world: &mut World, input: &mut Input) {
     };
     assert_eq!(call!(graph::gmb_stream_begin_capture(context, stream, mode)), GMB_ERROR_CAPTURE);
     assert_eq!(call!(stream::gmb_stream_query(context, stream)), GMB_ERROR_NOT_SUPPORTED);
+    assert_eq!(is_capturing(context, stream), Some(1));
     let captured = push(world, input, at, stream);
     let out = Out::<gmb_graph>::new(input);
     let mut made = out.take(call!(graph::gmb_stream_end_capture(context, stream, out.pointer())));
@@ -47,10 +50,17 @@ pub fn graph(world: &mut World, input: &mut Input) {
         made = again.take(call!(graph::gmb_stream_end_capture(context, stream, again.pointer())));
     }
     let graph = made.expect("a capture that nothing spoilt");
+    assert_eq!(is_capturing(context, stream), Some(0));
     launch(world, input, at, graph, captured);
     assert_eq!(call!(graph::gmb_graph_destroy(graph)), GMB_OK);
     assert_eq!(call!(graph::gmb_graph_destroy(graph)), GMB_ERROR_INVALID_HANDLE);
     assert_eq!(call!(graph::gmb_graph_launch(graph, stream)), GMB_ERROR_INVALID_HANDLE);
+}
+
+/// What is said of a good stream. Takes nothing of the input: the corpus goes on meaning what it meant.
+fn is_capturing(context: gmb_context, stream: gmb_stream) -> Option<i32> {
+    let out = Out::<i32>::good();
+    out.take(call!(graph::gmb_stream_is_capturing(context, stream, out.pointer())))
 }
 
 /// Captures a push to a mailbox of the context.
