@@ -256,7 +256,8 @@ class Mailbox:
     def push(self, records: _Tensor, *, lengths: _Tensor | None = None, types: _Tensor | None = None, msg_type: int = 0,
              stream: _Stream | None = None, timeout: float | None = None, token: Token | None = None) -> None:
         """Pushes the rows of `records`, an array on the device, as so many records. Never waits for the device; under
-        "wait" for room, at most `timeout` seconds. With a `token`, or while PyTorch captures, the arrays must stay."""
+        "wait" for room, at most `timeout` seconds. The arrays are kept until they were read; while the stream is being
+        captured they are yours to keep, for as long as the graph."""
     @overload
     def pop(self, max: int, *, out: None = None, reader: int = 0, headers: bool = False, stream: _Stream | None = None,
             like: None = None, token: None = None) -> Array:
@@ -268,11 +269,11 @@ class Mailbox:
     @overload
     def pop(self, max: int, *, out: _Out, reader: int = 0, headers: bool = False, stream: _Stream | None = None,
             like: None = None, token: None = None) -> _Out:
-        """Writes them to `out` and gives `out[:count]`. While PyTorch captures it gives None, whatever this type says."""
+        """Writes them to `out` and gives `out[:count]`. While the stream is being captured it gives None, whatever this type says."""
     @overload
     def pop(self, max: int, *, out: SupportsDLPack, reader: int = 0, headers: Literal[False] = False,
             stream: _Stream | None = None, like: None = None, token: Token) -> None:
-        """Waits for nothing: the count is told to the token, and `out` must stay until then."""
+        """Waits for nothing: the count is told to the token, and `out` is kept until then."""
     @overload
     async def pop_async(self, max: int, *, reader: int = 0, timeout: float | None = None, out: None = None,
                         headers: bool = False, stream: _Stream | None = None, like: None = None) -> Array:

@@ -142,7 +142,7 @@ impl Mailbox {
 impl Mailbox {
     /// Pushes the rows of `records`, an array on the device, as so many records. Does not wait for the device, but under
     /// "wait" for room. The arrays are kept
-    /// until the kernel has read them; not while PyTorch captures: then they must stay as long as the graph.
+    /// until the kernel has read them; not while the stream is being captured: then they must stay as long as the graph.
     #[pyo3(signature = (records, *, lengths = None, types = None, msg_type = 0, stream = None, timeout = None, token = None))]
     #[allow(clippy::too_many_arguments)]
     fn push(

@@ -263,7 +263,8 @@ def test_memory_has_a_limit(lab):
     assert len(box.pop(16)) == 3
 
 
-@pytest.mark.parametrize("stream", ["x", b"", [], object(), 1.5, -1, 2**70], ids=repr)
+@pytest.mark.parametrize("stream", ["x", b"", [], object(), 1.5, -1, 2**70],
+                         ids=lambda stream: "object()" if type(stream) is object else repr(stream))
 def test_what_is_no_stream(lab, box, stream):
     array = rows(lab, 2, 4, 4)
     for call in (lambda: box.push(array, stream=stream), lambda: box.pop(1, stream=stream),

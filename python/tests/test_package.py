@@ -1,4 +1,5 @@
 """What the package brings for C++ in the same process: headers, the library, and the same handles on both sides."""
+import contextlib
 import ctypes
 import os
 import re
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import gpumailbox
-from lab import all_given_back, bits, until
+from lab import all_given_back, bits, torch, until
 
 HERE = os.path.dirname(os.path.abspath(gpumailbox.__file__))
 SIZES = gpumailbox._core._sizes()
@@ -244,3 +245,32 @@ def test_handles_that_python_closed_are_stale_for_cpp(lab, plugin):
     mailbox.close()
     assert plugin.plugin_pop(lab.context.handle, handle, lab.pointer(out), 4) == -1
     assert plugin.plugin_pop(0, handle, lab.pointer(out), 4) == -1
+
+
+def test_what_the_c_api_captures_is_captured_here(lab, rng):
+    c = ctypes.CDLL(gpumailbox.get_library())
+    context, graph = ctypes.c_uint64(lab.context.handle), ctypes.c_uint64()
+    own = lab.context.stream()
+    stream = ctypes.c_void_p(own.handle)
+    box, values = lab.context.mailbox(64, 64), rng.integers(0, 256, (4, 64), dtype=np.uint8)
+    rows, out = lab.array(values), lab.poisoned(8, 64)
+    # PyTorch's current stream, too: what its tensors wait for must be within the capture.
+    around = torch.cuda.stream(torch.cuda.ExternalStream(own.handle)) if lab.backend == "cuda" else contextlib.nullcontext()
+    if lab.backend == "cuda":
+        torch.cuda.synchronize()
+    with around:
+        assert c.gmb_stream_begin_capture(context, stream, 1) == 0
+        box.push(rows, stream=own)
+        assert box.pop(8, out=out, stream=own) is None
+        assert c.gmb_stream_end_capture(context, stream, ctypes.byref(graph)) == 0
+    own.synchronize()
+    assert box.stats()["published"] == 0
+    for launch in (1, 2):
+        assert c.gmb_graph_launch(graph, stream) == 0
+        own.synchronize()
+        assert (box.stats()["published"], box.stats()["released"]) == (4 * launch, 4 * launch)
+        assert bits(lab.numpy(out)[:4]) == bits(values)
+        out[:] = 0
+        if lab.backend == "cuda":
+            torch.cuda.synchronize()
+    assert c.gmb_graph_destroy(graph) == 0
