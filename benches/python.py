@@ -84,7 +84,7 @@ def hops(context):
     rows, out = torch.randn(RECORDS, FLOATS, device="cuda"), torch.empty(RECORDS, FLOATS, device="cuda")
     first, second = torch.cuda.Stream(), torch.cuda.Stream()
     # Nobody waits for a count here, so each pop of a loop tells it to a token of its own.
-    tokens = itertools.cycle([gpumailbox.Token(context) for _ in range(LOOP)])
+    tokens = itertools.cycle([context.token() for _ in range(LOOP)])
     mailbox, slots, event = context.mailbox(CAPACITY, dtype=torch.float32, shape=(FLOATS,)), torch.empty_like(rows), torch.cuda.Event()
 
     def ours():

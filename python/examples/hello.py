@@ -47,7 +47,7 @@ def main() -> None:
     check(len(mailbox.pop(256)) == 0, "an empty mailbox gives an empty array, and nobody waits")
 
     # How many were accepted is told to a token. With one, the array must stay until then.
-    token = gpumailbox.Token(context)
+    token = context.token()
     many = to_device(numpy.zeros((2000, 16), numpy.float32))
     mailbox.push(many, token=token)
     accepted = token.wait()

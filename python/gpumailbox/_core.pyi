@@ -139,6 +139,8 @@ class Context:
         """`with context.use_stream(stream):` makes it the one that calls of this thread are for."""
     def event(self, *, timed: bool = False) -> Event:
         """An event of the context's pool; `timed` ones can tell what time is between two."""
+    def token(self) -> Token:
+        """Where results of operations are told that nobody waits for at once."""
     def memory(self) -> _Memory:
         """Device memory held and allowed, in bytes; a limit of 0 is none."""
     def close(self) -> None:
@@ -209,7 +211,6 @@ class Result:
 class Token:
     """Where results of operations are told that nobody waits for at once: in graphs, or beside other work."""
 
-    def __new__(cls, context: Context) -> Self: ...
     def poll(self) -> Result | None:
         """The newest result, or None while there is none. Does not block. Raises if the operation failed on the device."""
     def wait(self, after: int | None = None, timeout: float | None = None) -> Result:

@@ -12,6 +12,7 @@ use crate::error::{argument, check, choice, dictionary, status};
 use crate::mailbox::Mailbox;
 use crate::streams::{self, Stream, StreamGuard};
 use crate::tensors::TensorMailbox;
+use crate::token::TokenHandle;
 use crate::{ffi, streams::raw};
 
 /// What everything made of a context shares. The handle goes with the last of them.
@@ -345,6 +346,11 @@ impl Context {
         // SAFETY: it writes a handle.
         check(unsafe { ffi::gmb_event_create(self.inner.handle()?, kind, &mut handle) })?;
         Ok(Event { context: Arc::clone(&self.inner), handle })
+    }
+
+    /// Where results of operations are told that nobody waits for at once.
+    fn token(&self) -> PyResult<TokenHandle> {
+        TokenHandle::new(&self.inner)
     }
 
     /// Device memory held and allowed, in bytes.

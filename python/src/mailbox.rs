@@ -92,7 +92,16 @@ impl Mailbox {
             u32::try_from(value)
                 .map_err(|_| status(ffi::GMB_ERROR_OVERFLOW, format!("{value} {what} are too many")))
         };
-        Ok((narrow(count as u64, "records")?, narrow(bytes, "bytes of a record")?, apart as u64 * item))
+        let apart = apart as u64 * item;
+        if count > 1 && apart % 16 != 0 {
+            return Err(status(
+                ffi::GMB_ERROR_MISALIGNED,
+                format!(
+                    "rows are {apart} bytes apart, which is no multiple of 16: give a slice of a wider array"
+                ),
+            ));
+        }
+        Ok((narrow(count as u64, "records")?, narrow(bytes, "bytes of a record")?, apart))
     }
 
     fn check_place(&self, tensor: &dlpack::DLTensor, what: &str) -> PyResult<()> {

@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 
-use crate::context::{limit, patiently, Token, EMPTY};
+use crate::context::{limit, patiently, Inner, Token, EMPTY};
 use crate::error::{self, check};
 use crate::ffi;
 
@@ -57,16 +57,17 @@ pub struct TokenHandle {
     pub token: ffi::gmb_token,
 }
 
-#[pymethods]
 impl TokenHandle {
-    #[new]
-    fn new(context: &crate::context::Context) -> PyResult<Self> {
+    pub fn new(context: &Inner) -> PyResult<Self> {
         let mut token = NO_TOKEN;
         // SAFETY: it writes a handle.
-        check(unsafe { ffi::gmb_token_create(context.inner.handle()?, &mut token) })?;
+        check(unsafe { ffi::gmb_token_create(context.handle()?, &mut token) })?;
         Ok(Self { token })
     }
+}
 
+#[pymethods]
+impl TokenHandle {
     /// The newest result, or None while there is none. Does not block.
     fn poll(&self) -> PyResult<Option<Result_>> {
         let mut told = EMPTY;

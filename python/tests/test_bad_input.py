@@ -118,7 +118,7 @@ def test_lengths_and_types_are_one_word_for_each_record(lab):
         raises(InvalidArgument, lambda: box.push(values, types=wrong), "types")
     raises(InvalidArgument, lambda: box.push(values, msg_type=7) or box.pop(4).lengths, "headers")
     # A length beyond the record: those before it are accepted, and the token says so.
-    token, lengths = gpumailbox.Token(lab.context), lab.array(np.array([64, 3, 65, 1], np.uint32))
+    token, lengths = lab.context.token(), lab.array(np.array([64, 3, 65, 1], np.uint32))
     box.push(values, lengths=lengths, token=token)
     raises(Error, lambda: token.wait(timeout=SECONDS), "2 records")
     assert len(box.pop(8)) == 2
@@ -165,7 +165,7 @@ def test_a_closed_context_says_so(lab, box):
     lab.context.close()
     for call in (lambda: lab.context.mailbox(2, 16), lambda: lab.context.tensor_mailbox(2), lambda: lab.context.stream(),
                  lambda: lab.context.event(), lambda: lab.context.memory(), lambda: lab.context.handle,
-                 lambda: gpumailbox.Token(lab.context), lambda: lab.context.use_stream(0).__enter__(),
+                 lambda: lab.context.token(), lambda: lab.context.use_stream(0).__enter__(),
                  stream.synchronize, stream.query, lambda: box.pop(1)):
         raises(Closed, call, "closed")
     assert lab.context.backend == lab.backend and lab.context.name
@@ -213,7 +213,7 @@ def test_there_is_no_such_device(lab):
 
 @pytest.mark.parametrize("timeout", [-1, -0.001, float("nan"), float("inf"), -float("inf"), 1e300])
 def test_times_that_are_none(lab, box, timeout):
-    tensors, token, array = lab.context.tensor_mailbox(2), gpumailbox.Token(lab.context), rows(lab, 1, 4, 4)
+    tensors, token, array = lab.context.tensor_mailbox(2), lab.context.token(), rows(lab, 1, 4, 4)
     box.push(array, token=token)
     for call in (lambda: box.push(array, timeout=timeout), lambda: box.wait_readable(timeout=timeout),
                  lambda: box.wait_writable(timeout=timeout), lambda: tensors.pop(timeout=timeout),
@@ -342,7 +342,7 @@ def test_a_type_without_an_exchange_loses_nothing(lab, box, like):
 
 
 def test_a_token_needs_out_and_must_have_been_used(lab, box):
-    token = gpumailbox.Token(lab.context)
+    token = lab.context.token()
     assert token.poll() is None
     raises(InvalidArgument, token.wait)
     raises(InvalidArgument, lambda: box.pop(1, token=token), "out")

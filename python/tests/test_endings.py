@@ -44,7 +44,7 @@ IN_FLIGHT = {
         mailbox.close()
     """,
     "streams, events, guards, watches and tokens": """
-        stream, event, token = context.stream(), context.event(), gpumailbox.Token(context)
+        stream, event, token = context.stream(), context.event(), context.token()
         mailbox = context.mailbox(64, 64)
         watch = mailbox.watch()
         watch.arm(9)

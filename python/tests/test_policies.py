@@ -17,7 +17,7 @@ def random_rows(rng, count):
 
 def test_reject_takes_what_fits_and_counts_the_rest(lab, rng):
     mailbox, values = lab.context.mailbox(8, 64), random_rows(rng, 15)
-    token, rows = gpumailbox.Token(lab.context), lab.array(values)
+    token, rows = lab.context.token(), lab.array(values)
     mailbox.push(rows[:12], token=token)
     told = token.wait(timeout=SECONDS)
     assert (told.count, told.partial) == (8, True)
@@ -180,7 +180,7 @@ CAPACITY, READERS, OPERATIONS = 16, 3, 400
 @pytest.mark.parametrize("policy", ["reject", "overwrite_oldest"])
 def test_random_operations_do_what_a_model_of_deques_does(lab, rng, policy):
     mailbox = lab.context.mailbox(CAPACITY, 64, full_policy=policy, readers=READERS)
-    token, waiting = gpumailbox.Token(lab.context), [deque() for _ in range(READERS)]
+    token, waiting = lab.context.token(), [deque() for _ in range(READERS)]
     lost, refused, seen = [0] * READERS, 0, 0
     for _ in range(OPERATIONS):
         what, count, reader = rng.integers(0, 4), int(rng.integers(1, CAPACITY + 5)), int(rng.integers(READERS))

@@ -141,7 +141,7 @@ def test_fewer_records_than_asked_for_come_without_waiting(lab, rng):
     mailbox = lab.context.mailbox(16, 64)
     values = random_rows(rng, 5)
     mailbox.push(lab.array(values))
-    token, out = gpumailbox.Token(lab.context), lab.poisoned(8, 64)
+    token, out = lab.context.token(), lab.poisoned(8, 64)
     assert mailbox.pop(8, out=out, token=token) is None
     told = token.wait(timeout=SECONDS)
     assert (told.count, told.partial, told.lost) == (5, True, 0)
@@ -187,7 +187,7 @@ def test_the_producers_array_may_go_as_soon_as_it_is_pushed(lab, rng):
 
 
 def test_tokens_tell_of_pushes_and_pops_and_their_epochs_grow(lab, rng):
-    mailbox, token, values = lab.context.mailbox(8, 64), gpumailbox.Token(lab.context), random_rows(rng, 6)
+    mailbox, token, values = lab.context.mailbox(8, 64), lab.context.token(), random_rows(rng, 6)
     rows, out = lab.array(values), lab.poisoned(8, 64)
     epochs = []
     for accepted, delivered in ((6, 6), (6, 6), (6, 6)):
@@ -218,7 +218,7 @@ def test_every_reader_gets_every_record(lab, rng, readers):
 
 def test_readers_come_and_go(lab, rng):
     mailbox, values = lab.context.mailbox(8, 64), random_rows(rng, 12)
-    rows, token = lab.array(values), gpumailbox.Token(lab.context)
+    rows, token = lab.array(values), lab.context.token()
     mailbox.push(rows[:4])
     next, oldest = mailbox.add_reader(), mailbox.add_reader("oldest")
     assert len({0, next, oldest}) == 3

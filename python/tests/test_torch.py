@@ -149,7 +149,7 @@ def test_three_modules_on_three_streams_are_equal_to_the_sequential_run(lab, flo
 def test_a_graph_of_push_and_pop_does_what_a_model_does(lab, floats, rng, told):
     capacity, pushed, popped = 16, 6, 4
     mailbox = lab.context.mailbox(capacity, dtype="float32", shape=(WIDTH,))
-    token = gpumailbox.Token(lab.context) if told else None
+    token = lab.context.token() if told else None
     source, out = torch.zeros(pushed, WIDTH, device="cuda"), torch.zeros(popped, WIDTH, device="cuda")
     given = lab.poisoned(8, WIDTH * 4).view(torch.float32)
     stream, graph, model = torch.cuda.Stream(), torch.cuda.CUDAGraph(), deque()

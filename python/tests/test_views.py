@@ -57,7 +57,7 @@ def test_records_of_a_view_are_not_popped_again(lab, rng):
 
 
 def test_a_view_holds_its_room_until_it_is_released(lab, rng):
-    mailbox, token = lab.context.mailbox(8, 64), gpumailbox.Token(lab.context)
+    mailbox, token = lab.context.mailbox(8, 64), lab.context.token()
     values = random_rows(rng, 12)
     rows = lab.array(values)
     mailbox.push(rows[:8])
