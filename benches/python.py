@@ -12,6 +12,7 @@ import sys
 import time
 
 import torch
+import torch.utils.dlpack
 
 import gpumailbox
 
@@ -103,9 +104,11 @@ def hops(context):
 
 
 def handoffs(context):
-    """A tensor's push and its pop, the same with the end of what was popped, and PyTorch's own way from a tensor to itself."""
+    """A tensor's push and its pop, the same with the end of what was popped, and out of PyTorch and in again without a
+    mailbox."""
     rows, mailbox, popped = torch.randn(RECORDS, FLOATS, device="cuda"), context.tensor_mailbox(1024), []
-    push, pop, keep, kind, exchange = mailbox.push, mailbox.pop, popped.append, torch.Tensor, torch.from_dlpack
+    push, pop, keep, kind = mailbox.push, mailbox.pop, popped.append, torch.Tensor
+    give, take = torch.utils.dlpack.to_dlpack, torch.utils.dlpack.from_dlpack
 
     def handoff():
         push(rows)
@@ -124,7 +127,7 @@ def handoffs(context):
 
     def in_a_stream(stream):
         with torch.cuda.stream(stream):
-            return in_turns(handoff, released, lambda: keep(exchange(rows)), after=end)
+            return in_turns(handoff, released, lambda: keep(take(give(rows))), after=end)
 
     return in_a_stream(torch.cuda.Stream()), in_a_stream(torch.cuda.default_stream())
 
@@ -150,7 +153,7 @@ def main():
     rows = [row("python_push", pushes[0], "torch: a slice of a ring, copy_", pushes[1]),
             row("python_pop", pops[0], "torch: count.cpu().item(), a slice, clone", pops[1]),
             row("python_hop", hop[0], "torch: copy_, event, wait, copy_", hop[1]),
-            row("tensor_handoff_python", handoff, "torch.from_dlpack of a tensor, and no mailbox", exchanged),
+            row("tensor_handoff_python", handoff, "torch: from_dlpack(to_dlpack(tensor)), and no mailbox", exchanged),
             row("python_handoff_default_stream", in_default),
             row("python_handoff_and_release", released)]
     told = subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"], capture_output=True,

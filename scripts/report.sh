@@ -17,3 +17,18 @@ if report["failures"]:
     sys.exit(f"error: the report has failures: {report['failures']}")
 print(f"{len(ran)} tests on {report['gpu']}, commit {report['commit'][:12]}")
 PY
+
+# The Python package's, too: every test by its function's name, whatever it was given.
+python3 - tests/results/h200-python.json python/tests <<'PY'
+import json, pathlib, re, sys
+report = json.load(open(sys.argv[1]))
+listed = {f"{path.stem}::{name}" for path in pathlib.Path(sys.argv[2]).glob("test_*.py")
+          for name in re.findall(r"^(?:async )?def (test_\w+)", path.read_text(), re.M)}
+ran = {test["name"].split("[")[0] for test in report["tests"]}
+if not listed or listed != ran:
+    print(f"only in python/tests: {sorted(listed - ran)}; only in the report: {sorted(ran - listed)}")
+    sys.exit("error: the report is not of these tests: run python.py of the GPU kit again")
+if report["failures"] or any(test["result"] != "ok" for test in report["tests"]):
+    sys.exit(f"error: the report has failures: {report['failures']}")
+print(f"{len(report['tests'])} Python tests on {report['gpu']}, commit {report['commit'][:12]}")
+PY

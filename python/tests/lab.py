@@ -1,4 +1,5 @@
 """Arrays on a device, of NumPy for the host backend and of PyTorch for CUDA; and how tests wait."""
+import ctypes
 import gc
 import importlib.util
 import os
@@ -53,6 +54,60 @@ def together(*works):
 def bits(array):
     """Elements as bytes, so that NaNs are equal to themselves."""
     return np.ascontiguousarray(array).tobytes()
+
+
+class Gate:
+    """`with` it, a stream of the host backend goes on with nothing; at its end all of its work is done."""
+
+    def __init__(self, context, stream):
+        self.stream, self.libc, library = stream, ctypes.CDLL(None), ctypes.CDLL(gpumailbox.get_library())
+        self.semaphore = ctypes.create_string_buffer(64)
+        assert self.libc.sem_init(self.semaphore, 0, 0) == 0
+        # By a function of C: one of Python's would need the interpreter's lock.
+        assert library.gmb_stream_host_function(ctypes.c_uint64(context.handle), ctypes.c_void_p(stream.handle),
+                                                self.libc.sem_wait, self.semaphore) == 0
+
+    def open(self):
+        self.libc.sem_post(self.semaphore)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.open()
+        self.stream.synchronize()
+
+
+class _Managed(ctypes.Structure):
+    """DLManagedTensorVersioned."""
+    _fields_ = [("major", ctypes.c_uint32), ("minor", ctypes.c_uint32), ("manager", ctypes.c_void_p),
+                ("deleter", ctypes.c_void_p), ("flags", ctypes.c_uint64), ("data", ctypes.c_void_p),
+                ("device", ctypes.c_int32 * 2), ("ndim", ctypes.c_int32), ("code", ctypes.c_uint8), ("bits", ctypes.c_uint8),
+                ("lanes", ctypes.c_uint16), ("shape", ctypes.c_void_p), ("strides", ctypes.c_void_p),
+                ("offset", ctypes.c_uint64)]
+
+
+class Foreign:
+    """Bytes on the host, exported as NumPy never does it."""
+    name = b"dltensor_versioned"
+    # Nothing tells when they are no longer used, so they stay.
+    made = []
+
+    def __init__(self, values, *, offset=0, device=(1, 0), major=1):
+        # They begin so many bytes into their memory.
+        self.memory = np.concatenate([np.full(offset, POISON, np.uint8), values.reshape(-1)])
+        self.shape = (ctypes.c_int64 * values.ndim)(*values.shape)
+        self.managed = _Managed(major, 0, None, None, 0, self.memory.ctypes.data, device, values.ndim, 1, 8, 1,
+                                ctypes.addressof(self.shape), None, offset)
+        self.made.append(self)
+
+    def __dlpack_device__(self):
+        return tuple(self.managed.device)
+
+    def __dlpack__(self, **_):
+        new = ctypes.pythonapi.PyCapsule_New
+        new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+        return new(ctypes.addressof(self.managed), self.name, None)
 
 
 class Host:

@@ -215,6 +215,23 @@ def test_closing_wakes_a_pop_that_waits(lab):
     run(work())
 
 
+def test_closing_wakes_a_pop_that_waits_also_while_records_are_still_looked_at(lab, rng):
+    mailbox = lab.context.mailbox(8, 64, readers=2)
+    mailbox.push(lab.array(random_rows(rng, 4)))
+    view = mailbox.view(4)
+    assert len(mailbox.pop(4, reader=1)) == 4
+
+    async def work():
+        # TimeoutError would be the end of its own patience.
+        popping = await begun(mailbox.pop_async(8, reader=1, timeout=5))
+        mailbox.close()
+        with pytest.raises(gpumailbox.Closed):
+            await popping
+
+    run(work())
+    assert len(view.arrays[0]) == 4
+
+
 def test_closing_is_told_to_who_waits_for_room(lab, rng):
     mailbox, rows = lab.context.mailbox(8, 64), lab.array(random_rows(rng, 8))
     mailbox.push(rows)

@@ -7,7 +7,7 @@ import pytest
 
 import gpumailbox
 from gpumailbox import Closed, Error, InvalidArgument, InvalidDevice, NotSupported, OutOfMemory
-from lab import SECONDS, bits
+from lab import SECONDS, Foreign, bits
 
 # What Python itself says of a number that is none, or does not fit.
 NUMBER = (InvalidArgument, OverflowError, TypeError)
@@ -370,6 +370,25 @@ def test_objects_cannot_be_copied_or_pickled(lab, box):
             with pytest.raises(TypeError):
                 work(thing)
     assert bits(lab.numpy(box.pop(1))) == b""
+
+
+def test_what_lies_on_a_gpu_is_refused_by_the_host_and_told_where_it_is():
+    context, values = gpumailbox.Context("host"), np.ones((4, 64), np.uint8)
+    box, tensors, elsewhere = context.mailbox(8, 64), context.tensor_mailbox(2), Foreign(values, device=(2, 0))
+    raises(InvalidDevice, lambda: box.push(elsewhere), "records", "CUDA device 0")
+    raises(InvalidDevice, lambda: box.pop(4, out=elsewhere), "CUDA device 0")
+    raises(InvalidDevice, lambda: box.push(values, lengths=elsewhere), "lengths", "CUDA device 0")
+    raises(InvalidDevice, lambda: tensors.push(elsewhere))
+    for device in ((2, 5), (10, 0), (1, 1)):
+        raises(InvalidDevice, lambda: box.push(Foreign(values, device=device)), "records")
+    assert box.stats()["published"] == 0 and tensors.stats()["pushed"] == 0
+
+
+def test_tensors_of_a_version_that_is_not_known_are_refused():
+    context, values = gpumailbox.Context("host"), np.ones((4, 64), np.uint8)
+    for major in (0, 2):
+        for push in (context.mailbox(8, 64).push, context.tensor_mailbox(2).push):
+            raises(Error, lambda: push(Foreign(values, major=major)), f"DLPack {major}.0")
 
 
 def test_backward_read_only_and_foreign_arrays_of_numpy():

@@ -173,13 +173,16 @@ def test_a_deleter_in_python_is_called_before_the_interpreter_ends_or_never():
         first, second, third = tensors.pop(), tensors.pop(), tensors.pop()
         third.release()
         while called != [2]: pass
+        # What was made of one goes without asking the package.
+        capsule = second.__dlpack__()
+        second.release()
         class Last:
             # Lets go of them while the interpreter is taken down, and gives the library's thread time to try.
-            def __init__(self): self.held = [first, second]
+            def __init__(self): self.held = [first, capsule]
             def __del__(self, sleep=time.sleep, kept=(made, memory, shape)):
                 self.held.clear()
                 sleep(0.3)
         sys.modules["last"] = Last()
-        del first, second
+        del first, second, capsule
     """)
     assert out == "called [2, 3, 4, 5, 6, 7]\n"

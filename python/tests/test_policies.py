@@ -157,6 +157,23 @@ def test_waiting_for_room_ends_when_somebody_pops(lab, rng):
         assert room.result(SECONDS) == 5
 
 
+def test_a_wait_goes_on_after_its_first_slice(lab, rng):
+    """Long ones are made of short ones, between which signals are looked at."""
+    mailbox, tensors = lab.context.mailbox(8, 64, full_policy="wait"), lab.context.tensor_mailbox(1, full_policy="wait")
+    rows = lab.array(random_rows(rng, 8))
+    tensors.push(rows)
+    for wait, end in ((lambda: mailbox.wait_readable(8, timeout=SECONDS), lambda: mailbox.push(rows)),
+                      (lambda: mailbox.push(rows, timeout=SECONDS), lambda: mailbox.pop(8)),
+                      (lambda: tensors.push(rows, timeout=SECONDS), tensors.pop)):
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(wait)
+            with pytest.raises(TimeoutError):
+                waiting.result(10 * NEVER)
+            end()
+            # TimedOut would be the end of its own patience.
+            waiting.result(SECONDS)
+
+
 @pytest.mark.parametrize("policy, work", [
     ("reject", lambda mailbox, rows: mailbox.wait_readable(8)),
     ("reject", lambda mailbox, rows: mailbox.wait_writable(8)),

@@ -7,12 +7,12 @@ import pytest
 from children import PRELUDE, SECONDS, child, finished, run
 
 WAITS = {
-    "wait_readable": "context.mailbox(8, 64).wait_readable()",
-    "wait_readable with a limit": "context.mailbox(8, 64).wait_readable(timeout=1000)",
+    "wait_readable": "empty.wait_readable()",
+    "wait_readable with a limit": "empty.wait_readable(timeout=1000)",
     "wait_writable": "full.wait_writable()",
     "a push for which there is no room": "full.push(rows)",
     "a push of a tensor for which there is no room": "tensors.push(rows)",
-    "a pop of tensors": "context.tensor_mailbox(8).pop(timeout=None)",
+    "a pop of tensors": "no_tensors.pop(timeout=None)",
 }
 
 
@@ -20,6 +20,8 @@ WAITS = {
 def test_ctrl_c_ends_a_wait_and_everything_still_works(prelude, work):
     process = child(prelude + textwrap.dedent(f"""
         full, tensors = context.mailbox(8, 64, full_policy="wait"), context.tensor_mailbox(1, full_policy="wait")
+        # Made before: to make one lets go of the interpreter's lock, and would look like waiting.
+        empty, no_tensors = context.mailbox(8, 64), context.tensor_mailbox(8)
         rows = make(1, 8, 64)
         full.push(rows)
         tensors.push(rows)

@@ -1,9 +1,14 @@
 """Records: what is pushed comes out once, in order, exactly, and every pop says how many came."""
+import _thread
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
 import gpumailbox
-from lab import POISON, SECONDS, bits, torch
+from lab import POISON, SECONDS, Foreign, Gate, bits, make, torch, until
 
 
 def random_rows(rng, count, bytes=64):
@@ -184,6 +189,95 @@ def test_the_producers_array_may_go_as_soon_as_it_is_pushed(lab, rng):
         lab.poisoned(20, 64)
         expected.append(bits(values))
     assert bits(lab.numpy(mailbox.pop(1024))) == b"".join(expected)
+
+
+@pytest.fixture
+def held_up(rng):
+    """Of the host backend, whose streams a test can hold up: a laboratory, a stream and records."""
+    lab = make("host")
+    yield lab, lab.context.stream(), random_rows(rng, 40)
+    lab.end()
+
+
+@pytest.mark.parametrize("told", [False, True], ids=["without a token", "with a token"])
+def test_arrays_are_kept_until_a_kernel_has_read_them(held_up, told):
+    lab, stream, values = held_up
+    mailbox = lab.context.mailbox(64, 64)
+    # What is used again has been used, and told, before.
+    for _ in range(3):
+        mailbox.push(lab.array(values[:1]), stream=stream)
+        assert len(mailbox.pop(1, stream=stream)) == 1
+    with Gate(lab.context, stream):
+        for row in range(40):
+            array = lab.track(lab.array(values[row:row + 1]))
+            mailbox.push(array, stream=stream, token=lab.context.token() if told else None)
+            del array
+        assert lab.held() == values.nbytes
+    assert bits(lab.numpy(mailbox.pop(64, stream=stream))) == bits(values)
+    assert lab.held() == 0
+
+
+def test_arrays_are_kept_also_when_their_mailbox_goes(held_up):
+    lab, stream, values = held_up
+    mailbox = lab.context.mailbox(64, 64)
+    mailbox.push(lab.array(values[:1]), stream=stream)
+    # Records that are looked at: the ring stays, and nobody waits for its end.
+    view = mailbox.view(1, stream=stream)
+    with Gate(lab.context, stream) as gate, ThreadPoolExecutor(1) as pool:
+        array, line = lab.track(lab.array(values)), [sys.maxsize]
+        mailbox.push(array, stream=stream)
+        del array
+
+        def late(frame):
+            until(lambda: frame.f_lineno >= line[0], "the mailbox is on its way, or gone")
+            held = lab.held()
+            gate.open()
+            return held
+
+        opened = pool.submit(late, sys._getframe())
+        line[0] = sys._getframe().f_lineno + 1
+        del mailbox
+        assert opened.result(SECONDS) == values.nbytes
+    assert lab.held() == 0 and len(view) == 1
+
+
+def test_what_an_interrupted_pop_writes_to_is_kept(held_up):
+    lab, stream, values = held_up
+    mailbox, out = lab.context.mailbox(64, 64), lab.track(lab.poisoned(40, 64))
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(*_):
+        raise Interrupted
+
+    def late(frame):
+        until(lambda: frame.f_lineno == line[0], "it is in the line that waits")
+        _thread.interrupt_main(signal.SIGUSR1)
+
+    line, before = [0], signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        mailbox.push(lab.array(values), stream=stream)
+        with Gate(lab.context, stream), ThreadPoolExecutor(1) as pool:
+            pool.submit(late, sys._getframe())
+            with pytest.raises(Interrupted):
+                line[0] = sys._getframe().f_lineno + 1
+                mailbox.pop(40, out=out, stream=stream)
+            del out
+            assert lab.held() == values.nbytes
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    # The records went there. The next call lets go of it.
+    assert len(mailbox.pop(1, stream=stream)) == 0
+    assert lab.held() == 0
+
+
+@pytest.mark.parametrize("offset", [0, 16, 4096])
+def test_records_may_begin_within_their_memory(rng, offset):
+    lab, values = make("host"), random_rows(rng, 5)
+    mailbox, foreign = lab.context.mailbox(8, 64), Foreign(values, offset=offset)
+    mailbox.push(foreign)
+    assert bits(lab.numpy(mailbox.pop(8))) == bits(values)
 
 
 def test_tokens_tell_of_pushes_and_pops_and_their_epochs_grow(lab, rng):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import gpumailbox
-from lab import BACKENDS, KINDS, SECONDS, all_given_back, bits, make, together, torch, until
+from lab import BACKENDS, KINDS, SECONDS, Foreign, all_given_back, bits, make, together, torch, until
 
 NEVER = 0.02
 PAIRS = [(backend, dtype) for backend in BACKENDS for dtype in KINDS[backend].dtypes]
@@ -83,6 +83,16 @@ def test_backward_strides_pass_where_arrays_have_them(lab, rng):
             torch.zeros(3)[::-1]
 
 
+@pytest.mark.parametrize("offset", [0, 3, 4096])
+def test_a_tensor_may_begin_within_its_memory(rng, offset):
+    lab, values = make("host"), rng.integers(0, 256, (5, 7), dtype=np.uint8)
+    mailbox, foreign = lab.context.tensor_mailbox(2), Foreign(values, offset=offset)
+    mailbox.push(foreign)
+    tensor = mailbox.pop()
+    assert tensor.data_ptr == lab.pointer(foreign.memory) + offset
+    assert bits(lab.numpy(tensor)) == bits(values)
+
+
 def test_tensors_come_first_in_first_out(lab, rng):
     mailbox, count = lab.context.tensor_mailbox(16), 200
     pushed, popped = 0, 0
@@ -113,9 +123,12 @@ def test_a_full_mailbox_rejects_and_leaves_the_tensor_to_its_producer(lab):
     for index in range(4):
         mailbox.push(made[index], index)
     for index in (4, 5):
+        lab.track(made[index])
         with pytest.raises(gpumailbox.Full):
             mailbox.push(made[index], index)
     assert (lab.numpy(made[5]) == 5).all()
+    del made[4:]
+    assert lab.held() == 0
     stats = mailbox.stats()
     assert (stats["pushed"], stats["refused"], stats["queued"], stats["capacity"]) == (4, 2, 4, 4)
     assert tags(mailbox) == [0, 1, 2, 3]
