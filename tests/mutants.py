@@ -1,16 +1,20 @@
 #!/usr/bin/env python3
-"""Mutations of the protocol and the plumbing, each caught by a named test.
+"""Mutations of the protocol, the plumbing and the Python package, each caught by a named test.
 
 Works on a copy of the tree under target/mutants. A mutant is caught when its
 test fails; the same tests pass on the unchanged copy first. Arguments pick
 mutants by name. With --kit FOLDER nothing is run: the mutated suites are built
-for a GPU and packed there, for scripts/kit/mutants.py to run.
+for a GPU and packed there, for scripts/kit/mutants.py to run. The Python package
+is tested with the library that scripts/stage.sh has staged, which is not mutated.
 """
+import contextlib
 import json
 import lzma
 import os
 import pathlib
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -19,35 +23,71 @@ from mutations import MUTANTS, ON_A_GPU
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 COPY = ROOT / "target" / "mutants"
+STAGE = ROOT / "target" / "stage"
+PYTHON = ROOT / "target" / "python" / "venv" / "bin" / "python"
 NVCC = ROOT / "target" / "toolchain" / "cuda" / "bin" / "nvcc"
+# What was built beside the Python package's sources.
+NOT_COPIED = shutil.ignore_patterns("target", "lib", "include", "licences", "_core*.so", "__pycache__", ".*")
 
 
-def environment(label, cuda=False, models=False):
+def environment(label, cuda=False, models=False, python=False):
     """Of a build. build.rs watches GMB_CHAOS: a label of its own makes cargo compile each
     mutant whatever the files' times say. One that begins with 1 means delays."""
     made = dict(os.environ, GMB_CUDA="OFF", GMB_CHAOS=label, GMB_TEST_SEED="1", CARGO_TARGET_DIR=str(COPY / "target"))
     made.pop("GMB_CUDA_ARCHS", None)
+    # A build for each mutant: what makes programs faster, or easier to debug, costs more than it saves.
+    made.update(CARGO_PROFILE_DEV_DEBUG="0", CARGO_PROFILE_DEV_OPT_LEVEL="0", CARGO_PROFILE_RELEASE_DEBUG="0",
+                CARGO_PROFILE_RELEASE_LTO="off", CARGO_PROFILE_RELEASE_CODEGEN_UNITS="16",
+                CARGO_PROFILE_RELEASE_INCREMENTAL="true")
     if cuda:
-        made.update(GMB_CUDA="ON", GMB_CUDA_ARCHS="90", CARGO_PROFILE_DEV_DEBUG="0")
+        made.update(GMB_CUDA="ON", GMB_CUDA_ARCHS="90")
         if NVCC.exists():
             made["NVCC"] = str(NVCC)
     if models:
         made.update(RUSTFLAGS="--cfg loom", LOOM_MAX_PREEMPTIONS="3", CARGO_TARGET_DIR=str(COPY / "target" / "loom"))
+    if python:
+        # Python knows a module that it compiled by its second and size: a mutant may be of the same ones.
+        made.update(GMB_LIBRARY_DIR=str(STAGE / "lib"), GMB_SEED="1", PYTHONPATH=str(COPY / "python"),
+                    PYTHONDONTWRITEBYTECODE="1", CARGO_TARGET_DIR=str(COPY / "target" / "python"))
     return made
 
 
-def build(command, variables):
-    built = subprocess.run(command, cwd=COPY, env=variables, capture_output=True, text=True)
+def build(command, variables, folder=None):
+    built = subprocess.run(command, cwd=folder or COPY, env=variables, capture_output=True, text=True)
     if built.returncode != 0:
         sys.exit(f"error: the mutant does not compile:\n{built.stderr[-2000:]}")
     return built.stdout
 
 
+def build_extension(variables):
+    build(["cargo", "build", "--release", "--locked"], variables, COPY / "python")
+    shutil.copy(COPY / "target" / "python" / "release" / "lib_core.so", COPY / "python" / "gpumailbox" / "_core.abi3.so")
+
+
+def ended(command, folder, variables):
+    """How it ended, or None if it hung; and whatever it started has ended, too."""
+    with subprocess.Popen(command, cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          start_new_session=True) as process:
+        try:
+            out, err = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
 def passes(how, label="unchanged"):
     """True when the test passes; a test that hangs has noticed, too."""
     kind, what = how.split(" ", 1)
-    variables = environment(label, cuda=kind == "kernels", models=kind == "model")
-    if kind in ("protocol", "overwrite", "tensor"):
+    variables = environment(label, cuda=kind == "kernels", models=kind == "model", python=kind == "python")
+    folder = COPY
+    if kind == "python":
+        build_extension(variables)
+        folder = COPY / "python"
+        command = [str(PYTHON), "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/{what}"]
+    elif kind in ("protocol", "overwrite", "tensor"):
         program = COPY / "protocol"
         flags = [] if what == "none" else [f"-fsanitize={what}"]
         build(["c++", "-std=c++17", "-O1", "-g", "-DGMB_CHAOS", "-Iinclude", *flags, f"tests/protocol/{kind}.cpp",
@@ -58,27 +98,46 @@ def passes(how, label="unchanged"):
         command = ["cargo", "test", "--locked", "--quiet", *target]
         build([*command, "--no-run"], variables)
         command += ["--", "--exact", what]
-    try:
-        ran = subprocess.run(command, cwd=COPY, env=variables, capture_output=True, text=True, timeout=60)
-    except subprocess.TimeoutExpired:
+    ran = ended(command, folder, variables)
+    if ran is None:
         return False
-    if kind not in ("protocol", "overwrite", "tensor") and ran.returncode == 0 and "1 passed" not in ran.stdout:
+    if kind == "python":
+        # One that was not found, or skipped, notices nothing; one that died of a signal tells nothing.
+        if ran.returncode >= 0 and not re.search(r"^1 (passed|failed)\b", ran.stdout, re.M):
+            sys.exit(f"error: not one test ran for {what}:\n{ran.stdout[-2000:]}{ran.stderr[-2000:]}")
+    elif kind not in ("protocol", "overwrite", "tensor") and ran.returncode == 0 and "1 passed" not in ran.stdout:
         sys.exit(f"error: no such test: {what}")
     return ran.returncode == 0
 
 
 def copy_the_tree(wanted):
     COPY.mkdir(parents=True, exist_ok=True)
-    for folder in ("src", "include", "kernels", "tests", "benches"):
+    for folder in ("src", "include", "kernels", "tests", "benches", "python"):
         shutil.rmtree(COPY / folder, ignore_errors=True)
         if (ROOT / folder).exists():
-            shutil.copytree(ROOT / folder, COPY / folder)
+            shutil.copytree(ROOT / folder, COPY / folder, ignore=NOT_COPIED if folder == "python" else None)
     for file in ("Cargo.toml", "Cargo.lock", "build.rs", "README.md"):
         shutil.copy(ROOT / file, COPY / file)
+    # The tests need none of the libraries for others.
+    manifest = COPY / "Cargo.toml"
+    manifest.write_text(re.sub(r"(?m)^crate-type = .*$", 'crate-type = ["rlib"]', manifest.read_text()))
     for name, file, text, *_ in wanted:
         count = (COPY / file).read_text().count(text) if (COPY / file).exists() else 0
         if count != 1:
             sys.exit(f"error: {name}: its text stands {count} times in {file}")
+
+
+def bring_the_library():
+    """What the Python package has beside its sources."""
+    for needed, script in ((STAGE / "lib" / "libgpumailbox.so.0", "stage"), (PYTHON, "python")):
+        if not needed.exists():
+            sys.exit(f"error: {needed} is missing: run scripts/{script}.sh first")
+    within = COPY / "python" / "gpumailbox"
+    (within / "lib").mkdir()
+    shutil.copy(STAGE / "lib" / "libgpumailbox.so.0", within / "lib")
+    shutil.copytree(STAGE / "include", within / "include")
+    # cargo goes by the files' times: those of a copy are older than what a run that was broken off has built.
+    (COPY / "python" / "src" / "lib.rs").touch()
 
 
 class Mutated:
@@ -142,6 +201,8 @@ def main():
     if kit:
         pack(wanted, kit)
         return 0
+    if any(m[4].startswith("python ") for m in wanted):
+        bring_the_library()
     for how in dict.fromkeys(m[4] for m in wanted):
         if not passes(how):
             sys.exit(f"error: {how} fails without a mutation")

@@ -5,7 +5,8 @@ OVER = "include/gpumailbox/overwrite.cuh"
 SLOT = "src/handle/slot.rs"
 
 # name, file, text, replacement, how to run the test: a suite test, one that needs the library built with
-# its CUDA kernels, a model under loom, or a protocol test under a sanitizer.
+# its CUDA kernels, a model under loom, a protocol test under a sanitizer, or a test below python/tests, of an
+# extension built with the mutation.
 MUTANTS = [
     ("an object is found before all of its slot is filled", SLOT, "self.stripes.iter().rev()", "self.stripes.iter()",
      "model handle::slot::models::a_guessed_id_beside_the_filling"),
@@ -207,6 +208,46 @@ MUTANTS = [
     ("a host stream runs ahead of an event", "src/backend/host/stream.rs",
      "Task::Wait(completion) => completion.wait(),", "Task::Wait(_) => {}",
      "suite gated::a_pop_waits_for_the_push_before_it_and_a_push_for_the_room_it_needs"),
+    ("python: a pop is as long as its max", "python/src/mailbox.rs",
+     "Layout::records(address, &self.kind, popped.count, stride)", "Layout::records(address, &self.kind, max, stride)",
+     "python test_records.py::test_sixteen_records_come_in_two_full_pops_and_then_none[host-False]"),
+    ("python: records of any device are taken", "python/src/mailbox.rs",
+     "if (tensor.device_type, tensor.device_id) == (kind, device) {", "if tensor.device_id == device {",
+     "python test_bad_input.py::test_what_lies_on_a_gpu_is_refused_by_the_host_and_told_where_it_is"),
+    ("python: an array begins where its memory does", "python/src/dlpack.rs",
+     "self.tensor().data as u64 + self.tensor().byte_offset", "self.tensor().data as u64",
+     "python test_records.py::test_records_may_begin_within_their_memory[16]"),
+    ("python: a capsule is taken twice", "python/src/dlpack.rs",
+     "            python::PyCapsule_SetName(capsule, USED.as_ptr());\n", "",
+     "python test_bad_input.py::test_a_capsule_is_taken_once[host]"),
+    ("python: what is pushed is not kept", "python/src/mailbox.rs", "given: [Some(from), lengths, types],",
+     "given: [None, None, None],",
+     "python test_records.py::test_arrays_are_kept_until_a_kernel_has_read_them[without a token]"),
+    ("python: a token is used again before it is told", "python/src/keeping.rs",
+     "if !kept.all.front().is_some_and(|(until, _)| until.is_past()) {", "if kept.all.is_empty() {",
+     "python test_records.py::test_arrays_are_kept_until_a_kernel_has_read_them[without a token]"),
+    ("python: what is pushed goes with its mailbox", "python/src/keeping.rs", "if ended() || !kept.0.wait() {",
+     "if ended() {", "python test_records.py::test_arrays_are_kept_also_when_their_mailbox_goes"),
+    ("python: a ring goes under its arrays", "python/src/shared.rs", "if self.lent.load(Ordering::SeqCst) == 0 {",
+     "if true {",
+     "python test_endings.py::test_what_was_imported_from_a_view_is_never_memory_that_is_gone[host-mailbox, view]"),
+    ("python: closing wakes no watch while records are out", "python/src/shared.rs", "write(&1u64.to_ne_bytes())",
+     "write(&[])", "python test_aio.py::test_closing_wakes_a_pop_that_waits_also_while_records_are_still_looked_at[host]"),
+    ("python: a view does not tell what was lost", "python/src/view.rs", "ffi::gmb_result { count, ..self.popped }",
+     "ffi::gmb_result { count, lost: 0, ..self.popped }",
+     "python test_policies.py::test_random_operations_do_what_a_model_of_deques_does[host-overwrite_oldest]"),
+    ("python: a wait ends with its first slice", "python/src/context.rs",
+     "if timeout.is_some_and(|limit| start.elapsed() >= limit) {", "if timeout.is_some() {",
+     "python test_policies.py::test_a_wait_goes_on_after_its_first_slice[host]"),
+    ("python: a wait does not look for signals", "python/src/context.rs", "        py.check_signals()?;\n", "",
+     "python test_processes.py::test_ctrl_c_ends_a_wait_and_everything_still_works[host-wait_readable]"),
+    ("python: a refused tensor is not given back", "python/src/tensors.rs",
+     "drop(unsafe { Managed::unguarded(managed as *mut _) });",
+     "std::mem::forget(unsafe { Managed::unguarded(managed as *mut _) });",
+     "python test_tensors.py::test_a_full_mailbox_rejects_and_leaves_the_tensor_to_its_producer[host]"),
+    ("python: a deleter is called after the interpreter's end", "python/src/dlpack.rs",
+     "if !crate::context::ended() {", "if true {",
+     "python test_endings.py::test_a_deleter_in_python_is_called_before_the_interpreter_ends_or_never"),
 ]
 
 # On a GPU the suite tests are the same, under the delays of GMB_CHAOS where it says chaos; these are for mutants that a
