@@ -98,7 +98,7 @@ inline samples look_ups(const report &out, const library &lib, unsigned threads,
         while (ready < threads) std::this_thread::yield();
         const double start = now_us();
         unsigned bad = 0;
-        for (int call = 0; call < calls; ++call) bad += gmb_token_device_result(id, &address) != GMB_OK;
+        for (int call = 0; call < calls; ++call) bad += gmb_token_get_device_result(id, &address) != GMB_OK;
         took[i] = (now_us() - start) / calls;
         failed += bad;
       });

@@ -7,7 +7,7 @@ int main(void) {
   const gmb_mailbox_options options = options_of(8, GMB_FULL_REJECT, 1);
   uint64_t bytes;
   void *memory;
-  CHECK(gmb_mailbox_required_bytes(&options, &bytes));
+  CHECK(gmb_mailbox_get_required_bytes(&options, &bytes));
   CHECK(gmb_memory_allocate(d.context, bytes, &memory));
 
   gmb_mailbox mailbox;

@@ -152,7 +152,7 @@ int main() {
   for (module_state &m : modules) {
     m = {zeroed<row>(records), zeroed<row>(records), last, sums, nullptr, {}};
     CHECK(gmb_token_create(context, &m.token));
-    CHECK(gmb_token_device_result(m.token, &m.popped));
+    CHECK(gmb_token_get_device_result(m.token, &m.popped));
   }
   CHECK_CUDA(cudaDeviceSynchronize());
 

@@ -163,7 +163,7 @@ static void bad_placement(gmb_context context, gmb_stream stream) {
   options.payload_bytes = PAYLOAD;
   uint64_t bytes;
   void *memory;
-  CHECK(gmb_mailbox_required_bytes(&options, &bytes));
+  CHECK(gmb_mailbox_get_required_bytes(&options, &bytes));
   CHECK(gmb_memory_allocate(context, bytes + 64, &memory));
   unsigned char *at = memory;
   EXPECT(GMB_ERROR_MISALIGNED, "a mailbox at an address off by 64",

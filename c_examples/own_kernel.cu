@@ -232,7 +232,7 @@ int main() {
     pop.headers = headers;
     CHECK(gmb_mailbox_pop(mailbox, &pop, taking, now.popped));
     const gmb_result *popped;
-    CHECK(gmb_token_device_result(now.popped, &popped));
+    CHECK(gmb_token_get_device_result(now.popped, &popped));
     sum_records<<<64, 256, 0, taking>>>(taken, headers, popped, info.ring, sum);
     CHECK_CUDA(cudaGetLastError());
     under_way.push_back(now);

@@ -1428,8 +1428,8 @@ gmb_status gmb_borrow_wait(struct gmb_borrow borrow,
  * is released. Never blocks; thread-safe.
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`.
  */
-gmb_status gmb_borrow_device_spans(struct gmb_borrow borrow,
-                                   const struct gmb_spans **spans);
+gmb_status gmb_borrow_get_device_spans(struct gmb_borrow borrow,
+                                       const struct gmb_spans **spans);
 
 /**
  * Releases the records in the order of a stream, and ends the borrow: what the stream holds now may still read them, later
@@ -1472,7 +1472,7 @@ gmb_status gmb_context_get_info(struct gmb_context context,
 
 /**
  * Takes an event from the context's pool of its kind (`GMB_EVENT_*`); a new one is made only when
- * none is free. The caller owns it and gives it back with `gmb_event_destroy`. Thread-safe.
+ * none is free. The caller owns it and gives it back with `gmb_event_destroy`. Does not block; thread-safe.
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT`, `_DEVICE_LOST`, `_DRIVER`.
  */
 gmb_status gmb_event_create(struct gmb_context context,
@@ -1532,7 +1532,7 @@ gmb_status gmb_event_pool_get_info(struct gmb_context context,
 /**
  * Captures the stream's work from now on, instead of having it run, until `gmb_stream_end_capture`. `mode` is one of
  * `GMB_CAPTURE_*`. Captures that other code begins, by the CUDA driver or runtime or by PyTorch, do as well: this is
- * for programs that also run on the host backend. Does not block.
+ * for programs that also run on the host backend. Does not block; thread-safe.
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_ARGUMENT`, `_INVALID_STREAM`, `_CAPTURE` (it is being captured
  * already; that capture goes on), `_NOT_SUPPORTED` (the legacy default stream), `_DEVICE_LOST`, `_DRIVER`.
  */
@@ -1553,9 +1553,9 @@ gmb_status gmb_stream_is_capturing(struct gmb_context context,
 /**
  * Ends the capture that began on this stream, in the thread that began it, and makes a graph of it. Streams that
  * events pulled into the capture must have been joined by events. The caller owns the graph and ends it with
- * `gmb_graph_destroy`.
- * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_STREAM`, `_CAPTURE` (nothing is being captured here; or the capture was
- * spoilt or not joined, and is ended without a graph), `_DEVICE_LOST`, `_OUT_OF_MEMORY`, `_DRIVER`.
+ * `gmb_graph_destroy`. Does not wait for the device; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_STREAM`, `_CAPTURE` (nothing is being captured here; or
+ * the capture was spoilt or not joined, and is ended without a graph), `_DEVICE_LOST`, `_OUT_OF_MEMORY`, `_DRIVER`.
  */
 gmb_status gmb_stream_end_capture(struct gmb_context context,
                                   gmb_stream stream,
@@ -1582,7 +1582,7 @@ gmb_status gmb_graph_destroy(struct gmb_graph graph);
  * the same device, and on CUDA its context is current. Guards nest, up to 64 on a thread. The
  * caller owns the guard and ends it on the same thread with `gmb_stream_guard_destroy`; a thread
  * that exits without doing so leaks it. Without a guard `GMB_STREAM_CURRENT` is the legacy default
- * stream. The stream must outlive the guard. Never blocks.
+ * stream. The stream must outlive the guard. Never blocks; thread-safe.
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_STREAM`, `_OVERFLOW` (64 are held), `_DEVICE_LOST`.
  */
 gmb_status gmb_stream_guard_create(struct gmb_context context,
@@ -1591,7 +1591,7 @@ gmb_status gmb_stream_guard_create(struct gmb_context context,
 
 /**
  * Puts back the stream and the CUDA context that were current before. A guard that ends before
- * an inner one takes effect when that has ended, too. Never blocks.
+ * an inner one takes effect when that has ended, too. Never blocks; on the thread that made it, and no other.
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_WRONG_THREAD` (the guard stays in force on its thread).
  */
 gmb_status gmb_stream_guard_destroy(struct gmb_stream_guard guard);
@@ -1641,8 +1641,8 @@ gmb_status gmb_mailbox_pop_to_host_blocking(struct gmb_mailbox mailbox,
 
 /**
  * Sends the library's messages of this level (`GMB_LOG_*`) and of graver ones to a function, for the
- * whole process; it replaces the one before, and null is silence, the default. When this returns, the
- * function before is no longer running: its argument may go. Thread-safe.
+ * whole process; it replaces the one before, and null is silence, the default. Blocks until the function
+ * before is no longer running: its argument may go. Thread-safe.
  * Errors: `GMB_ERROR_INVALID_ARGUMENT`, `_BUSY` (called from within the function).
  */
 gmb_status gmb_set_log_function(gmb_log_level level,
@@ -1818,11 +1818,12 @@ gmb_status gmb_memory_trim(struct gmb_context context, uint64_t keep_bytes);
  * Never blocks; thread-safe. Errors: `GMB_ERROR_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT`,
  * `_NOT_SUPPORTED`, `_OVERFLOW`.
  */
-gmb_status gmb_mailbox_required_bytes(const struct gmb_mailbox_options *options, uint64_t *bytes);
+gmb_status gmb_mailbox_get_required_bytes(const struct gmb_mailbox_options *options,
+                                          uint64_t *bytes);
 
 /**
  * Makes a mailbox in the caller's device memory (of a tensor, say), 128-byte aligned, of which
- * it takes `gmb_mailbox_required_bytes`. What is there is overwritten. The memory stays the caller's: it must
+ * it takes `gmb_mailbox_get_required_bytes`. What is there is overwritten. The memory stays the caller's: it must
  * outlive the mailbox with its borrows, watches and graphs, and be used by nothing else. Blocks until it is ready; thread-safe.
  * Errors: as for `gmb_mailbox_create`, and `GMB_ERROR_MISALIGNED`, `_TRUNCATED` (too little memory).
  */
@@ -1916,7 +1917,7 @@ gmb_status gmb_mailbox_wait_writable(struct gmb_mailbox mailbox,
 
 /**
  * Makes a watch of a mailbox for one of `GMB_INTEREST_*`; `reader` is 0 for `GMB_INTEREST_WRITABLE`. The caller owns it
- * and ends it with `gmb_watch_destroy`. It may outlive the mailbox's handle. Thread-safe.
+ * and ends it with `gmb_watch_destroy`. It may outlive the mailbox's handle. Does not block; thread-safe.
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT`, `_NOT_SUPPORTED` (as for
  * `gmb_mailbox_wait_readable`), `_SYSTEM` (no descriptor left).
  */
@@ -1937,7 +1938,7 @@ gmb_status gmb_watch_arm(struct gmb_watch watch,
 
 /**
  * A file descriptor of the watch, for epoll, poll and event loops: the caller's own, to be closed by him. All of a
- * watch's descriptors say the same. Thread-safe.
+ * watch's descriptors say the same. Does not block; thread-safe.
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_SYSTEM` (no descriptor left).
  */
 gmb_status gmb_watch_get_fd(struct gmb_watch watch,
@@ -1987,7 +1988,8 @@ gmb_status gmb_last_error_message(char *buffer,
 
 /**
  * Makes a stream of a priority class (`GMB_PRIORITY_*`) that does not synchronize with the
- * legacy default stream. The caller owns it and ends it with `gmb_stream_destroy`. Thread-safe.
+ * legacy default stream. The caller owns it and ends it with `gmb_stream_destroy`. Does not wait for the device;
+ * thread-safe.
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT`, `_DEVICE_LOST`, `_DRIVER`, `_SYSTEM`.
  */
 gmb_status gmb_stream_create(struct gmb_context context,
@@ -2235,7 +2237,7 @@ gmb_status gmb_token_wait(struct gmb_token token,
  * order of the operation's stream, `epoch` last. Valid as long as the token.
  * Never blocks; thread-safe. Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`.
  */
-gmb_status gmb_token_device_result(struct gmb_token token, const struct gmb_result **result);
+gmb_status gmb_token_get_device_result(struct gmb_token token, const struct gmb_result **result);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -317,7 +317,7 @@ class token : public detail::owner<gmb_token, gmb_token_destroy> {
   /* Where kernels find the result. */
   expected<const gmb_result *> device_result() const {
     const gmb_result *address = nullptr;
-    return detail::give(gmb_token_device_result(get(), &address), address);
+    return detail::give(gmb_token_get_device_result(get(), &address), address);
   }
 
  private:
@@ -356,7 +356,7 @@ class borrow {
   }
   expected<const gmb_spans *> device_spans() const {
     const gmb_spans *address = nullptr;
-    return detail::give(gmb_borrow_device_spans(handle_, &address), address);
+    return detail::give(gmb_borrow_get_device_spans(handle_, &address), address);
   }
   /* What the stream holds now may still read; not released, the records keep their slots. */
   gmb::status release(stream_ref stream) {
@@ -452,7 +452,7 @@ class mailbox : public detail::owner<gmb_mailbox, gmb_mailbox_destroy> {
   /* Bytes of device memory that create_in() takes. */
   static expected<uint64_t> required_bytes(const gmb_mailbox_options &options) {
     uint64_t value = 0;
-    return detail::give(gmb_mailbox_required_bytes(&options, &value), value);
+    return detail::give(gmb_mailbox_get_required_bytes(&options, &value), value);
   }
   /* In device memory of the caller's, which must outlive the mailbox. */
   static expected<mailbox> create_in(const context &owner, const gmb_mailbox_options &options, void *memory,

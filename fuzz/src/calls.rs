@@ -21,7 +21,7 @@ macro_rules! functions {
 }
 
 functions! {
-    gmb_borrow_device_spans gmb_borrow_poll gmb_borrow_release gmb_borrow_wait
+    gmb_borrow_get_device_spans gmb_borrow_poll gmb_borrow_release gmb_borrow_wait
     gmb_context_create gmb_context_destroy gmb_context_get_info
     gmb_event_create gmb_event_destroy gmb_event_elapsed_ms gmb_event_pool_get_info gmb_event_query
     gmb_event_record gmb_event_synchronize
@@ -30,7 +30,7 @@ functions! {
     gmb_lease_release gmb_lease_to_arrow gmb_lease_to_dlpack gmb_lease_to_dlpack_legacy gmb_lease_use
     gmb_mailbox_add_reader gmb_mailbox_attach gmb_mailbox_borrow gmb_mailbox_create gmb_mailbox_create_in gmb_mailbox_destroy
     gmb_mailbox_get_info gmb_mailbox_get_reader_info gmb_mailbox_pop gmb_mailbox_pop_to_host_blocking
-    gmb_mailbox_push gmb_mailbox_push_from_host_blocking gmb_mailbox_remove_reader gmb_mailbox_required_bytes
+    gmb_mailbox_push gmb_mailbox_push_from_host_blocking gmb_mailbox_remove_reader gmb_mailbox_get_required_bytes
     gmb_mailbox_wait_readable gmb_mailbox_wait_writable
     gmb_memory_allocate gmb_memory_allocate_async gmb_memory_copy gmb_memory_fill gmb_memory_free
     gmb_memory_free_async gmb_memory_get_info gmb_memory_trim gmb_pinned_allocate gmb_pinned_free
@@ -42,7 +42,7 @@ functions! {
     gmb_tensor_mailbox_create gmb_tensor_mailbox_destroy gmb_tensor_mailbox_get_info gmb_tensor_mailbox_get_view
     gmb_tensor_mailbox_pop gmb_tensor_mailbox_pop_dlpack gmb_tensor_mailbox_push gmb_tensor_mailbox_push_arrow
     gmb_tensor_mailbox_push_legacy
-    gmb_token_create gmb_token_destroy gmb_token_device_result gmb_token_poll gmb_token_wait
+    gmb_token_create gmb_token_destroy gmb_token_get_device_result gmb_token_poll gmb_token_wait
     gmb_version gmb_version_string
     gmb_watch_arm gmb_watch_create gmb_watch_destroy gmb_watch_get_fd
 }
@@ -121,7 +121,7 @@ fn comment(name: &str) -> &'static str {
 fn statuses_of(comment: &str) -> HashSet<i32> {
     // What the device finds is in the result, not in the status.
     let comment = comment.split("In the result:").next().unwrap_or_default();
-    // Crooked pointers are refused everywhere: docs/api.md.
+    // Crooked pointers are refused everywhere: docs/conventions.md.
     let mut all = HashSet::from([GMB_OK, GMB_ERROR_MISALIGNED]);
     for word in comment.split('`').skip(1).step_by(2) {
         if word == "GMB_NOT_READY" {

@@ -364,7 +364,7 @@ unsafe extern "C" {
     pub fn gmb_mailbox_borrow(mailbox: gmb_mailbox, reader: u32, max: u32, stream: gmb_stream, borrow: *mut gmb_borrow) -> gmb_status;
     pub fn gmb_borrow_poll(borrow: gmb_borrow, result: *mut gmb_result, spans: *mut gmb_spans) -> gmb_status;
     pub fn gmb_borrow_wait(borrow: gmb_borrow, timeout_ns: u64, result: *mut gmb_result, spans: *mut gmb_spans) -> gmb_status;
-    pub fn gmb_borrow_device_spans(borrow: gmb_borrow, spans: *mut *const gmb_spans) -> gmb_status;
+    pub fn gmb_borrow_get_device_spans(borrow: gmb_borrow, spans: *mut *const gmb_spans) -> gmb_status;
     pub fn gmb_borrow_release(borrow: gmb_borrow, stream: gmb_stream) -> gmb_status;
     pub fn gmb_context_create(options: *const gmb_context_options, context: *mut gmb_context) -> gmb_status;
     pub fn gmb_context_destroy(context: gmb_context) -> gmb_status;
@@ -400,7 +400,7 @@ unsafe extern "C" {
     pub fn gmb_memory_fill(context: gmb_context, memory: *mut c_void, value: u8, bytes: u64, stream: gmb_stream) -> gmb_status;
     pub fn gmb_memory_get_info(context: gmb_context, info: *mut gmb_memory_info, info_size: usize) -> gmb_status;
     pub fn gmb_memory_trim(context: gmb_context, keep_bytes: u64) -> gmb_status;
-    pub fn gmb_mailbox_required_bytes(options: *const gmb_mailbox_options, bytes: *mut u64) -> gmb_status;
+    pub fn gmb_mailbox_get_required_bytes(options: *const gmb_mailbox_options, bytes: *mut u64) -> gmb_status;
     pub fn gmb_mailbox_create_in(context: gmb_context, options: *const gmb_mailbox_options, memory: *mut c_void, memory_bytes: u64, mailbox: *mut gmb_mailbox) -> gmb_status;
     pub fn gmb_mailbox_attach(context: gmb_context, memory: *mut c_void, memory_bytes: u64, options: *const gmb_attach_options, mailbox: *mut gmb_mailbox) -> gmb_status;
     pub fn gmb_mailbox_add_reader(mailbox: gmb_mailbox, start: gmb_reader_start, stream: gmb_stream, reader: *mut u32) -> gmb_status;
@@ -438,5 +438,5 @@ unsafe extern "C" {
     pub fn gmb_token_destroy(token: gmb_token) -> gmb_status;
     pub fn gmb_token_poll(token: gmb_token, result: *mut gmb_result) -> gmb_status;
     pub fn gmb_token_wait(token: gmb_token, after_epoch: u64, timeout_ns: u64, result: *mut gmb_result) -> gmb_status;
-    pub fn gmb_token_device_result(token: gmb_token, result: *mut *const gmb_result) -> gmb_status;
+    pub fn gmb_token_get_device_result(token: gmb_token, result: *mut *const gmb_result) -> gmb_status;
 }

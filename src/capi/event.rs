@@ -55,7 +55,7 @@ fn event_kind(value: gmb_event_kind) -> Result<EventKind> {
 }
 
 /// Takes an event from the context's pool of its kind (`GMB_EVENT_*`); a new one is made only when
-/// none is free. The caller owns it and gives it back with `gmb_event_destroy`. Thread-safe.
+/// none is free. The caller owns it and gives it back with `gmb_event_destroy`. Does not block; thread-safe.
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT`, `_DEVICE_LOST`, `_DRIVER`.
 #[no_mangle]
 pub extern "C" fn gmb_event_create(

@@ -41,7 +41,7 @@ fn capture_mode(value: gmb_capture_mode) -> Result<CaptureMode> {
 
 /// Captures the stream's work from now on, instead of having it run, until `gmb_stream_end_capture`. `mode` is one of
 /// `GMB_CAPTURE_*`. Captures that other code begins, by the CUDA driver or runtime or by PyTorch, do as well: this is
-/// for programs that also run on the host backend. Does not block.
+/// for programs that also run on the host backend. Does not block; thread-safe.
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_ARGUMENT`, `_INVALID_STREAM`, `_CAPTURE` (it is being captured
 /// already; that capture goes on), `_NOT_SUPPORTED` (the legacy default stream), `_DEVICE_LOST`, `_DRIVER`.
 #[no_mangle]
@@ -72,9 +72,9 @@ pub extern "C" fn gmb_stream_is_capturing(
 
 /// Ends the capture that began on this stream, in the thread that began it, and makes a graph of it. Streams that
 /// events pulled into the capture must have been joined by events. The caller owns the graph and ends it with
-/// `gmb_graph_destroy`.
-/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_STREAM`, `_CAPTURE` (nothing is being captured here; or the capture was
-/// spoilt or not joined, and is ended without a graph), `_DEVICE_LOST`, `_OUT_OF_MEMORY`, `_DRIVER`.
+/// `gmb_graph_destroy`. Does not wait for the device; thread-safe.
+/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_STREAM`, `_CAPTURE` (nothing is being captured here; or
+/// the capture was spoilt or not joined, and is ended without a graph), `_DEVICE_LOST`, `_OUT_OF_MEMORY`, `_DRIVER`.
 #[no_mangle]
 pub extern "C" fn gmb_stream_end_capture(
     context: gmb_context,

@@ -21,7 +21,7 @@ pub struct gmb_stream_guard {
 /// the same device, and on CUDA its context is current. Guards nest, up to 64 on a thread. The
 /// caller owns the guard and ends it on the same thread with `gmb_stream_guard_destroy`; a thread
 /// that exits without doing so leaks it. Without a guard `GMB_STREAM_CURRENT` is the legacy default
-/// stream. The stream must outlive the guard. Never blocks.
+/// stream. The stream must outlive the guard. Never blocks; thread-safe.
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_STREAM`, `_OVERFLOW` (64 are held), `_DEVICE_LOST`.
 #[no_mangle]
 pub extern "C" fn gmb_stream_guard_create(
@@ -38,7 +38,7 @@ pub extern "C" fn gmb_stream_guard_create(
 }
 
 /// Puts back the stream and the CUDA context that were current before. A guard that ends before
-/// an inner one takes effect when that has ended, too. Never blocks.
+/// an inner one takes effect when that has ended, too. Never blocks; on the thread that made it, and no other.
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_WRONG_THREAD` (the guard stays in force on its thread).
 #[no_mangle]
 pub extern "C" fn gmb_stream_guard_destroy(guard: gmb_stream_guard) -> gmb_status {

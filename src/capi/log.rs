@@ -25,8 +25,8 @@ pub type gmb_log_function =
     Option<extern "C" fn(level: gmb_log_level, message: *const c_char, argument: *mut c_void)>;
 
 /// Sends the library's messages of this level (`GMB_LOG_*`) and of graver ones to a function, for the
-/// whole process; it replaces the one before, and null is silence, the default. When this returns, the
-/// function before is no longer running: its argument may go. Thread-safe.
+/// whole process; it replaces the one before, and null is silence, the default. Blocks until the function
+/// before is no longer running: its argument may go. Thread-safe.
 /// Errors: `GMB_ERROR_INVALID_ARGUMENT`, `_BUSY` (called from within the function).
 #[no_mangle]
 pub extern "C" fn gmb_set_log_function(

@@ -37,7 +37,7 @@ unsafe impl Sized32 for gmb_attach_options {
 /// Never blocks; thread-safe. Errors: `GMB_ERROR_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT`,
 /// `_NOT_SUPPORTED`, `_OVERFLOW`.
 #[no_mangle]
-pub extern "C" fn gmb_mailbox_required_bytes(
+pub extern "C" fn gmb_mailbox_get_required_bytes(
     options: *const gmb_mailbox_options,
     bytes: *mut u64,
 ) -> gmb_status {
@@ -49,7 +49,7 @@ pub extern "C" fn gmb_mailbox_required_bytes(
 }
 
 /// Makes a mailbox in the caller's device memory (of a tensor, say), 128-byte aligned, of which
-/// it takes `gmb_mailbox_required_bytes`. What is there is overwritten. The memory stays the caller's: it must
+/// it takes `gmb_mailbox_get_required_bytes`. What is there is overwritten. The memory stays the caller's: it must
 /// outlive the mailbox with its borrows, watches and graphs, and be used by nothing else. Blocks until it is ready; thread-safe.
 /// Errors: as for `gmb_mailbox_create`, and `GMB_ERROR_MISALIGNED`, `_TRUNCATED` (too little memory).
 #[no_mangle]

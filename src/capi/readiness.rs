@@ -81,7 +81,7 @@ pub extern "C" fn gmb_mailbox_wait_writable(
 }
 
 /// Makes a watch of a mailbox for one of `GMB_INTEREST_*`; `reader` is 0 for `GMB_INTEREST_WRITABLE`. The caller owns it
-/// and ends it with `gmb_watch_destroy`. It may outlive the mailbox's handle. Thread-safe.
+/// and ends it with `gmb_watch_destroy`. It may outlive the mailbox's handle. Does not block; thread-safe.
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT`, `_NOT_SUPPORTED` (as for
 /// `gmb_mailbox_wait_readable`), `_SYSTEM` (no descriptor left).
 #[no_mangle]
@@ -111,7 +111,7 @@ pub extern "C" fn gmb_watch_arm(watch: gmb_watch, count: u32) -> gmb_status {
 }
 
 /// A file descriptor of the watch, for epoll, poll and event loops: the caller's own, to be closed by him. All of a
-/// watch's descriptors say the same. Thread-safe.
+/// watch's descriptors say the same. Does not block; thread-safe.
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_SYSTEM` (no descriptor left).
 #[no_mangle]
 pub extern "C" fn gmb_watch_get_fd(watch: gmb_watch, descriptor: *mut i32) -> gmb_status {

@@ -54,7 +54,8 @@ pub(super) fn stream<'a>(raw: gmb_stream) -> Stream<'a> {
 }
 
 /// Makes a stream of a priority class (`GMB_PRIORITY_*`) that does not synchronize with the
-/// legacy default stream. The caller owns it and ends it with `gmb_stream_destroy`. Thread-safe.
+/// legacy default stream. The caller owns it and ends it with `gmb_stream_destroy`. Does not wait for the device;
+/// thread-safe.
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT`, `_DEVICE_LOST`, `_DRIVER`, `_SYSTEM`.
 #[no_mangle]
 pub extern "C" fn gmb_stream_create(

@@ -99,7 +99,7 @@ static void make_world(void) {
   CHECK(gmb_memory_allocate(context, BYTES, &memory));
   CHECK(gmb_memory_allocate(foreign_context, BYTES, &foreign_memory));
   CHECK(gmb_pinned_allocate(context, BYTES, &pinned));
-  CHECK(gmb_mailbox_required_bytes(&mailbox_options, &place_bytes));
+  CHECK(gmb_mailbox_get_required_bytes(&mailbox_options, &place_bytes));
   CHECK(gmb_memory_allocate(context, place_bytes + 128, &place));
   gmb_mailbox left;
   CHECK(gmb_mailbox_create_in(context, &mailbox_options, place, place_bytes, &left));
@@ -249,7 +249,7 @@ CALL(memory_copy) { return gmb_memory_copy(CONTEXT(0), P(1), P(2), a[3], P(4)); 
 CALL(memory_fill) { return gmb_memory_fill(CONTEXT(0), P(1), (uint8_t)a[2], a[3], P(4)); }
 CALL(memory_get_info) { return gmb_memory_get_info(CONTEXT(0), P(1), a[2]); }
 CALL(memory_trim) { return gmb_memory_trim(CONTEXT(0), a[1]); }
-CALL(required_bytes) { return gmb_mailbox_required_bytes(P(0), P(1)); }
+CALL(required_bytes) { return gmb_mailbox_get_required_bytes(P(0), P(1)); }
 CALL(create_in) { return gmb_mailbox_create_in(CONTEXT(0), P(1), P(2), a[3], P(4)); }
 CALL(attach) { return gmb_mailbox_attach(CONTEXT(0), P(1), a[2], P(3), P(4)); }
 CALL(add_reader) { return gmb_mailbox_add_reader(MAILBOX(0), I32(1), P(2), P(3)); }
@@ -275,14 +275,14 @@ CALL(watch_get_fd) { return gmb_watch_get_fd((gmb_watch){a[0]}, P(1)); }
 CALL(mailbox_borrow) { return gmb_mailbox_borrow(MAILBOX(0), U32(1), U32(2), P(3), P(4)); }
 CALL(borrow_poll) { return gmb_borrow_poll((gmb_borrow){a[0]}, P(1), P(2)); }
 CALL(borrow_wait) { return gmb_borrow_wait((gmb_borrow){a[0]}, a[1], P(2), P(3)); }
-CALL(borrow_device_spans) { return gmb_borrow_device_spans((gmb_borrow){a[0]}, P(1)); }
+CALL(borrow_get_device_spans) { return gmb_borrow_get_device_spans((gmb_borrow){a[0]}, P(1)); }
 CALL(borrow_release) { return gmb_borrow_release((gmb_borrow){a[0]}, P(1)); }
 CALL(watch_destroy) { return gmb_watch_destroy((gmb_watch){a[0]}); }
 CALL(token_create) { return gmb_token_create(CONTEXT(0), P(1)); }
 CALL(token_destroy) { return gmb_token_destroy(TOKEN(0)); }
 CALL(token_poll) { return gmb_token_poll(TOKEN(0), P(1)); }
 CALL(token_wait) { return gmb_token_wait(TOKEN(0), a[1], a[2], P(3)); }
-CALL(token_device_result) { return gmb_token_device_result(TOKEN(0), P(1)); }
+CALL(token_get_device_result) { return gmb_token_get_device_result(TOKEN(0), P(1)); }
 
 UNDO(nothing) { (void)a, (void)(status >= 0 ? settle() : (void)0); }
 UNDO(log) { (void)a, (void)status, gmb_set_log_function(GMB_LOG_ERROR, NULL, NULL); }

@@ -131,7 +131,7 @@ static void describe_tokens(void) {
   WORD("timeout_ns", 0, {1, GMB_OK, 0}, {1000, GMB_OK, 0}, {HIGH_BIT, GMB_OK, ALONE}, {UINT64_MAX - 1, GMB_OK, ALONE},
        {GMB_WAIT_FOREVER, GMB_OK, ALONE});
   output("result", 8);
-  FUNCTION(token_device_result, token_device_result, GMB_OK, NULL, NULL);
+  FUNCTION(token_get_device_result, token_get_device_result, GMB_OK, NULL, NULL);
   token_arg(E(INVALID_HANDLE), GMB_OK, GMB_OK);
   output("result", 8);
 }
@@ -198,7 +198,7 @@ static void describe_borrows(void) {
   WORD("timeout_ns", 0, {1, GMB_OK, 0}, {HIGH_BIT, GMB_OK, 0}, {GMB_WAIT_FOREVER, GMB_OK, 0});
   output("result", 8);
   output("spans", 8);
-  FUNCTION(borrow_device_spans, borrow_device_spans, GMB_OK, NULL, NULL);
+  FUNCTION(borrow_get_device_spans, borrow_get_device_spans, GMB_OK, NULL, NULL);
   handle("borrow", borrow.id, stale_borrow.id, E(INVALID_HANDLE));
   output("spans", 8);
   FUNCTION(borrow_release, borrow_release, GMB_OK, make_borrow, undo_borrow);
@@ -222,7 +222,7 @@ static void describe_memory(void) {
 
   /* Memory that is not this context's to free: pieces, garbage, and what belongs to a mailbox or a token. */
   const gmb_result *result_of_token;
-  CHECK(gmb_token_device_result(token, &result_of_token));
+  CHECK(gmb_token_get_device_result(token, &result_of_token));
   const struct value not_yours[] = {
       {0, GMB_OK, 0},           {at(memory, 1), BAD, 0},       {at(memory, 256), BAD, 0},   {GARBAGE, BAD, 0},
       {HIGH_BIT, BAD, ALONE},   {UINT64_MAX, BAD, 0},          {bits_of(foreign_memory), BAD, 0},
@@ -311,7 +311,7 @@ static void describe_mailboxes(void) {
   context_arg();
   mailbox_options_arg(E(MEMORY_LIMIT));
   output("mailbox", 8);
-  FUNCTION(mailbox_required_bytes, required_bytes, GMB_OK, NULL, NULL);
+  FUNCTION(mailbox_get_required_bytes, required_bytes, GMB_OK, NULL, NULL);
   mailbox_options_arg(GMB_OK);
   output("bytes", 8);
 

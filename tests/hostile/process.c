@@ -26,14 +26,14 @@ enum { PAYLOAD = 64, CASE_SECONDS = 20 };
   X(last_error_message) X(mailbox_add_reader) X(mailbox_attach) X(mailbox_create) X(mailbox_create_in)    \
   X(mailbox_destroy) X(mailbox_get_info) X(mailbox_get_reader_info) X(mailbox_pop)                        \
   X(mailbox_pop_to_host_blocking) X(mailbox_push) X(mailbox_push_from_host_blocking)                      \
-  X(mailbox_remove_reader) X(mailbox_required_bytes) X(memory_allocate) X(memory_allocate_async)          \
+  X(mailbox_remove_reader) X(mailbox_get_required_bytes) X(memory_allocate) X(memory_allocate_async)          \
   X(memory_copy) X(memory_fill) X(memory_free) X(memory_free_async) X(memory_get_info) X(memory_trim)     \
   X(pinned_allocate) X(pinned_free) X(set_log_function) X(stream_create) X(stream_destroy)                \
   X(stream_get_priority) X(stream_guard_create) X(stream_guard_destroy) X(stream_host_function)           \
   X(stream_query) X(stream_synchronize) X(stream_wait_event) X(token_create) X(token_destroy)             \
-  X(token_device_result) X(token_poll) X(token_wait) X(status_name) X(status_string) X(version)           \
+  X(token_get_device_result) X(token_poll) X(token_wait) X(status_name) X(status_string) X(version)           \
   X(version_string) X(graph_destroy) X(graph_launch) X(mailbox_wait_readable) X(mailbox_wait_writable)    \
-  X(borrow_device_spans) X(borrow_poll) X(borrow_release) X(borrow_wait) X(mailbox_borrow)                  \
+  X(borrow_get_device_spans) X(borrow_poll) X(borrow_release) X(borrow_wait) X(mailbox_borrow)                  \
   X(lease_release) X(lease_to_arrow) X(lease_to_dlpack) X(lease_to_dlpack_legacy) X(lease_use)              \
   X(tensor_mailbox_create) X(tensor_mailbox_destroy) X(tensor_mailbox_get_info) X(tensor_mailbox_get_view)  \
   X(tensor_mailbox_pop) X(tensor_mailbox_pop_dlpack) X(tensor_mailbox_push) X(tensor_mailbox_push_arrow)    \
@@ -256,7 +256,7 @@ static void child_of_fork(struct world *w) {
   FORKED(g.mailbox_create(w->context, &options, &mailbox));
   FORKED(g.mailbox_create_in(w->context, &options, w->memory, 4096, &mailbox));
   FORKED(g.mailbox_attach(w->context, w->memory, 4096, NULL, &mailbox));
-  FORKED(g.mailbox_required_bytes(&options, &size));
+  FORKED(g.mailbox_get_required_bytes(&options, &size));
   FORKED(g.mailbox_get_info(w->mailbox, (gmb_mailbox_info *)(void *)bytes, sizeof(gmb_mailbox_info)));
   FORKED(g.mailbox_push(w->mailbox, &push, w->stream, w->token));
   FORKED(g.mailbox_pop(w->mailbox, &pop, w->stream, w->token));
@@ -294,13 +294,13 @@ static void child_of_fork(struct world *w) {
   FORKED(g.mailbox_borrow(w->lent, 0, 1, w->stream, &borrow));
   FORKED(g.borrow_poll(w->borrow, &result, &spans));
   FORKED(g.borrow_wait(w->borrow, GMB_WAIT_FOREVER, &result, &spans));
-  FORKED(g.borrow_device_spans(w->borrow, &on_device));
+  FORKED(g.borrow_get_device_spans(w->borrow, &on_device));
   FORKED(g.borrow_release(w->borrow, w->stream));
   child_of_fork_with_tensors(w);
   FORKED(g.token_create(w->context, &token));
   FORKED(g.token_poll(w->token, &result));
   FORKED(g.token_wait(w->token, GMB_EPOCH_LAST, GMB_WAIT_FOREVER, &result));
-  FORKED(g.token_device_result(w->token, &address));
+  FORKED(g.token_get_device_result(w->token, &address));
   FORKED(g.token_destroy(w->token));
   FORKED(g.event_destroy(w->event));
   FORKED(g.mailbox_destroy(w->mailbox));

@@ -135,7 +135,7 @@ static void use_token(int thread, int turn) {
     case 0: RACING(gmb_mailbox_pop(mailbox, &pop, streams[turn % 4], token)); break;
     case 1: RACING(gmb_token_poll(token, &result)); break;
     case 2: RACING(gmb_token_wait(token, GMB_EPOCH_LAST, GMB_WAIT_FOREVER, &result)); break;
-    default: RACING(gmb_token_device_result(token, &address));
+    default: RACING(gmb_token_get_device_result(token, &address));
   }
 }
 

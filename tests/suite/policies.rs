@@ -402,9 +402,9 @@ fn a_shared_mailbox_is_refused_with_a_reason() {
             readers: 0,
         };
         let mut bytes = 0;
-        assert_eq!(placement::gmb_mailbox_required_bytes(&options, &mut bytes), GMB_OK);
+        assert_eq!(placement::gmb_mailbox_get_required_bytes(&options, &mut bytes), GMB_OK);
         assert!(bytes > 4 * 32);
         let shared = c_mailbox::gmb_mailbox_options { flags: c_mailbox::GMB_MAILBOX_SHARED, ..options };
-        assert_eq!(placement::gmb_mailbox_required_bytes(&shared, &mut bytes), GMB_ERROR_NOT_SUPPORTED);
+        assert_eq!(placement::gmb_mailbox_get_required_bytes(&shared, &mut bytes), GMB_ERROR_NOT_SUPPORTED);
     }
 }

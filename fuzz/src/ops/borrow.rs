@@ -75,7 +75,7 @@ pub fn borrow(world: &mut World, input: &mut Input) {
 /// What came lies where it says, one record after the other.
 fn look(input: &mut Input, borrow: gmb_borrow, max: u32, capacity: u64) {
     let address = Out::<*const gmb_spans>::new(input);
-    let status = call!(borrow::gmb_borrow_device_spans(borrow, address.pointer()));
+    let status = call!(borrow::gmb_borrow_get_device_spans(borrow, address.pointer()));
     assert_eq!(status == GMB_OK, address.good);
     let (result, spans) = (Out::<gmb_result>::new(input), Out::<gmb_spans>::new(input));
     let polled = call!(borrow::gmb_borrow_poll(borrow, result.pointer(), spans.pointer()));

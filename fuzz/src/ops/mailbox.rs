@@ -68,7 +68,7 @@ pub fn required_bytes(_: &mut World, input: &mut Input) {
     let (made, good) = options(input);
     let (blob, sound) = Blob::sized(made, input);
     let out = Out::<u64>::new(input);
-    let status = call!(placement::gmb_mailbox_required_bytes(blob.pointer(), out.pointer()));
+    let status = call!(placement::gmb_mailbox_get_required_bytes(blob.pointer(), out.pointer()));
     assert_eq!(status == GMB_OK, good && sound && out.good, "status {status}");
     if let Some(bytes) = out.take(status) {
         assert_eq!(bytes, needed(&made));

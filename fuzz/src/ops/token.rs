@@ -52,7 +52,7 @@ pub fn forget(world: &mut World, at: usize) {
 pub fn device_result(world: &mut World, input: &mut Input) {
     let (token, at) = pick(world, input);
     let out = Out::<*const gmb_result>::new(input);
-    let status = call!(token::gmb_token_device_result(token, out.pointer()));
+    let status = call!(token::gmb_token_get_device_result(token, out.pointer()));
     assert_eq!(status == GMB_OK, at.is_some() && out.good, "status {status}");
     assert!(out.take(status).is_none_or(|result| !result.is_null() && result as usize % 8 == 0));
 }
