@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Holds include/gpumailbox.h to docs/conventions.md: names, argument order, and what each comment must say."""
+"""Holds include/gpumailbox.h to docs/conventions.md: names, argument order, and what each comment must say.
+
+Usage: conventions.py [--broken]     (with it, breaks a copy in several ways and sees each noticed)
+"""
 import pathlib
 import re
 import sys
@@ -68,15 +71,36 @@ def complaints(name, result, arguments, comment):
         yield "its comment does not say whether threads may call it at once"
 
 
-def main():
-    failed = count = 0
-    for name, *rest in functions((ROOT / "include/gpumailbox.h").read_text()):
+# What must be noticed, where it stands first.
+BROKEN = [("gmb_token_poll(", "gmb_token_look("), ("gmb_status gmb_borrow_poll", "int gmb_borrow_poll"),
+          ("gmb_graph_launch(", "gmb_launch_graph("), ("uint64_t timeout_ns,", "uint64_t timeout,"),
+          ("gmb_stream stream,\n                              struct gmb_borrow *borrow",
+           "struct gmb_borrow *borrow,\n                              gmb_stream stream"),
+          ("Never blocks; thread-safe.", "Thread-safe."), ("Does not block; thread-safe.", "Does not block."),
+          (" * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`.", " *")]
+
+
+def found_in(text):
+    count, found = 0, []
+    for name, *rest in functions(text):
         count += 1
-        for complaint in complaints(name, *rest):
-            failed += 1
-            print(f"{name}: {complaint}")
-    print(f"{count} functions, {failed} complaints")
-    return 1 if failed or not count else 0
+        found += [f"{name}: {complaint}" for complaint in complaints(name, *rest)]
+    return count, found
+
+
+def main():
+    text = (ROOT / "include/gpumailbox.h").read_text()
+    if sys.argv[1:] == ["--broken"]:
+        for of, to in BROKEN:
+            if of not in text:
+                sys.exit(f"error: the header has no {of!r} to break")
+            if not found_in(text.replace(of, to, 1))[1]:
+                sys.exit(f"error: nobody noticed {to!r} for {of!r}")
+        print(f"{len(BROKEN)} of {len(BROKEN)} breaks are noticed")
+        return 0
+    count, found = found_in(text)
+    print("\n".join([*found, f"{count} functions, {len(found)} complaints"]))
+    return 1 if found or not count else 0
 
 
 if __name__ == "__main__":

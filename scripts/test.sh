@@ -29,6 +29,8 @@ run "format" cargo fmt --check
 run "sources" scripts/sources.sh
 run "pictures" python3 scripts/pictures.py --verify
 run "generated headers" scripts/header.sh --verify
+run "conventions" python3 scripts/conventions.py
+run "conventions can fail" python3 scripts/conventions.py --broken
 run "clippy" cargo clippy --all-targets --locked -- -D warnings
 run "tests on the host backend" env GMB_TEST_BACKEND=host "${nextest[@]}" run --locked
 if gpu_present; then

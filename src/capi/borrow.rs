@@ -87,7 +87,10 @@ pub extern "C" fn gmb_borrow_wait(
 /// is released. Never blocks; thread-safe.
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`.
 #[no_mangle]
-pub extern "C" fn gmb_borrow_get_device_spans(borrow: gmb_borrow, spans: *mut *const gmb_spans) -> gmb_status {
+pub extern "C" fn gmb_borrow_get_device_spans(
+    borrow: gmb_borrow,
+    spans: *mut *const gmb_spans,
+) -> gmb_status {
     boundary(|| {
         let out = output(spans, "spans")?;
         out.write(BORROWS.get(borrow.id)?.device_spans().0 as *const gmb_spans);

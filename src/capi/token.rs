@@ -91,7 +91,10 @@ pub extern "C" fn gmb_token_wait(
 /// order of the operation's stream, `epoch` last. Valid as long as the token.
 /// Never blocks; thread-safe. Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`.
 #[no_mangle]
-pub extern "C" fn gmb_token_get_device_result(token: gmb_token, result: *mut *const gmb_result) -> gmb_status {
+pub extern "C" fn gmb_token_get_device_result(
+    token: gmb_token,
+    result: *mut *const gmb_result,
+) -> gmb_status {
     boundary(|| {
         let out = output(result, "result")?;
         out.write(TOKENS.get(token.id)?.device_result() as *const gmb_result);
