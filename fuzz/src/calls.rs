@@ -20,32 +20,7 @@ macro_rules! functions {
     };
 }
 
-functions! {
-    gmb_borrow_get_device_spans gmb_borrow_poll gmb_borrow_release gmb_borrow_wait
-    gmb_context_create gmb_context_destroy gmb_context_get_info
-    gmb_event_create gmb_event_destroy gmb_event_elapsed_ms gmb_event_pool_get_info gmb_event_query
-    gmb_event_record gmb_event_synchronize
-    gmb_graph_destroy gmb_graph_launch
-    gmb_last_error_message
-    gmb_lease_release gmb_lease_to_arrow gmb_lease_to_dlpack gmb_lease_to_dlpack_legacy gmb_lease_use
-    gmb_mailbox_add_reader gmb_mailbox_attach gmb_mailbox_borrow gmb_mailbox_create gmb_mailbox_create_in gmb_mailbox_destroy
-    gmb_mailbox_get_info gmb_mailbox_get_reader_info gmb_mailbox_pop gmb_mailbox_pop_to_host_blocking
-    gmb_mailbox_push gmb_mailbox_push_from_host_blocking gmb_mailbox_remove_reader gmb_mailbox_get_required_bytes
-    gmb_mailbox_wait_readable gmb_mailbox_wait_writable
-    gmb_memory_allocate gmb_memory_allocate_async gmb_memory_copy gmb_memory_fill gmb_memory_free
-    gmb_memory_free_async gmb_memory_get_info gmb_memory_trim gmb_pinned_allocate gmb_pinned_free
-    gmb_set_log_function gmb_status_name gmb_status_string
-    gmb_stream_begin_capture gmb_stream_create gmb_stream_destroy gmb_stream_end_capture
-    gmb_stream_get_priority gmb_stream_guard_create
-    gmb_stream_guard_destroy gmb_stream_host_function gmb_stream_is_capturing gmb_stream_query gmb_stream_synchronize
-    gmb_stream_wait_event
-    gmb_tensor_mailbox_create gmb_tensor_mailbox_destroy gmb_tensor_mailbox_get_info gmb_tensor_mailbox_get_view
-    gmb_tensor_mailbox_pop gmb_tensor_mailbox_pop_dlpack gmb_tensor_mailbox_push gmb_tensor_mailbox_push_arrow
-    gmb_tensor_mailbox_push_legacy
-    gmb_token_create gmb_token_destroy gmb_token_get_device_result gmb_token_poll gmb_token_wait
-    gmb_version gmb_version_string
-    gmb_watch_arm gmb_watch_create gmb_watch_destroy gmb_watch_get_fd
-}
+include!("functions.rs");
 
 static COUNTS: [AtomicU64; NAMES.len()] = [const { AtomicU64::new(0) }; NAMES.len()];
 pub static RUNS: AtomicU64 = AtomicU64::new(0);

@@ -17,28 +17,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "functions.h"
+
 enum { PAYLOAD = 64, CASE_SECONDS = 20 };
 
-/* Every function that is called here. */
-#define FUNCTIONS(X)                                                                                       \
-  X(context_create) X(context_destroy) X(context_get_info) X(event_create) X(event_destroy)               \
-  X(event_elapsed_ms) X(event_pool_get_info) X(event_query) X(event_record) X(event_synchronize)          \
-  X(last_error_message) X(mailbox_add_reader) X(mailbox_attach) X(mailbox_create) X(mailbox_create_in)    \
-  X(mailbox_destroy) X(mailbox_get_info) X(mailbox_get_reader_info) X(mailbox_pop)                        \
-  X(mailbox_pop_to_host_blocking) X(mailbox_push) X(mailbox_push_from_host_blocking)                      \
-  X(mailbox_remove_reader) X(mailbox_get_required_bytes) X(memory_allocate) X(memory_allocate_async)          \
-  X(memory_copy) X(memory_fill) X(memory_free) X(memory_free_async) X(memory_get_info) X(memory_trim)     \
-  X(pinned_allocate) X(pinned_free) X(set_log_function) X(stream_create) X(stream_destroy)                \
-  X(stream_get_priority) X(stream_guard_create) X(stream_guard_destroy) X(stream_host_function)           \
-  X(stream_query) X(stream_synchronize) X(stream_wait_event) X(token_create) X(token_destroy)             \
-  X(token_get_device_result) X(token_poll) X(token_wait) X(status_name) X(status_string) X(version)           \
-  X(version_string) X(graph_destroy) X(graph_launch) X(mailbox_wait_readable) X(mailbox_wait_writable)    \
-  X(borrow_get_device_spans) X(borrow_poll) X(borrow_release) X(borrow_wait) X(mailbox_borrow)                  \
-  X(lease_release) X(lease_to_arrow) X(lease_to_dlpack) X(lease_to_dlpack_legacy) X(lease_use)              \
-  X(tensor_mailbox_create) X(tensor_mailbox_destroy) X(tensor_mailbox_get_info) X(tensor_mailbox_get_view)  \
-  X(tensor_mailbox_pop) X(tensor_mailbox_pop_dlpack) X(tensor_mailbox_push) X(tensor_mailbox_push_arrow)    \
-  X(tensor_mailbox_push_legacy)                                                                             \
-  X(stream_begin_capture) X(stream_end_capture) X(stream_is_capturing) X(watch_arm) X(watch_create) X(watch_destroy) X(watch_get_fd)
 #define DECLARE(name) __typeof__(gmb_##name) *name;
 static struct { FUNCTIONS(DECLARE) } g;
 
