@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs the stress test for so many seconds (default 5), and the tests of graphs, readiness, borrows and tensors, under ThreadSanitizer
-# where the Rust sources are installed (rustup component rust-src): without them the standard library is not
-# instrumented.
+# Runs the stress test for so many seconds (default 5), and the tests of graphs, readiness, borrows and tensors, under
+# ThreadSanitizer where the Rust sources are installed (rustup component rust-src): without them the standard library is
+# not instrumented.
 source "$(dirname "$0")/common.sh"
 
 export GMB_STRESS_SECONDS=${1:-5} GMB_TEST_BACKEND=host GMB_TEST_RECORDS=1000000

@@ -270,7 +270,8 @@ class Mailbox:
     @overload
     def pop(self, max: int, *, out: _Out, reader: int = 0, headers: bool = False, stream: _Stream | None = None,
             like: None = None, token: None = None) -> _Out:
-        """Writes them to `out` and gives `out[:count]`. While the stream is being captured it gives None, whatever this type says."""
+        """Writes them to `out` and gives `out[:count]`. While the stream is being captured it gives None, whatever this type
+        says."""
     @overload
     def pop(self, max: int, *, out: SupportsDLPack, reader: int = 0, headers: Literal[False] = False,
             stream: _Stream | None = None, like: None = None, token: Token) -> None:
