@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::backend::cuda::Cuda;
-use crate::backend::host::Host;
+pub use crate::backend::BackendKind;
 use crate::backend::{Backend, RawStream};
 use crate::error::{Error, Result};
 use crate::events::EventPools;
@@ -13,24 +12,10 @@ use crate::log::{log, LogLevel};
 use crate::memory::Ledger;
 use crate::profiler::Range;
 use crate::results::ResultPool;
-use crate::status::*;
 use crate::stream::Priority;
 use crate::sync::{check_fork, watch_for_fork};
 use crate::tensor::release::Releaser;
 use crate::watcher::Watcher;
-
-/// Which device family runs the mailboxes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum BackendKind {
-    /// CUDA, or the host when there is no driver library or no device.
-    /// `GMB_BACKEND=host|cuda` in the environment decides instead.
-    #[default]
-    Auto,
-    /// An NVIDIA GPU through its driver.
-    Cuda,
-    /// Threads and memory of this machine.
-    Host,
-}
 
 /// What a context is made with.
 #[derive(Clone, Copy, Debug, Default)]
@@ -118,22 +103,7 @@ impl Context {
         let _range = Range::new(c"open a context");
         check_fork()?;
         watch_for_fork();
-        let kind = match options.backend {
-            BackendKind::Auto => backend_from_environment()?,
-            kind => kind,
-        };
-        let (kind, backend): (_, Box<dyn Backend>) = match kind {
-            BackendKind::Host => (BackendKind::Host, host(options.device)?),
-            BackendKind::Cuda => (BackendKind::Cuda, Box::new(Cuda::new(options.device)?)),
-            BackendKind::Auto => match Cuda::new(options.device) {
-                Ok(cuda) => (BackendKind::Cuda, Box::new(cuda)),
-                Err(e) if [GMB_ERROR_NO_DRIVER, GMB_ERROR_NO_DEVICE].contains(&e.status()) => {
-                    log(LogLevel::Info, || format!("no CUDA, using the host backend: {}", e.message()));
-                    (BackendKind::Host, host(options.device)?)
-                }
-                Err(e) => return Err(e),
-            },
-        };
+        let (kind, backend) = options.backend.open(options.device)?;
         let pooled = backend.has_pool() && !is_disabled("mempool");
         if !pooled {
             log(LogLevel::Warning, || {
@@ -169,6 +139,10 @@ impl Context {
             multiprocessors: info.units,
             driver_version: info.driver_version,
         }
+    }
+
+    pub(crate) fn kind(&self) -> BackendKind {
+        self.shared.kind
     }
 
     pub(crate) fn backend(&self) -> &dyn Backend {
@@ -226,9 +200,10 @@ impl Context {
 
     /// The same for contexts whose streams are each other's.
     pub(crate) fn place(&self) -> u64 {
-        match self.shared.kind {
-            BackendKind::Cuda => u64::from(self.shared.device),
-            _ => Arc::as_ptr(&self.shared) as u64,
+        if self.backend().info().shares_streams {
+            u64::from(self.shared.device)
+        } else {
+            Arc::as_ptr(&self.shared) as u64
         }
     }
 
@@ -244,25 +219,6 @@ impl std::fmt::Debug for Context {
             .field("backend", &self.shared.kind)
             .field("device", &self.shared.device)
             .finish()
-    }
-}
-
-fn host(device: u32) -> Result<Box<dyn Backend>> {
-    if device != 0 {
-        return Err(Error::new(
-            GMB_ERROR_INVALID_DEVICE,
-            format!("device {device}: the host backend has device 0 only"),
-        ));
-    }
-    Ok(Box::new(Host::new()?))
-}
-
-fn backend_from_environment() -> Result<BackendKind> {
-    match std::env::var("GMB_BACKEND").as_deref() {
-        Err(_) | Ok("" | "auto") => Ok(BackendKind::Auto),
-        Ok("host") => Ok(BackendKind::Host),
-        Ok("cuda") => Ok(BackendKind::Cuda),
-        Ok(other) => Err(Error::argument(format!("GMB_BACKEND is {other:?}: use auto, host or cuda"))),
     }
 }
 

@@ -69,7 +69,7 @@ impl<T> Hold for T {}
 
 /// A capture under way that this library began, and what takes part in it.
 struct Begun {
-    key: (bool, CaptureId),
+    key: (BackendKind, CaptureId),
     stream: usize,
     parts: Vec<Weak<dyn Part>>,
 }
@@ -78,8 +78,8 @@ struct Begun {
 static BEGUN: Mutex<Vec<Begun>> = Mutex::new(Vec::new());
 
 /// Backends count their captures each for itself.
-fn key(context: &Context, capture: CaptureId) -> (bool, CaptureId) {
-    (context.info().backend == BackendKind::Host, capture)
+fn key(context: &Context, capture: CaptureId) -> (BackendKind, CaptureId) {
+    (context.kind(), capture)
 }
 
 /// Notes a part, if the capture is known here.

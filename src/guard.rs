@@ -5,7 +5,6 @@ use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::backend::leave_context;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::status::*;
@@ -22,13 +21,13 @@ struct Entry {
     raw: usize,
     ended: bool,
     /// A context is to be taken off with it.
-    entered: bool,
+    leave: Option<fn()>,
 }
 
 // Neither needs a destructor: those run after the library may be gone.
 thread_local! {
     static STACK: RefCell<[Entry; DEPTH]> =
-        const { RefCell::new([Entry { guard: 0, place: 0, raw: 0, ended: false, entered: false }; DEPTH]) };
+        const { RefCell::new([Entry { guard: 0, place: 0, raw: 0, ended: false, leave: None }; DEPTH]) };
     static HELD: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -96,10 +95,10 @@ impl GuardCore {
                 format!("{DEPTH} stream guards are held by this thread: end one first"),
             ));
         }
-        let entered = context.backend().enter_context()?;
+        let leave = context.backend().enter_context()?;
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let entry =
-            Entry { guard: id, place: context.place(), raw: resolved.raw as usize, ended: false, entered };
+            Entry { guard: id, place: context.place(), raw: resolved.raw as usize, ended: false, leave };
         STACK.with_borrow_mut(|stack| stack[held] = entry);
         HELD.set(held + 1);
         Ok(Self { _context: context.clone(), id, thread: thread_number() })
@@ -123,8 +122,8 @@ impl GuardCore {
             }
             while held > 0 && stack[held - 1].ended {
                 held -= 1;
-                if stack[held].entered {
-                    leave_context();
+                if let Some(leave) = stack[held].leave {
+                    leave();
                 }
             }
             HELD.set(held);

@@ -56,6 +56,9 @@ pub struct gmb_record_header {
     pub msg_type: u32,
 }
 
+/// Bytes of a record's header: a slot is that and the payload.
+pub(crate) const HEADER_BYTES: u32 = size_of::<gmb_record_header>() as u32;
+
 /// Outcome of one push or pop, as the kernel writes it in device memory.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -270,7 +273,8 @@ const _: () = {
     assert!(size_of::<gmb_tensor_slot>() == 192);
     assert!(size_of::<gmb_tensor_ring>() == 128);
     assert!(size_of::<gmb_tensor_view>() == 24);
-    assert!(size_of::<gmb_record_header>() == 16);
+    // One access, and payloads behind it are aligned.
+    assert!(HEADER_BYTES == GMB_ALIGNMENT);
     assert!(size_of::<gmb_result>() == 24);
     assert!(size_of::<gmb_ring_side>() == 512);
     assert!(offset_of!(gmb_ring_side, committed) == 128);

@@ -26,7 +26,7 @@ GMB_HD inline uint64_t released(const held *table, uint64_t claimed) {
 GMB_HD inline void tell_spans(gmb_spans *to, const geometry &at, uint64_t first, uint64_t slot, uint64_t count) {
   const uint64_t before_end = at.capacity() - slot;
   const uint64_t one = count < before_end ? count : before_end;
-  const uint64_t start = reinterpret_cast<uint64_t>(at.slots) + 16;
+  const uint64_t start = reinterpret_cast<uint64_t>(at.slots) + sizeof(gmb_record_header);
   uint64_t *words = reinterpret_cast<uint64_t *>(to);
   store_relaxed(words, count > 0 ? first : 0);
   store_relaxed(words + 1, count > 0 ? start + slot * at.stride : 0);

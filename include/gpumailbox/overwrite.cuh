@@ -89,13 +89,13 @@ GMB_HD inline void end_reserved(const Block &block, gmb_ring_header *ring, const
   close_turn(ring, side, t.first, kept, ended(kept, count, asked, grant_status(word), end, 0), held, false, to);
 }
 
-/* Writes one record into its slot; all lanes of a group call it. */
-GMB_HD inline void write_record(unit *slot, uint64_t index, const unsigned char *row, uint32_t length, uint32_t type,
+/* Writes record `i`, whose length has been looked at, into its slot; all lanes of a group call it. */
+GMB_HD inline void write_record(unit *slot, uint64_t index, const source &from, uint64_t i, uint32_t length,
                                 uint32_t lane, uint32_t lanes) {
-  const uint32_t units = 1 + (length + 15) / 16;
+  const uint32_t units = units_of(length);
   for (uint32_t u = lane; u < units; u += lanes) {
-    store_shared(slot + u, u == 0 ? header_unit(index + 1, length, type)
-                                  : *reinterpret_cast<const unit *>(row + (u - 1) * 16));
+    store_shared(slot + u, u == 0 ? header_unit(index + 1, length, from.type_of(i))
+                                  : row_of(from.records, static_cast<uint32_t>(i), from.stride)[u - 1]);
   }
 }
 
@@ -122,12 +122,11 @@ GMB_HD inline void push_over(const Block &block, gmb_ring_header *ring, const so
   /* Of what is passed over only the lengths are looked at. */
   const bool all_fit = !from.lengths && from.length <= from.max_length;
   for (uint64_t i = mine.group + (all_fit ? passed : 0); i < t.room; i += mine.groups) {
-    const uint32_t length = from.lengths ? from.lengths[i] : from.length;
+    const uint32_t length = from.length_of(i);
     if (length > from.max_length) {
       block.lower_word(grant_word(i, GMB_ERROR_BAD_LENGTH));
     } else if (i >= passed) {
-      write_record(at.slot(t.first + i), t.first + i, from.records + i * from.stride, length,
-                   from.types ? from.types[i] : from.type, mine.lane, lanes);
+      write_record(at.slot(t.first + i), t.first + i, from, i, length, mine.lane, lanes);
     }
     GMB_CHAOS_POINT(4);
   }
@@ -140,11 +139,11 @@ GMB_HD inline bool read_record(const geometry &at, const unit *slot, uint64_t in
                                uint32_t lane, uint32_t lanes) {
   const unit header = load_shared(slot);
   if (header.lo != index + 1 || header_length(header) > at.payload_bytes) return false;
-  const uint32_t units = 1 + (header_length(header) + 15) / 16;
+  const uint32_t units = units_of(header_length(header));
   if (lane == 0 && into.headers) *reinterpret_cast<unit *>(into.headers + i) = header;
   GMB_CHAOS_POINT(7);
   for (uint32_t u = lane; u < units; u += lanes) {
-    if (u > 0) *reinterpret_cast<unit *>(into.records + i * into.stride + (u - 1) * 16) = load_shared(slot + u);
+    if (u > 0) row_of(into.records, static_cast<uint32_t>(i), into.stride)[u - 1] = load_shared(slot + u);
   }
   return true;
 }
@@ -284,9 +283,7 @@ GMB_HD inline void push_latest(const Block &block, gmb_ring_header *ring, const 
     block.sync();
     fence_device();
     const uint64_t i = count - 1;
-    write_record(at.slot(slot), t.first + i, from.records + i * from.stride,
-                 from.lengths ? from.lengths[i] : from.length, from.types ? from.types[i] : from.type, block.thread(),
-                 block.threads());
+    write_record(at.slot(slot), t.first + i, from, i, from.length_of(i), block.thread(), block.threads());
   }
   end_reserved(block, ring, t, from.count, to);
 }

@@ -30,6 +30,9 @@ struct source {
   bool draw = false;   /* blocks draw their tiles */
   bool ordered = false; /* all operations of the mailbox run one after the other */
   const held *borrowed = nullptr; /* tables of what readers have borrowed, if anything may be */
+
+  GMB_HD uint32_t length_of(uint64_t i) const { return lengths ? lengths[i] : length; }
+  GMB_HD uint32_t type_of(uint64_t i) const { return types ? types[i] : type; }
 };
 
 /* Where popped records go. `headers` may be null. */
@@ -64,7 +67,8 @@ struct geometry {
   GMB_HD uint64_t capacity() const { return static_cast<uint64_t>(mask) + 1; }
 };
 
-/* Units that so many bytes take in a slot, the header's among them. */
+/* Units that so many bytes take in a slot, the header's among them: it is the first, and one access. */
+static_assert(sizeof(gmb_record_header) == sizeof(unit), "whatever counts units from 1 counts the header");
 GMB_HD inline uint32_t units_of(uint32_t bytes) { return 1 + (bytes + 15) / 16; }
 
 /* Which records a thread works on, and which part of each: a group of `lanes`

@@ -1,6 +1,6 @@
 //! The CUDA backend: the driver API on the device's primary context.
 //!
-//! The only file with driver calls besides `probe.rs`.
+//! No other room calls the driver.
 
 mod capture;
 mod current;
@@ -17,15 +17,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
 
 use cudarc::driver::sys;
-use current::id_of;
-pub(super) use current::{leave_context, Scope};
+use current::{id_of, leave};
 use errors::{check, ends_context, failed, lost};
 use launch::{BLOCK_THREADS, DRAWING_THREADS};
 use once_cell::sync::OnceCell;
 
 use super::{
-    Backend, DeviceInfo, Entered, HostFunction, Kept, Kernel, RawEvent, RawGraph, RawNode, RawStream,
-    StreamState,
+    Backend, ByEntry, DeviceInfo, Entered, Entry, HostFunction, Kept, Kernel, RawEvent, RawGraph, RawNode,
+    RawStream, StreamState, DL_CUDA,
 };
 use crate::error::{Error, Result};
 use crate::events::EventKind;
@@ -50,8 +49,7 @@ pub(crate) struct Cuda {
     /// Tells the context from one that was made in its place after a reset of the device.
     context_id: u64,
     module: sys::CUmodule,
-    /// By `Kernel::index`.
-    functions: [sys::CUfunction; Kernel::NAMES.len()],
+    functions: ByEntry<sys::CUfunction>,
     /// Whether a kernel can be launched while the one before it still runs.
     overlaps_launches: bool,
     /// Null where the device has no pools.
@@ -125,20 +123,22 @@ impl Cuda {
         let mut cuda = Self {
             info: DeviceInfo {
                 name: String::new(),
+                dlpack_device: (DL_CUDA, ordinal as i32),
+                shares_streams: true,
                 units: 1,
                 block_threads: BLOCK_THREADS,
                 drawing_threads: DRAWING_THREADS,
                 group_records: 1,
                 drawn_records: 1,
-                max_blocks: [1; Kernel::NAMES.len()],
-                drawing_blocks: [1; Kernel::NAMES.len()],
+                max_blocks: ByEntry::all(1),
+                drawing_blocks: ByEntry::all(1),
                 driver_version: version as u32,
             },
             device,
             context,
             context_id: id_of(context)?,
             module: null_mut(),
-            functions: [null_mut(); Kernel::NAMES.len()],
+            functions: ByEntry::all(null_mut()),
             overlaps_launches: false,
             pool: null_mut(),
             registered: pinned::Registered::default(),
@@ -153,18 +153,19 @@ impl Cuda {
         let result = unsafe { sys::cuModuleLoadData(&mut module, fatbin.as_ptr().cast()) };
         cuda.check(result, "cuModuleLoadData")?;
         cuda.module = module;
-        for (index, name) in Kernel::NAMES.iter().enumerate() {
-            cuda.functions[index] = cuda.function(name)?;
+        for &(entry, name) in Entry::ALL {
+            cuda.functions[entry] = cuda.function(name)?;
         }
         cuda.create_pool()?;
         cuda.info.name = device_name(device)?;
         cuda.info.units =
             cuda.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
         cuda.overlaps_launches = cuda.alone_functions_wait()?;
-        for (index, function) in cuda.functions.into_iter().enumerate() {
-            cuda.info.max_blocks[index] = cuda.info.units * cuda.blocks_per_unit(function, BLOCK_THREADS)?;
-            if Kernel::DRAWING.contains(&index) {
-                cuda.info.drawing_blocks[index] =
+        for &(entry, _) in Entry::ALL {
+            let function = cuda.functions[entry];
+            cuda.info.max_blocks[entry] = cuda.info.units * cuda.blocks_per_unit(function, BLOCK_THREADS)?;
+            if entry.draws() {
+                cuda.info.drawing_blocks[entry] =
                     cuda.info.units * cuda.blocks_per_unit(function, DRAWING_THREADS)?;
             }
         }
@@ -347,14 +348,13 @@ impl Backend for Cuda {
         self.knows(address, bytes)
     }
 
-    fn enter_context(&self) -> Result<bool> {
-        // Left by `leave_context`.
+    fn enter_context(&self) -> Result<Option<fn()>> {
         std::mem::forget(self.enter_again(true)?);
-        Ok(true)
+        Ok(Some(leave))
     }
 
     fn enter_for_calls(&self) -> Result<Entered> {
-        self.scope().map(Entered::new)
+        self.scope()
     }
 
     fn synchronize(&self) -> Result<()> {

@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::{
-    Backend, DeviceInfo, Entered, HostFunction, Kept, Kernel, RawEvent, RawGraph, RawNode, RawStream,
-    StreamState,
+    Backend, ByEntry, DeviceInfo, Entered, HostFunction, Kept, Kernel, RawEvent, RawGraph, RawNode,
+    RawStream, StreamState, DL_CPU,
 };
 use crate::error::{Error, Result};
 use crate::events::EventKind;
@@ -118,7 +118,13 @@ impl Events {
 }
 
 impl Host {
-    pub(crate) fn new() -> Result<Self> {
+    pub(crate) fn new(device: u32) -> Result<Self> {
+        if device != 0 {
+            return Err(Error::new(
+                GMB_ERROR_INVALID_DEVICE,
+                format!("device {device}: the host backend has device 0 only"),
+            ));
+        }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = cores.clamp(3, 8);
         let heap = Arc::new(Heap::default());
@@ -127,13 +133,15 @@ impl Host {
         Ok(Self {
             info: DeviceInfo {
                 name: format!("host ({cores} CPU cores)"),
+                dlpack_device: (DL_CPU, 0),
+                shares_streams: false,
                 units: workers as u32,
                 block_threads: 1,
                 drawing_threads: 1,
                 group_records: 4,
                 drawn_records: 16,
-                max_blocks: [2 * workers as u32; Kernel::NAMES.len()],
-                drawing_blocks: [2 * workers as u32; Kernel::NAMES.len()],
+                max_blocks: ByEntry::all(2 * workers as u32),
+                drawing_blocks: ByEntry::all(2 * workers as u32),
                 driver_version: 0,
             },
             pool,
@@ -273,12 +281,12 @@ impl Backend for Host {
         }))
     }
 
-    fn enter_context(&self) -> Result<bool> {
-        Ok(false)
+    fn enter_context(&self) -> Result<Option<fn()>> {
+        Ok(None)
     }
 
     fn enter_for_calls(&self) -> Result<Entered> {
-        Ok(Entered::new(None))
+        Ok(Entered::already())
     }
 
     fn synchronize(&self) -> Result<()> {

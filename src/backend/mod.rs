@@ -5,17 +5,77 @@
 //! host addresses. Streams are raw `CUstream` values, also the caller's own.
 
 pub(crate) mod args;
-pub(crate) mod cuda;
-pub(crate) mod host;
+mod cuda;
+mod host;
+mod kernels;
 
-use std::ffi::{c_void, CStr};
+use std::ffi::c_void;
 use std::time::Duration;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::graph::CaptureMode;
+use crate::log::{log, LogLevel};
+use crate::status::*;
 use crate::stream::Priority;
-use args::{gmb_borrow_args, gmb_pop_args, gmb_push_args, gmb_reader_args, gmb_tensor_args};
+pub(crate) use kernels::{ByEntry, Entry, Kernel};
+
+/// Which device family runs the mailboxes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BackendKind {
+    /// CUDA, or the host when there is no driver library or no device.
+    /// `GMB_BACKEND=host|cuda` in the environment decides instead.
+    #[default]
+    Auto,
+    /// An NVIDIA GPU through its driver.
+    Cuda,
+    /// Threads and memory of this machine.
+    Host,
+}
+
+impl BackendKind {
+    /// Those that there are, in the order in which `Auto` tries them, and the names that the environment has for them.
+    const ALL: [(Self, &'static str); 2] = [(Self::Cuda, "cuda"), (Self::Host, "host")];
+
+    /// Opens a device, and says of which kind it is.
+    pub(crate) fn open(self, device: u32) -> Result<(Self, Box<dyn Backend>)> {
+        let wanted = if self == Self::Auto { Self::from_environment()? } else { self };
+        Ok(match wanted {
+            Self::Cuda => (wanted, Box::new(cuda::Cuda::new(device)?)),
+            Self::Host => (wanted, Box::new(host::Host::new(device)?)),
+            Self::Auto => return Self::open_first(device),
+        })
+    }
+
+    /// The first one that is there.
+    fn open_first(device: u32) -> Result<(Self, Box<dyn Backend>)> {
+        for (kind, name) in Self::ALL {
+            match kind.open(device) {
+                Err(e) if [GMB_ERROR_NO_DRIVER, GMB_ERROR_NO_DEVICE].contains(&e.status()) => {
+                    log(LogLevel::Info, || format!("no {name} backend, trying the next: {}", e.message()));
+                }
+                opened => return opened,
+            }
+        }
+        Err(Error::new(GMB_ERROR_NO_DEVICE, "no backend has a device"))
+    }
+
+    fn from_environment() -> Result<Self> {
+        match std::env::var("GMB_BACKEND").as_deref() {
+            Err(_) | Ok("" | "auto") => Ok(Self::Auto),
+            Ok(asked) => {
+                Self::ALL.iter().find(|(_, name)| *name == asked).map(|&(kind, _)| kind).ok_or_else(|| {
+                    Error::argument(format!("GMB_BACKEND is {asked:?}: use auto, host or cuda"))
+                })
+            }
+        }
+    }
+}
+
+/// `DLDeviceType` of host memory, as DLPack has it.
+pub(crate) const DL_CPU: i32 = 1;
+/// `DLDeviceType` of CUDA's device memory.
+pub(crate) const DL_CUDA: i32 = 2;
 
 /// A stream as it crosses the API: a `CUstream`, or the host backend's own value.
 pub(crate) type RawStream = *mut c_void;
@@ -50,95 +110,6 @@ pub(crate) type Kept = Box<dyn std::any::Any + Send + Sync>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RawEvent(pub(crate) usize);
 
-/// One launch: which kernel with which arguments.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Kernel {
-    /// Push records into a ring whose readers hold their space.
-    Push(gmb_push_args),
-    /// Pop records from such a ring.
-    Pop(gmb_pop_args),
-    /// Push into a ring over its oldest records.
-    PushOver(gmb_push_args),
-    /// Pop from such a ring.
-    PopOver(gmb_pop_args),
-    /// Replace the newest record.
-    PushLatest(gmb_push_args),
-    /// Take the newest record.
-    PopLatest(gmb_pop_args),
-    /// Let a reader in or out.
-    Reader(gmb_reader_args),
-    /// Borrow records in place.
-    Borrow(gmb_borrow_args),
-    /// End a borrow.
-    Release(gmb_borrow_args),
-    /// Put a tensor's record where device code finds it.
-    Tensor(gmb_tensor_args),
-}
-
-impl Kernel {
-    /// Entry points, by index.
-    pub(crate) const NAMES: [&'static CStr; 12] = [
-        c"gmb_kernel_push",
-        c"gmb_kernel_pop",
-        c"gmb_kernel_push_over",
-        c"gmb_kernel_pop_over",
-        c"gmb_kernel_push_latest",
-        c"gmb_kernel_pop_latest",
-        c"gmb_kernel_reader",
-        c"gmb_kernel_push_alone",
-        c"gmb_kernel_pop_alone",
-        c"gmb_kernel_borrow",
-        c"gmb_kernel_release",
-        c"gmb_kernel_tensor",
-    ];
-
-    pub(crate) const PUSH: usize = 0;
-    pub(crate) const POP: usize = 1;
-    pub(crate) const PUSH_OVER: usize = 2;
-    pub(crate) const POP_OVER: usize = 3;
-    /// Those whose blocks may draw their tiles.
-    pub(crate) const DRAWING: [usize; 2] = [Self::PUSH, Self::POP];
-    /// Those for one block.
-    pub(crate) const ALONE: [usize; 2] = [7, 8];
-
-    pub(crate) fn index(&self) -> usize {
-        match self {
-            Self::Push(_) => Self::PUSH,
-            Self::Pop(_) => Self::POP,
-            Self::PushOver(_) => Self::PUSH_OVER,
-            Self::PopOver(_) => Self::POP_OVER,
-            Self::PushLatest(_) => 4,
-            Self::PopLatest(_) => 5,
-            Self::Reader(_) => 6,
-            Self::Borrow(_) => 9,
-            Self::Release(_) => 10,
-            Self::Tensor(_) => 11,
-        }
-    }
-
-    /// The entry point that does the same in one block, with less to do.
-    pub(crate) fn index_alone(&self) -> Option<usize> {
-        match self {
-            Self::Push(_) => Some(Self::ALONE[0]),
-            Self::Pop(_) => Some(Self::ALONE[1]),
-            _ => None,
-        }
-    }
-
-    /// Address of the entry point's one argument.
-    pub(crate) fn args(&self) -> *const c_void {
-        match self {
-            Self::Push(args) | Self::PushOver(args) | Self::PushLatest(args) => {
-                std::ptr::from_ref(args).cast()
-            }
-            Self::Pop(args) | Self::PopOver(args) | Self::PopLatest(args) => std::ptr::from_ref(args).cast(),
-            Self::Reader(args) => std::ptr::from_ref(args).cast(),
-            Self::Borrow(args) | Self::Release(args) => std::ptr::from_ref(args).cast(),
-            Self::Tensor(args) => std::ptr::from_ref(args).cast(),
-        }
-    }
-}
-
 /// A function to run in stream order on a thread of the backend.
 pub(crate) type HostFunction = Box<dyn FnOnce() + Send>;
 
@@ -147,6 +118,10 @@ pub(crate) type HostFunction = Box<dyn FnOnce() + Send>;
 pub(crate) struct DeviceInfo {
     /// The device's marketing name, or the host's description.
     pub name: String,
+    /// Type and ordinal as DLPack has them.
+    pub dlpack_device: (i32, i32),
+    /// Whether contexts of the same device can use each other's streams.
+    pub shares_streams: bool,
     /// Blocks that run at once at most: multiprocessors, or block threads.
     pub units: u32,
     /// Threads in each block of a launch.
@@ -157,10 +132,10 @@ pub(crate) struct DeviceInfo {
     pub group_records: u32,
     /// Records that are worth a draw.
     pub drawn_records: u32,
-    /// Blocks that run at once, by [`Kernel::index`].
-    pub max_blocks: [u32; Kernel::NAMES.len()],
+    /// Blocks that run at once.
+    pub max_blocks: ByEntry<u32>,
     /// The same of blocks that draw.
-    pub drawing_blocks: [u32; Kernel::NAMES.len()],
+    pub drawing_blocks: ByEntry<u32>,
     /// Driver version as CUDA counts it (13000 is 13.0); zero on the host.
     pub driver_version: u32,
 }
@@ -204,9 +179,8 @@ pub(crate) trait Backend: Send + Sync {
     /// True when kernels can reach the whole range. Costs calls of the driver.
     fn can_reach(&self, address: u64, bytes: u64) -> Result<bool>;
 
-    /// Makes the device's context current for this thread, on top of what was. True when
-    /// [`leave_context`] must take it off again.
-    fn enter_context(&self) -> Result<bool>;
+    /// Makes the device's context current for this thread, on top of what was, and says how to take it off again.
+    fn enter_context(&self) -> Result<Option<fn()>>;
     /// Makes the context current for the calls that this thread makes until the answer is
     /// dropped: each would otherwise do so by itself.
     fn enter_for_calls(&self) -> Result<Entered>;
@@ -298,20 +272,30 @@ pub(crate) trait Backend: Send + Sync {
     }
 }
 
-/// A thread's calls with the context current; on the host backend there is nothing to do.
+/// A thread's calls with the context current. Drop undoes that, on the same thread.
 pub(crate) struct Entered {
-    _scope: Option<cuda::Scope>,
+    undo: Option<fn(before: *const c_void)>,
+    before: *const c_void,
 }
 
 impl Entered {
-    fn new(scope: Option<cuda::Scope>) -> Self {
-        Self { _scope: scope }
+    /// Nothing to undo.
+    fn already() -> Self {
+        Self { undo: None, before: std::ptr::null() }
+    }
+
+    /// Undone by a function of what was before.
+    fn undone_by(undo: fn(before: *const c_void), before: *const c_void) -> Self {
+        Self { undo: Some(undo), before }
     }
 }
 
-/// Takes the thread's topmost device context off.
-pub(crate) fn leave_context() {
-    cuda::leave_context();
+impl Drop for Entered {
+    fn drop(&mut self) {
+        if let Some(undo) = self.undo {
+            undo(self.before);
+        }
+    }
 }
 
 /// Calls `ready` until it gives a value or time is up: spins, then yields,

@@ -188,11 +188,10 @@ pub(super) fn options_of(options: *const gmb_mailbox_options) -> Result<MailboxO
         return Err(Error::argument(format!("flags {:#x}: unknown bits are set", options.flags)));
     }
     if options.flags & GMB_MAILBOX_SHARED != 0 {
-        let why = match full_policy {
-            FullPolicy::OverwriteOldest | FullPolicy::Latest => {
-                "a mailbox that overwrites has one producer at a time and cannot be GMB_MAILBOX_SHARED"
-            }
-            _ => "GMB_MAILBOX_SHARED is not in this version",
+        let why = if full_policy.rules().overwrites {
+            "a mailbox that overwrites has one producer at a time and cannot be GMB_MAILBOX_SHARED"
+        } else {
+            "GMB_MAILBOX_SHARED is not in this version"
         };
         return Err(Error::new(GMB_ERROR_NOT_SUPPORTED, why));
     }
@@ -267,7 +266,7 @@ pub extern "C" fn gmb_mailbox_get_info(
             empty_pops: known.empty_pops,
             high_water: known.high_water,
             reader_mask: known.readers,
-            full_policy: known.full_policy.value(),
+            full_policy: known.full_policy.rules().value,
         };
         write_info(info, info_size, value)
     })

@@ -180,7 +180,7 @@ pub extern "C" fn gmb_tensor_mailbox_get_info(
         let value = gmb_tensor_mailbox_info {
             capacity: known.capacity,
             consumer: if known.consumer == Consumer::Host { GMB_CONSUMER_HOST } else { GMB_CONSUMER_DEVICE },
-            full_policy: known.full_policy.value(),
+            full_policy: known.full_policy.rules().value,
             pushed: known.pushed,
             popped: known.popped,
             refused: known.refused,

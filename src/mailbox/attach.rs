@@ -134,7 +134,7 @@ impl Mailbox {
             producer_id: options.producer_id,
             consumer_id: options.consumer_id,
             reader_mask: (1u32 << readers) - 1,
-            full_policy: options.full_policy.value() as u32,
+            full_policy: options.full_policy.rules().value as u32,
             initial_index: first,
             fault: GMB_OK,
             reserved0: 0,
@@ -274,7 +274,7 @@ fn check_header(header: &gmb_ring_header) -> Result<FullPolicy> {
         return Err(Error::new(GMB_ERROR_BUSY, "an operation on the mailbox is under way, or was cut off"));
     }
     // Readers of a mailbox that overwrites may be far behind, but nobody is ahead of the writer.
-    let most = if full_policy.overwrites() { u64::MAX / 2 } else { header.capacity };
+    let most = if full_policy.rules().overwrites { u64::MAX / 2 } else { header.capacity };
     let distance = |side: &gmb_ring_side| header.writer.committed.wrapping_sub(side.committed);
     let in_use = |r: usize| header.reader_mask >> r & 1 == 1;
     let readers = || header.reader.iter().enumerate().filter(|&(r, _)| in_use(r)).map(|(_, side)| side);

@@ -178,7 +178,7 @@ impl Mailbox {
         let _range = Range::new(c"borrow");
         super::submit::check_count("max", max)?;
         let side = self.core.readers.get(reader)?;
-        if self.core.full_policy.overwrites() && self.arbitration == Arbitration::Device {
+        if self.core.full_policy.rules().overwrites && self.arbitration == Arbitration::Device {
             return Err(Error::new(
                 GMB_ERROR_NOT_SUPPORTED,
                 "a push beside it could write over what is borrowed: the mailbox overwrites, and the device arbitrates",

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::side::Side;
-use super::{Arbitration, FullPolicy, Mailbox};
+use super::{Arbitration, Mailbox};
 use crate::backend::args::gmb_report_args;
 use crate::backend::{CaptureId, Kernel};
 use crate::error::{Error, Result};
@@ -27,7 +27,7 @@ impl Mailbox {
         token: Option<&Token>,
         kernel: impl FnOnce(gmb_report_args) -> Kernel,
     ) -> Result<()> {
-        if self.core.full_policy == FullPolicy::Wait {
+        if self.core.full_policy.rules().waits {
             return Err(Error::new(
                 GMB_ERROR_NOT_SUPPORTED,
                 "a mailbox that waits for room cannot be used in a graph, where no thread waits; the capture goes on",

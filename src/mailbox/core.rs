@@ -39,7 +39,7 @@ impl Core {
     /// True when pushes, pops, borrows and releases must not run beside each other: of a mailbox that overwrites, once
     /// something was borrowed. Then its slots are not always those of their indices, and what a push may write over changes.
     pub(super) fn is_serial(&self) -> bool {
-        self.full_policy.overwrites() && self.borrows.were_made()
+        self.full_policy.rules().overwrites && self.borrows.were_made()
     }
 
     /// A reader's submission lock, and before it the pushes' where its operations must not be submitted beside them.

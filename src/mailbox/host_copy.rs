@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use super::{FullPolicy, Mailbox, Pop, Push};
+use super::{Mailbox, Pop, Push};
 use crate::backend::wait_until;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::layout::{gmb_record_header, gmb_result, GMB_MAX_RECORDS, GMB_RESULT_PARTIAL};
+use crate::layout::*;
 use crate::memory::DeviceBuffer;
 use crate::results::{After, Token};
 use crate::status::*;
@@ -66,17 +66,17 @@ impl Mailbox {
         let HostRows { rows, stride, lengths, types } = *records;
         let row = self.row_bytes() as usize;
         let capacity = self.capacity() as usize;
-        if self.core.full_policy == FullPolicy::Wait && lengths.len() > capacity {
+        let rules = self.core.full_policy.rules();
+        if rules.waits && lengths.len() > capacity {
             return Err(Error::argument(format!(
                 "{} records: under WAIT all or none are pushed, and the capacity is {capacity}",
                 lengths.len()
             )));
         }
-        // Under REJECT more than the capacity never fits: the rest stays with the caller.
-        let most =
-            if self.core.full_policy == FullPolicy::Reject { capacity } else { GMB_MAX_RECORDS as usize };
+        // Where nothing is overwritten more than the capacity never fits: the rest stays with the caller.
+        let most = if rules.overwrites { GMB_MAX_RECORDS as usize } else { capacity };
         let count = lengths.len().min(most);
-        if self.core.full_policy.overwrites() && lengths.len() > count {
+        if rules.overwrites && lengths.len() > count {
             return Err(Error::new(GMB_ERROR_OVERFLOW, format!("{} records at once", lengths.len())));
         }
         if lengths.is_empty() {
@@ -164,30 +164,36 @@ impl Mailbox {
         }
         let record_bytes = max * row;
         let mut staged = zeroed(max, row)?;
-        let mut result = self.with_staging(1, None, record_bytes + max * 16, |staging| {
-            let (base, stream) = (staging.buffer.address(), staging.stream.get());
-            let headers_at = base + record_bytes as u64;
-            let pop = Pop { max: max as u32, records: base, headers: headers_at, stride: 0, reader };
-            // SAFETY: the staging buffer is ours and large enough; all copies are waited for.
-            unsafe {
-                self.pop(&pop, stream, Some(&staging.token))?;
-                self.context().synchronize(stream)?;
-                let result = staging.token.wait(After::Submission, None)?;
-                let count = result.count as usize;
-                if count > 0 {
-                    self.context().copy(staged.as_mut_ptr() as u64, base, count * row, stream)?;
-                    self.context().copy(headers.as_mut_ptr() as u64, headers_at, count * 16, stream)?;
+        let mut result =
+            self.with_staging(1, None, record_bytes + max * HEADER_BYTES as usize, |staging| {
+                let (base, stream) = (staging.buffer.address(), staging.stream.get());
+                let headers_at = base + record_bytes as u64;
+                let pop = Pop { max: max as u32, records: base, headers: headers_at, stride: 0, reader };
+                // SAFETY: the staging buffer is ours and large enough; all copies are waited for.
+                unsafe {
+                    self.pop(&pop, stream, Some(&staging.token))?;
                     self.context().synchronize(stream)?;
+                    let result = staging.token.wait(After::Submission, None)?;
+                    let count = result.count as usize;
+                    if count > 0 {
+                        self.context().copy(staged.as_mut_ptr() as u64, base, count * row, stream)?;
+                        self.context().copy(
+                            headers.as_mut_ptr() as u64,
+                            headers_at,
+                            count * HEADER_BYTES as usize,
+                            stream,
+                        )?;
+                        self.context().synchronize(stream)?;
+                    }
+                    Ok(result)
                 }
-                Ok(result)
-            }
-        })?;
+            })?;
         for (i, header) in headers.iter().take(result.count as usize).enumerate() {
             let length = header.length as usize;
             rows[i * stride..i * stride + length].copy_from_slice(&staged[i * row..i * row + length]);
         }
         // Not of one newest record: more than that there never is.
-        if (result.count as usize) < headers.len() && self.core.full_policy != FullPolicy::Latest {
+        if (result.count as usize) < headers.len() && !self.core.full_policy.rules().keeps_newest {
             result.flags |= GMB_RESULT_PARTIAL;
         }
         Ok(result)

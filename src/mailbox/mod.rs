@@ -5,8 +5,10 @@ mod borrow;
 mod capture;
 mod core;
 mod host_copy;
+mod policy;
 mod readers;
 mod readiness;
+mod shape;
 mod side;
 mod submit;
 mod waiting;
@@ -18,6 +20,7 @@ use std::time::Duration;
 pub use attach::Attach;
 pub use borrow::Borrow;
 pub use host_copy::HostRows;
+pub use policy::FullPolicy;
 pub use readers::{ReaderInfo, ReaderStart};
 pub use readiness::{Interest, Watch};
 
@@ -42,45 +45,6 @@ pub enum Arbitration {
     /// The ring's atomics alone: a pop takes what is published when it runs.
     /// Pushes stay ordered among each other, and so do pops.
     Device,
-}
-
-/// What a push does when the mailbox is full.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FullPolicy {
-    /// Accepts the first so many records that fit.
-    #[default]
-    Reject,
-    /// All or nothing, at most the capacity: the calling thread waits until
-    /// pops have made, or certainly will make, room.
-    Wait,
-    /// Never fails: the oldest records make room. Readers find out how many
-    /// they lost, and never see a torn one.
-    OverwriteOldest,
-    /// Never fails: a pop gives the newest record, once.
-    Latest,
-}
-
-impl FullPolicy {
-    /// As it stands in a header and crosses the C API.
-    pub(crate) fn value(self) -> gmb_full_policy {
-        match self {
-            Self::Reject => GMB_FULL_REJECT,
-            Self::Wait => GMB_FULL_WAIT,
-            Self::OverwriteOldest => GMB_FULL_OVERWRITE_OLDEST,
-            Self::Latest => GMB_FULL_LATEST,
-        }
-    }
-
-    pub(crate) fn from_value(value: gmb_full_policy) -> Option<Self> {
-        [Self::Reject, Self::Wait, Self::OverwriteOldest, Self::Latest]
-            .into_iter()
-            .find(|p| p.value() == value)
-    }
-
-    /// Whether records can be lost, so that readers hold no space.
-    pub(crate) fn overwrites(self) -> bool {
-        matches!(self, Self::OverwriteOldest | Self::Latest)
-    }
 }
 
 /// What a mailbox is made with.
@@ -212,7 +176,7 @@ impl Mailbox {
 
     /// Bytes that a dense array needs for each record: the payload size rounded up to 16.
     pub fn row_bytes(&self) -> u64 {
-        u64::from(self.stride) - 16
+        u64::from(self.stride - HEADER_BYTES)
     }
 
     /// Shape and counts. Copies the header to the host and blocks for that;
@@ -294,7 +258,7 @@ fn slot_stride(options: &MailboxOptions) -> Result<u32> {
         let next = capacity.next_power_of_two();
         return Err(Error::argument(format!("capacity {capacity} is no power of two: use {next}")));
     }
-    if options.full_policy == FullPolicy::Latest && capacity < 2 {
+    if options.full_policy.rules().keeps_newest && capacity < 2 {
         return Err(Error::argument(
             "capacity 1: under LATEST the newest record and the one that replaces it need a slot each",
         ));
@@ -308,12 +272,14 @@ fn slot_stride(options: &MailboxOptions) -> Result<u32> {
     if options.payload_bytes == 0 {
         return Err(Error::argument("payload_bytes is 0: a record needs at least 1"));
     }
-    options.payload_bytes.checked_next_multiple_of(GMB_ALIGNMENT).and_then(|p| p.checked_add(16)).ok_or_else(
-        || {
+    options
+        .payload_bytes
+        .checked_next_multiple_of(GMB_ALIGNMENT)
+        .and_then(|p| p.checked_add(HEADER_BYTES))
+        .ok_or_else(|| {
             Error::new(
                 GMB_ERROR_OVERFLOW,
                 format!("payload_bytes {} leaves no slot stride", options.payload_bytes),
             )
-        },
-    )
+        })
 }

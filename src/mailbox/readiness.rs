@@ -51,7 +51,7 @@ impl Core {
                 }
                 Ok(side.unread(|| self.push.reached()).min(self.capacity))
             }
-            Interest::Writable if self.full_policy.overwrites() => Ok(self.capacity),
+            Interest::Writable if self.full_policy.rules().overwrites => Ok(self.capacity),
             Interest::Writable => {
                 let held = |at: u64| {
                     self.readers.in_use().map(|(_, side)| ahead(at, side.reached())).max().unwrap_or(0)

@@ -5,10 +5,9 @@ use std::sync::MutexGuard;
 use super::core::Core;
 use super::readers::not_in_use;
 use super::side::{ahead, Side, Submitted};
-use super::{Arbitration, FullPolicy, Mailbox, Pop, Push};
+use super::{Arbitration, Mailbox, Pop, Push};
 use crate::backend::args::{
-    gmb_geometry_args, gmb_pop_args, gmb_push_args, gmb_report_args, GMB_DRAW_TILES, GMB_ORDERED,
-    GMB_PUSH_WHOLE,
+    gmb_geometry_args, gmb_pop_args, gmb_push_args, gmb_report_args, GMB_ORDERED, GMB_PUSH_WHOLE,
 };
 use crate::backend::Kernel;
 use crate::error::{Error, Result};
@@ -42,7 +41,7 @@ impl Mailbox {
     pub unsafe fn push(&self, push: &Push, stream: Stream, token: Option<&Token>) -> Result<()> {
         let _range = Range::new(c"push");
         let args = self.push_args(push)?;
-        if self.core.full_policy == FullPolicy::Wait {
+        if self.core.full_policy.rules().waits {
             return self.push_when_sure(push, args, stream, token);
         }
         let _entered = self.context.backend().enter_for_calls()?;
@@ -60,24 +59,14 @@ impl Mailbox {
         token: Option<&Token>,
     ) -> Result<()> {
         let count = u64::from(args.count);
-        let (most, shape) = match self.core.full_policy {
-            FullPolicy::Latest => (count, Shape::default()),
-            FullPolicy::OverwriteOldest => (count, self.shape_of(count, Kernel::PUSH_OVER, args.max_length)),
-            FullPolicy::Reject | FullPolicy::Wait => {
-                let most = count.min(self.core.capacity);
-                (most, self.shape_of(most, Kernel::PUSH, args.max_length))
-            }
-        };
+        let rules = self.core.full_policy.rules();
+        let most = if rules.overwrites { count } else { count.min(self.core.capacity) };
+        let shape = self.shape_of(most, &(rules.push)(args), args.max_length);
         // What overwrites must know what is borrowed: under this lock nothing is borrowed or released then.
-        let borrowed = if self.core.full_policy.overwrites() { self.core.borrows.tables() } else { 0 };
+        let borrowed = if rules.overwrites { self.core.borrows.tables() } else { 0 };
         let kernel = |report| {
             let flags = args.flags | shape.flags;
-            let args = gmb_push_args { report, tile: shape.tile, flags, borrowed, ..args };
-            match self.core.full_policy {
-                FullPolicy::Reject | FullPolicy::Wait => Kernel::Push(args),
-                FullPolicy::OverwriteOldest => Kernel::PushOver(args),
-                FullPolicy::Latest => Kernel::PushLatest(args),
-            }
+            (rules.push)(gmb_push_args { report, tile: shape.tile, flags, borrowed, ..args })
         };
         if let Some(capture) = stream.capture() {
             let readers = self.core.readers.in_use().map(|(_, side)| side);
@@ -102,7 +91,7 @@ impl Mailbox {
         self.core.submit(&self.core.push, submitted, stream, shape.blocks, most, submission, kernel)?;
         choose(only, stream);
         // A length that the device refuses would end the push.
-        if self.core.full_policy == FullPolicy::Wait && args.lengths == 0 {
+        if rules.waits && args.lengths == 0 {
             self.core.push.make_sure(after);
         }
         Ok(())
@@ -134,19 +123,11 @@ impl Mailbox {
         }
         self.core.borrows.check_none(pop.reader)?;
         let most = u64::from(pop.max).min(self.core.capacity);
-        let longest = self.stride - size_of::<gmb_record_header>() as u32;
-        let shape = match self.core.full_policy {
-            FullPolicy::Latest => Shape::default(),
-            FullPolicy::OverwriteOldest => self.shape_of(most, Kernel::POP_OVER, longest),
-            FullPolicy::Reject | FullPolicy::Wait => self.shape_of(most, Kernel::POP, longest),
-        };
+        let longest = self.stride - HEADER_BYTES;
+        let rules = self.core.full_policy.rules();
+        let shape = self.shape_of(most, &(rules.pop)(args), longest);
         let kernel = |report| {
-            let args = gmb_pop_args { report, tile: shape.tile, flags: args.flags | shape.flags, ..args };
-            match self.core.full_policy {
-                FullPolicy::Reject | FullPolicy::Wait => Kernel::Pop(args),
-                FullPolicy::OverwriteOldest => Kernel::PopOver(args),
-                FullPolicy::Latest => Kernel::PopLatest(args),
-            }
+            (rules.pop)(gmb_pop_args { report, tile: shape.tile, flags: args.flags | shape.flags, ..args })
         };
         if let Some(capture) = stream.capture() {
             let push = std::iter::once(&self.core.push);
@@ -160,9 +141,8 @@ impl Mailbox {
         side.make_wait(stream)?;
         let end = side.can_reach(&mut submitted).wrapping_add(u64::from(pop.max));
         // With `max` records there in any case, later pushes make no difference, unless they overwrite.
-        let depends = captured
-            || self.core.full_policy.overwrites()
-            || ahead(self.core.push.reached(), end) > self.core.capacity;
+        let depends =
+            captured || rules.overwrites || ahead(self.core.push.reached(), end) > self.core.capacity;
         if self.arbitration == Arbitration::Cpu && depends {
             self.core.push.make_wait(stream)?;
         }
@@ -170,7 +150,7 @@ impl Mailbox {
         let released = side.sure();
         self.core.submit(side, submitted, stream, shape.blocks, most, submission, kernel)?;
         choose(only, stream);
-        if self.core.full_policy == FullPolicy::Wait && self.arbitration == Arbitration::Cpu {
+        if rules.waits && self.arbitration == Arbitration::Cpu {
             let unread = ahead(published, released);
             // Nothing is certain when the reader may be past what is surely published.
             if unread <= self.core.capacity {
@@ -221,7 +201,7 @@ impl Mailbox {
             msg_type: push.msg_type,
             lanes_log2: self.lanes_log2(),
             max_length: longest as u32,
-            flags: if self.core.full_policy == FullPolicy::Wait { GMB_PUSH_WHOLE } else { 0 } | self.order(),
+            flags: if self.core.full_policy.rules().waits { GMB_PUSH_WHOLE } else { 0 } | self.order(),
             readers: self.core.readers.mask(),
             tile: 0,
             borrowed: 0,
@@ -241,7 +221,7 @@ impl Mailbox {
         self.check_range(&rows)?;
         if pop.headers != 0 {
             check_address("headers", pop.headers, 16)?;
-            let headers = Extent::array("headers", pop.headers, most, size_of::<gmb_record_header>() as u64)?;
+            let headers = Extent::array("headers", pop.headers, most, u64::from(HEADER_BYTES))?;
             self.check_range(&headers)?;
             check_disjoint(&rows, &headers)?;
         }
@@ -285,44 +265,6 @@ impl Mailbox {
         } else {
             0
         }
-    }
-
-    /// Threads that move one record together: one for each of its units, within a warp.
-    fn lanes_log2(&self) -> u32 {
-        let threads = self.context.backend().info().block_threads;
-        (self.stride / 16).next_power_of_two().min(32).min(threads).ilog2()
-    }
-
-    /// For records of at most `longest` bytes: one block while it can move all at once; then as many as run at once,
-    /// each with as many rounds as the others; for many tiles, blocks draw.
-    fn shape_of(&self, records: u64, kernel: usize, longest: u32) -> Shape {
-        let info = self.context.backend().info();
-        let lanes_log2 = self.lanes_log2();
-        let most = u64::from(info.max_blocks[kernel].min(MOST_BLOCKS));
-        let groups = u64::from(info.block_threads >> lanes_log2);
-        if records <= groups * IN_FLIGHT {
-            return Shape::default();
-        }
-        // What a thread moves at once are units of one record, if that is wider than a group, or of two.
-        let at_once = if 1 + longest.div_ceil(16) > 1 << lanes_log2 { 1 } else { IN_FLIGHT };
-        let round = groups * at_once;
-        let each = round.max(groups * u64::from(info.group_records));
-        if records <= each * most {
-            return Shape { blocks: records.div_ceil(each) as u32, tile: each as u32, flags: 0 };
-        }
-        let drawing = u64::from(info.drawing_blocks[kernel].min(MOST_BLOCKS));
-        let equal = EQUAL_TILES * u64::from(info.units);
-        if records > equal * round && drawing > 1 && Kernel::DRAWING.contains(&kernel) {
-            let groups = u64::from(info.drawing_threads >> lanes_log2);
-            let tile = (groups * at_once).max(u64::from(info.drawn_records));
-            return Shape {
-                blocks: records.div_ceil(tile).min(drawing) as u32,
-                tile: tile as u32,
-                flags: GMB_DRAW_TILES,
-            };
-        }
-        let rounds = records.div_ceil(round * most);
-        Shape { blocks: records.div_ceil(round * rounds) as u32, tile: round as u32, flags: 0 }
     }
 }
 
@@ -373,31 +315,6 @@ impl Core {
         side.launched(&mut submitted, stream, most)
     }
 }
-
-/// How an operation is laid out on the device.
-#[derive(Clone, Copy)]
-struct Shape {
-    blocks: u32,
-    /// Records of a tile; zero for as many as a block moves at once.
-    tile: u32,
-    flags: u32,
-}
-
-impl Default for Shape {
-    fn default() -> Self {
-        Self { blocks: 1, tile: 0, flags: 0 }
-    }
-}
-
-/// Units that a thread moves at once, as in ring.cuh.
-const IN_FLIGHT: u64 = 2;
-
-/// Blocks that turn.cuh can count.
-const MOST_BLOCKS: u32 = (1 << 16) - 1;
-
-/// Tiles for each multiprocessor that blocks have equal shares of: the draws of so few cost more than the wait for the
-/// slowest.
-const EQUAL_TILES: u64 = 24;
 
 /// The stream of an operation that was launched is a single-stream mailbox's.
 pub(super) fn choose(only: Option<MutexGuard<'_, u64>>, stream: Resolved) {

@@ -9,15 +9,12 @@ use std::sync::Arc;
 
 use super::lease::Held;
 use super::{check_address, Shape, Tensor};
+pub(crate) use crate::backend::{DL_CPU, DL_CUDA};
 use crate::error::{Error, Result};
 use crate::layout::{gmb_dtype, gmb_tensor, GMB_MAX_DIMENSIONS};
 use crate::status::*;
 use crate::sync::forked;
 
-/// `DLDeviceType` of host memory.
-pub const DL_CPU: i32 = 1;
-/// `DLDeviceType` of CUDA's device memory.
-pub const DL_CUDA: i32 = 2;
 /// In the flags: nobody may write to it.
 pub const DL_READ_ONLY: u64 = 1;
 /// In the flags: elements of less than a byte take a byte each.

@@ -19,7 +19,7 @@ use std::time::Duration;
 pub use lease::Lease;
 
 use crate::backend::RawEvent;
-use crate::context::{BackendKind, Context};
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::layout::{gmb_dtype, gmb_tensor, gmb_tensor_view};
 use crate::mailbox::FullPolicy;
@@ -198,11 +198,7 @@ enum Place {
 
 /// Type and ordinal of a context's device as DLPack has them.
 pub(crate) fn device_of(context: &Context) -> (i32, i32) {
-    let info = context.info();
-    match info.backend {
-        BackendKind::Cuda => (DL_CUDA, info.device as i32),
-        _ => (DL_CPU, 0),
-    }
+    context.backend().info().dlpack_device
 }
 
 impl TensorMailbox {
@@ -226,7 +222,7 @@ impl TensorMailbox {
         }
         let place = match options.consumer {
             Consumer::Host => Place::Host(Queue::new(context, options)),
-            Consumer::Device if options.full_policy.overwrites() => {
+            Consumer::Device if options.full_policy.rules().overwrites => {
                 return Err(Error::new(
                     GMB_ERROR_NOT_SUPPORTED,
                     "a device consumer and a policy that overwrites: nobody could say what it still reads; use REJECT or WAIT",

@@ -78,7 +78,7 @@ impl Queue {
             drop(state);
             return Err(self.refuse(error, item));
         }
-        if self.policy == FullPolicy::Wait {
+        if self.policy.rules().waits {
             state = match self.wait(state, timeout, false) {
                 Ok(state) => state,
                 Err(error) => return Err(self.refuse(error, item)),

@@ -7,6 +7,7 @@
 #include <gpumailbox.h>
 
 #include "kernels/args.h"
+#include "kernels/list.h"
 #include "state.h"
 
 /* The driver, its device and its context. */
@@ -391,43 +392,22 @@ struct kernel {
   const char *name;
   void (*run)(const void *, uint32_t, uint32_t);
   size_t bytes;
-  /* Where these stand in the arguments; zero for the reader kernel, which has neither. */
+  /* Where these stand in the arguments of a push or a pop; zero for others. */
   size_t report, lanes_log2;
 };
 
-#define PUSH_OR_POP(which, type) \
-  {"gmb_kernel_" #which, gmb_host_##which, sizeof(type), offsetof(type, report), offsetof(type, lanes_log2)}
-
-#define PUSH_OR_POP_ALONE(which, type) \
-  {"gmb_kernel_" #which "_alone", gmb_host_##which, sizeof(type), offsetof(type, report), offsetof(type, lanes_log2)}
-
-extern "C" {
-void gmb_host_push(const void *, uint32_t, uint32_t);
-void gmb_host_pop(const void *, uint32_t, uint32_t);
-void gmb_host_push_over(const void *, uint32_t, uint32_t);
-void gmb_host_pop_over(const void *, uint32_t, uint32_t);
-void gmb_host_push_latest(const void *, uint32_t, uint32_t);
-void gmb_host_pop_latest(const void *, uint32_t, uint32_t);
-void gmb_host_reader(const void *, uint32_t, uint32_t);
-void gmb_host_borrow(const void *, uint32_t, uint32_t);
-void gmb_host_release(const void *, uint32_t, uint32_t);
-void gmb_host_tensor(const void *, uint32_t, uint32_t);
-}
-
-static kernel kernels[] = {
-    PUSH_OR_POP(push, gmb_push_args),
-    PUSH_OR_POP(pop, gmb_pop_args),
-    PUSH_OR_POP(push_over, gmb_push_args),
-    PUSH_OR_POP(pop_over, gmb_pop_args),
-    PUSH_OR_POP(push_latest, gmb_push_args),
-    PUSH_OR_POP(pop_latest, gmb_pop_args),
-    {"gmb_kernel_reader", gmb_host_reader, sizeof(gmb_reader_args), 0, 0},
-    PUSH_OR_POP_ALONE(push, gmb_push_args),
-    PUSH_OR_POP_ALONE(pop, gmb_pop_args),
-    {"gmb_kernel_borrow", gmb_host_borrow, sizeof(gmb_borrow_args), 0, 0},
-    {"gmb_kernel_release", gmb_host_release, sizeof(gmb_borrow_args), 0, 0},
-    {"gmb_kernel_tensor", gmb_host_tensor, sizeof(gmb_tensor_args), 0, 0},
+template <class Args, class = void> struct places {
+  static constexpr size_t report = 0, lanes_log2 = 0;
 };
+template <class Args> struct places<Args, std::void_t<decltype(Args::lanes_log2)>> {
+  static constexpr size_t report = offsetof(Args, report), lanes_log2 = offsetof(Args, lanes_log2);
+};
+
+extern "C" void (*gmb_host_kernel(const char *name))(const void *, uint32_t, uint32_t);
+
+#define KERNEL(name, type, ...) \
+  {"gmb_kernel_" #name, gmb_host_kernel("gmb_kernel_" #name), sizeof(type), places<type>::report, places<type>::lanes_log2},
+static kernel kernels[] = {GMB_KERNELS(KERNEL)};
 
 EXPORT int cuModuleLoadData(void **module, const void *) {
   ENTER(cuModuleLoadData);

@@ -29,6 +29,7 @@ const MADE_UP: &[(&str, &str)] = &[
     ("state.h", include_str!("../driver/state.h")),
     ("kernels/args.h", include_str!("../../kernels/args.h")),
     ("kernels/entry.h", include_str!("../../kernels/entry.h")),
+    ("kernels/list.h", include_str!("../../kernels/list.h")),
     ("kernels/host.cpp", include_str!("../../kernels/host.cpp")),
     ("include/gpumailbox.h", include_str!("../../include/gpumailbox.h")),
     ("include/gpumailbox/alone.cuh", include_str!("../../include/gpumailbox/alone.cuh")),

@@ -1,12 +1,14 @@
 //! The thread's current context: made ours for a call, or for several, and put back.
 
 use std::cell::Cell;
+use std::ffi::c_void;
 use std::ptr::null_mut;
 
 use cudarc::driver::sys;
 
 use super::errors::{check, lost};
 use super::Cuda;
+use crate::backend::Entered;
 use crate::error::Result;
 
 thread_local! {
@@ -22,30 +24,27 @@ pub(super) struct Current {
 impl Drop for Current {
     fn drop(&mut self) {
         if self.pushed {
-            let mut popped = null_mut();
-            // SAFETY: this thread pushed a context when the guard was made.
-            let _ = unsafe { sys::cuCtxPopCurrent_v2(&mut popped) };
+            leave();
         }
     }
 }
 
-/// Takes the thread's topmost context off; one was entered.
-pub(in crate::backend) fn leave_context() {
+/// Takes the context off that this thread entered last.
+pub(super) fn leave() {
     let mut popped = null_mut();
     // SAFETY: whoever entered a context has found the driver.
     let _ = unsafe { sys::cuCtxPopCurrent_v2(&mut popped) };
 }
 
-/// Several calls with the context current.
-pub(in crate::backend) struct Scope {
-    outer: *const Cuda,
-    _current: Current,
+/// Ends a scope within another one's.
+fn end_scope(outer: *const c_void) {
+    INSIDE.set(outer.cast());
 }
 
-impl Drop for Scope {
-    fn drop(&mut self) {
-        INSIDE.set(self.outer);
-    }
+/// The same of one that has pushed the context.
+fn end_pushed_scope(outer: *const c_void) {
+    end_scope(outer);
+    leave();
 }
 
 impl Cuda {
@@ -82,13 +81,14 @@ impl Cuda {
     }
 
     /// Makes the context current until the scope ends; what `enter` asks the driver is asked once.
-    pub(super) fn scope(&self) -> Result<Option<Scope>> {
+    pub(super) fn scope(&self) -> Result<Entered> {
         if INSIDE.get() == std::ptr::from_ref(self) {
-            return Ok(None);
+            return Ok(Entered::already());
         }
         let current = self.enter_again(false)?;
-        let outer = INSIDE.replace(self);
-        Ok(Some(Scope { outer, _current: current }))
+        let end = if current.pushed { end_pushed_scope } else { end_scope };
+        std::mem::forget(current);
+        Ok(Entered::undone_by(end, INSIDE.replace(self).cast()))
     }
 
     /// The device was reset: all that was made in the context is gone, whatever its handle names now.

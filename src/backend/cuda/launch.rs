@@ -5,8 +5,8 @@ use std::ptr::null_mut;
 use cudarc::driver::sys;
 
 use super::{cu_stream, Cuda};
-use crate::backend::args::GMB_DRAW_TILES;
-use crate::backend::{Kernel, RawStream};
+use crate::backend::args::{gmb_pop_args, gmb_push_args, GMB_DRAW_TILES};
+use crate::backend::{Entry, Kernel, RawStream};
 use crate::error::Result;
 
 /// Threads in a block; the kernels' launch bounds allow as many as are launched.
@@ -23,7 +23,7 @@ fn threads_for(records: u32, lanes_log2: u32) -> u32 {
 }
 
 /// What is launched: the function, how many threads its blocks have, whether it waits by itself for what is before it.
-struct Entry {
+struct Layout {
     function: sys::CUfunction,
     threads: u32,
     waits: bool,
@@ -35,11 +35,11 @@ const WAITING_PTX: i32 = 90;
 impl Cuda {
     /// Whether the kernels for one block wait for what is before them: not where the device runs code for an older one.
     pub(super) fn alone_functions_wait(&self) -> Result<bool> {
-        for index in Kernel::ALONE {
+        for entry in [Entry::PushAlone, Entry::PopAlone] {
             let mut version = 0;
             let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PTX_VERSION;
             // SAFETY: the function is loaded; the pointer is valid.
-            let result = unsafe { sys::cuFuncGetAttribute(&mut version, attribute, self.functions[index]) };
+            let result = unsafe { sys::cuFuncGetAttribute(&mut version, attribute, self.functions[entry]) };
             self.check(result, "cuFuncGetAttribute")?;
             if version < WAITING_PTX {
                 return Ok(false);
@@ -48,22 +48,20 @@ impl Cuda {
         Ok(true)
     }
 
-    fn entry(&self, kernel: &Kernel, blocks: u32) -> Entry {
-        let (alone, flags) = match kernel {
+    fn layout(&self, kernel: &Kernel, blocks: u32) -> Layout {
+        let entry = kernel.entry(blocks);
+        let (threads, waits) = match (entry, kernel) {
             // The leader has a warp of its own.
-            Kernel::Push(args) => (WARP + threads_for(args.count, args.lanes_log2), args.flags),
-            Kernel::Pop(args) => (threads_for(args.max, args.lanes_log2), args.flags),
-            _ => (BLOCK_THREADS, 0),
+            (Entry::PushAlone, Kernel::Push(args)) => (WARP + threads_for(args.count, args.lanes_log2), true),
+            (Entry::PopAlone, Kernel::Pop(args)) => (threads_for(args.max, args.lanes_log2), true),
+            (_, Kernel::Push(gmb_push_args { flags, .. }) | Kernel::Pop(gmb_pop_args { flags, .. }))
+                if flags & GMB_DRAW_TILES != 0 =>
+            {
+                (DRAWING_THREADS, false)
+            }
+            _ => (BLOCK_THREADS, false),
         };
-        match kernel.index_alone() {
-            Some(index) if blocks == 1 => {
-                Entry { function: self.functions[index], threads: alone, waits: true }
-            }
-            _ => {
-                let threads = if flags & GMB_DRAW_TILES != 0 { DRAWING_THREADS } else { BLOCK_THREADS };
-                Entry { function: self.functions[kernel.index()], threads, waits: false }
-            }
-        }
+        Layout { function: self.functions[entry], threads, waits }
     }
 
     /// Launches a kernel that starts when the one before it has ended.
@@ -72,7 +70,7 @@ impl Cuda {
     /// As of [`crate::backend::Backend::launch`].
     pub(super) unsafe fn launch_after(&self, kernel: &Kernel, blocks: u32, stream: RawStream) -> Result<()> {
         let _current = self.enter()?;
-        let Entry { function, threads, .. } = self.entry(kernel, blocks);
+        let Layout { function, threads, .. } = self.layout(kernel, blocks);
         let mut parameters = [kernel.args().cast_mut()];
         // SAFETY: the function is loaded and its one argument is the kernel's; the rest is vouched for by the caller.
         let result = unsafe {
@@ -99,7 +97,7 @@ impl Cuda {
     /// # Safety
     /// As of [`crate::backend::Backend::launch`].
     pub(super) unsafe fn launch_beside(&self, kernel: &Kernel, blocks: u32, stream: RawStream) -> Result<()> {
-        let Entry { function, threads, waits } = self.entry(kernel, blocks);
+        let Layout { function, threads, waits } = self.layout(kernel, blocks);
         if !self.overlaps_launches || !waits {
             // SAFETY: vouched for by the caller.
             return unsafe { self.launch_after(kernel, blocks, stream) };

@@ -1,32 +1,40 @@
 //! The threads on which the blocks of a launch run at once.
 
 use std::collections::VecDeque;
-use std::ffi::c_void;
+use std::ffi::{c_char, c_void};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use super::Heap;
-use crate::backend::Kernel;
+use crate::backend::{ByEntry, Entry, Kernel};
 use crate::error::{Error, Result};
-use crate::status::GMB_ERROR_SYSTEM;
+use crate::status::{GMB_ERROR_NO_KERNELS, GMB_ERROR_SYSTEM};
 use crate::sync::{lock, wait};
 
+/// Runs one block of a launch.
+type Run = unsafe extern "C" fn(args: *const c_void, block: u32, blocks: u32);
+
 extern "C" {
-    fn gmb_host_push(args: *const c_void, block: u32, blocks: u32);
-    fn gmb_host_pop(args: *const c_void, block: u32, blocks: u32);
-    fn gmb_host_push_over(args: *const c_void, block: u32, blocks: u32);
-    fn gmb_host_pop_over(args: *const c_void, block: u32, blocks: u32);
-    fn gmb_host_push_latest(args: *const c_void, block: u32, blocks: u32);
-    fn gmb_host_pop_latest(args: *const c_void, block: u32, blocks: u32);
-    fn gmb_host_reader(args: *const c_void, block: u32, blocks: u32);
-    fn gmb_host_borrow(args: *const c_void, block: u32, blocks: u32);
-    fn gmb_host_release(args: *const c_void, block: u32, blocks: u32);
-    fn gmb_host_tensor(args: *const c_void, block: u32, blocks: u32);
+    fn gmb_host_kernel(name: *const c_char) -> Option<Run>;
+}
+
+/// The entry points. One that kernels/list.h lacks is an error here, as it is on a GPU.
+fn load() -> Result<ByEntry<Run>> {
+    unsafe extern "C" fn none(_: *const c_void, _: u32, _: u32) {}
+    let mut loaded = ByEntry::all(none as Run);
+    for &(entry, name) in Entry::ALL {
+        // SAFETY: the name is NUL-terminated.
+        loaded[entry] = unsafe { gmb_host_kernel(name.as_ptr()) }.ok_or_else(|| {
+            Error::new(GMB_ERROR_NO_KERNELS, format!("{name:?} is not among the host's kernels"))
+        })?;
+    }
+    Ok(loaded)
 }
 
 /// A launch being worked off by several threads.
 struct Job {
     kernel: Kernel,
+    run: Run,
     blocks: u32,
     /// Of its stream: less is more urgent.
     priority: i32,
@@ -49,31 +57,15 @@ impl Job {
             }
             let block =
                 (u64::from(self.start) + u64::from(ticket) * u64::from(self.step)) % u64::from(self.blocks);
-            run_block(&self.kernel, block as u32, self.blocks);
+            // SAFETY: the arguments are the entry point's own, and whoever launched the kernel keeps every
+            // address in them valid until it is done.
+            unsafe { (self.run)(self.kernel.args(), block as u32, self.blocks) };
             if self.done.fetch_add(1, Ordering::AcqRel) + 1 == self.blocks {
                 let _gate = lock(&self.gate);
                 self.finished.notify_all();
             }
         }
     }
-}
-
-fn run_block(kernel: &Kernel, block: u32, blocks: u32) {
-    let entry: unsafe extern "C" fn(*const c_void, u32, u32) = match kernel {
-        Kernel::Push(_) => gmb_host_push,
-        Kernel::Pop(_) => gmb_host_pop,
-        Kernel::PushOver(_) => gmb_host_push_over,
-        Kernel::PopOver(_) => gmb_host_pop_over,
-        Kernel::PushLatest(_) => gmb_host_push_latest,
-        Kernel::PopLatest(_) => gmb_host_pop_latest,
-        Kernel::Reader(_) => gmb_host_reader,
-        Kernel::Borrow(_) => gmb_host_borrow,
-        Kernel::Release(_) => gmb_host_release,
-        Kernel::Tensor(_) => gmb_host_tensor,
-    };
-    // SAFETY: the arguments are the entry point's own, and whoever launched the kernel keeps every
-    // address in them valid until it is done.
-    unsafe { entry(kernel.args(), block, blocks) }
 }
 
 #[derive(Default)]
@@ -89,6 +81,7 @@ struct Shared {
 }
 
 pub(super) struct BlockPool {
+    entries: ByEntry<Run>,
     shared: Arc<Shared>,
     workers: usize,
     launches: AtomicU64,
@@ -98,7 +91,8 @@ pub(super) struct BlockPool {
 impl BlockPool {
     pub(super) fn new(workers: usize, heap: Arc<Heap>) -> Result<Self> {
         // Dropped on a failed spawn, the pool ends the threads that did start.
-        let pool = Self { shared: Arc::default(), workers, launches: AtomicU64::new(0), heap };
+        let pool =
+            Self { entries: load()?, shared: Arc::default(), workers, launches: AtomicU64::new(0), heap };
         for number in 0..workers {
             let shared = Arc::clone(&pool.shared);
             std::thread::Builder::new()
@@ -116,13 +110,16 @@ impl BlockPool {
 
     /// Runs all blocks of a launch and returns when all are done.
     pub(super) fn run(&self, kernel: Kernel, blocks: u32, priority: i32) {
+        let run = self.entries[kernel.entry(blocks)];
         if blocks <= 1 {
-            run_block(&kernel, 0, 1);
+            // SAFETY: as in `Job::help`.
+            unsafe { run(kernel.args(), 0, 1) };
             return;
         }
         let seed = mix(self.launches.fetch_add(1, Ordering::Relaxed));
         let job = Arc::new(Job {
             kernel,
+            run,
             blocks,
             priority,
             start: (seed >> 32) as u32 % blocks,
