@@ -613,6 +613,14 @@ typedef struct gmb_mailbox_info {
    * What a push does when full.
    */
   gmb_full_policy full_policy;
+  /**
+   * `GMB_OK`, or what stopped the mailbox for good: `GMB_ERROR_ORDER_VIOLATION`. Nothing moves then.
+   */
+  gmb_status fault;
+  /**
+   * Zero.
+   */
+  uint32_t reserved;
 } gmb_mailbox_info;
 
 /**

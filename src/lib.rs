@@ -25,6 +25,7 @@
 
 mod backend;
 pub mod capi;
+mod checks;
 mod context;
 mod error;
 mod events;

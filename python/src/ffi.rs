@@ -220,6 +220,8 @@ pub struct gmb_mailbox_info {
     pub high_water: u64,
     pub reader_mask: u32,
     pub full_policy: gmb_full_policy,
+    pub fault: gmb_status,
+    pub reserved: u32,
 }
 
 #[repr(C)]

@@ -5,8 +5,9 @@ use std::ffi::c_void;
 use super::boundary::boundary;
 use super::mailbox::gmb_mailbox;
 use super::{check_pointer, output, timeout, MAILBOXES};
+use crate::checks::check_count;
 use crate::error::{Error, Result};
-use crate::layout::{gmb_record_header, gmb_result, GMB_MAX_RECORDS};
+use crate::layout::{gmb_record_header, gmb_result};
 use crate::status::*;
 use crate::HostRows;
 
@@ -25,13 +26,8 @@ fn host_bytes(count: usize, stride: u64, name: &str) -> Result<usize> {
 }
 
 fn host_count(count: u32, name: &str) -> Result<usize> {
-    match count {
-        0 => Err(Error::new(GMB_ERROR_ZERO_COUNT, format!("{name} is 0: nothing to do"))),
-        _ if count > GMB_MAX_RECORDS => {
-            Err(Error::new(GMB_ERROR_OVERFLOW, format!("{name} {count} exceeds {GMB_MAX_RECORDS}")))
-        }
-        _ => Ok(count as usize),
-    }
+    check_count(name, count)?;
+    Ok(count as usize)
 }
 
 /// Copies records from host memory, pushes them and blocks until it is done: for tests,

@@ -165,6 +165,10 @@ pub struct gmb_mailbox_info {
     pub reader_mask: u32,
     /// What a push does when full.
     pub full_policy: gmb_full_policy,
+    /// `GMB_OK`, or what stopped the mailbox for good: `GMB_ERROR_ORDER_VIOLATION`. Nothing moves then.
+    pub fault: gmb_status,
+    /// Zero.
+    pub reserved: u32,
 }
 
 pub(super) fn arbitration(value: gmb_arbitration) -> Result<Arbitration> {
@@ -267,6 +271,8 @@ pub extern "C" fn gmb_mailbox_get_info(
             high_water: known.high_water,
             reader_mask: known.readers,
             full_policy: known.full_policy.rules().value,
+            fault: known.fault,
+            reserved: 0,
         };
         write_info(info, info_size, value)
     })

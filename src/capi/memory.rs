@@ -6,6 +6,7 @@ use super::boundary::boundary;
 use super::context::gmb_context;
 use super::stream::{gmb_stream, stream};
 use super::{check_pointer, output, write_info, CONTEXTS};
+use crate::checks::nothing;
 use crate::error::{Error, Result};
 use crate::extent::{check_disjoint, Extent};
 use crate::status::*;
@@ -34,7 +35,7 @@ pub struct gmb_memory_info {
 
 fn check_bytes(bytes: u64) -> Result<usize> {
     match bytes {
-        0 => Err(Error::new(GMB_ERROR_ZERO_COUNT, "bytes is 0: nothing to do")),
+        0 => Err(nothing("bytes")),
         _ if bytes > isize::MAX as u64 => {
             Err(Error::new(GMB_ERROR_OVERFLOW, format!("{bytes} bytes exceed the address space")))
         }

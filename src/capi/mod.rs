@@ -27,6 +27,7 @@ mod boundary;
 
 use std::mem::{align_of, size_of};
 
+use crate::checks::null;
 use crate::error::{Error, Result};
 use crate::guard::GuardCore;
 use crate::handle::{Pinned, Table};
@@ -76,7 +77,7 @@ fn optional_output<'a, T>(pointer: *mut T, name: &str) -> Result<Option<&'a mut 
 
 fn check_pointer<T>(pointer: *const T, name: &str) -> Result<()> {
     if pointer.is_null() {
-        return Err(Error::new(GMB_ERROR_NULL_POINTER, format!("{name} is null")));
+        return Err(null(name));
     }
     if pointer as usize % align_of::<T>() != 0 {
         return Err(Error::new(

@@ -6,6 +6,7 @@ use super::boundary::{boundary, boundary_status};
 use super::context::gmb_context;
 use super::event::gmb_event;
 use super::{output, CONTEXTS, EVENTS};
+use crate::checks::null;
 use crate::error::{Error, Result};
 use crate::status::*;
 use crate::{Priority, Stream};
@@ -125,7 +126,7 @@ pub extern "C" fn gmb_stream_host_function(
     argument: *mut c_void,
 ) -> gmb_status {
     boundary(|| {
-        let function = function.ok_or_else(|| Error::new(GMB_ERROR_NULL_POINTER, "function is null"))?;
+        let function = function.ok_or_else(|| null("function"))?;
         let argument = argument as usize;
         let context = CONTEXTS.get(context.id)?;
         context.run_in_order(self::stream(stream), move || function(argument as *mut c_void))

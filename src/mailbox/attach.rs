@@ -9,6 +9,7 @@ use super::readers::Readers;
 use super::side::Side;
 use super::waiting::Line;
 use super::{slot_stride, Arbitration, FullPolicy, Mailbox, MailboxOptions};
+use crate::checks::check_address;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::extent::Extent;
@@ -201,15 +202,7 @@ impl Mailbox {
 }
 
 fn check_region(context: &Context, memory: u64, bytes: u64, needed: u64) -> Result<()> {
-    if memory == 0 {
-        return Err(Error::new(GMB_ERROR_NULL_POINTER, "memory is null"));
-    }
-    if memory % RING_ALIGNMENT != 0 {
-        return Err(Error::new(
-            GMB_ERROR_MISALIGNED,
-            format!("memory at {memory:#x} is not a multiple of {RING_ALIGNMENT} bytes"),
-        ));
-    }
+    check_address("memory", memory, RING_ALIGNMENT)?;
     if memory.checked_add(bytes).is_none_or(|end| end > i64::MAX as u64) {
         return Err(Error::new(GMB_ERROR_OVERFLOW, format!("{bytes} bytes of memory at {memory:#x}")));
     }

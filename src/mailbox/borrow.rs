@@ -11,6 +11,7 @@ use super::submit::choose;
 use super::{Arbitration, Mailbox};
 use crate::backend::args::{gmb_borrow_args, gmb_geometry_args, gmb_report_args};
 use crate::backend::Kernel;
+use crate::checks::check_count;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::graph::Part;
@@ -176,7 +177,7 @@ impl Mailbox {
     /// `CORRUPT`.
     pub fn borrow(&self, reader: u32, max: u32, stream: Stream) -> Result<Borrow> {
         let _range = Range::new(c"borrow");
-        super::submit::check_count("max", max)?;
+        check_count("max", max)?;
         let side = self.core.readers.get(reader)?;
         if self.core.full_policy.rules().overwrites && self.arbitration == Arbitration::Device {
             return Err(Error::new(

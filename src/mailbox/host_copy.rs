@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Mailbox, Pop, Push};
 use crate::backend::wait_until;
+use crate::checks::nothing;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::layout::*;
@@ -152,7 +153,7 @@ impl Mailbox {
     ) -> Result<gmb_result> {
         let (max, row) = (headers.len().min(self.capacity() as usize), self.row_bytes() as usize);
         if headers.is_empty() {
-            return Err(Error::new(GMB_ERROR_ZERO_COUNT, "max is 0: nothing to do"));
+            return Err(nothing("max"));
         }
         let payload = self.payload_bytes() as usize;
         if stride < payload {

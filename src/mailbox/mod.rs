@@ -25,6 +25,7 @@ pub use readers::{ReaderInfo, ReaderStart};
 pub use readiness::{Interest, Watch};
 
 use self::core::Core;
+use crate::checks::check_capacity;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::layout::*;
@@ -135,6 +136,8 @@ pub struct MailboxInfo {
     pub readers: u32,
     /// What a push does when it is full.
     pub full_policy: FullPolicy,
+    /// `GMB_OK`, or what stopped the mailbox for good: `GMB_ERROR_ORDER_VIOLATION`. Nothing moves then.
+    pub fault: gmb_status,
 }
 
 /// A ring of fixed-stride records in device memory, with one pushing side and
@@ -199,6 +202,7 @@ impl Mailbox {
             high_water: header.writer.high_water,
             readers: self.core.readers.mask(),
             full_policy: self.core.full_policy,
+            fault: header.fault,
         })
     }
 
@@ -248,16 +252,7 @@ fn unread(header: &gmb_ring_header, reader: &gmb_ring_side) -> u64 {
 /// Bytes from slot to slot; refuses impossible shapes.
 fn slot_stride(options: &MailboxOptions) -> Result<u32> {
     let capacity = options.capacity;
-    if capacity > u64::from(GMB_MAX_RECORDS) {
-        return Err(Error::new(
-            GMB_ERROR_OVERFLOW,
-            format!("capacity {capacity} exceeds the most a mailbox can hold, {GMB_MAX_RECORDS}"),
-        ));
-    }
-    if !capacity.is_power_of_two() {
-        let next = capacity.next_power_of_two();
-        return Err(Error::argument(format!("capacity {capacity} is no power of two: use {next}")));
-    }
+    check_capacity("a mailbox", capacity, GMB_MAX_RECORDS.into())?;
     if options.full_policy.rules().keeps_newest && capacity < 2 {
         return Err(Error::argument(
             "capacity 1: under LATEST the newest record and the one that replaces it need a slot each",

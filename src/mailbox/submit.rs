@@ -10,6 +10,7 @@ use crate::backend::args::{
     gmb_geometry_args, gmb_pop_args, gmb_push_args, gmb_report_args, GMB_ORDERED, GMB_PUSH_WHOLE,
 };
 use crate::backend::Kernel;
+use crate::checks::{check_address, check_count};
 use crate::error::{Error, Result};
 use crate::extent::{check_disjoint, Extent};
 use crate::layout::*;
@@ -321,29 +322,6 @@ pub(super) fn choose(only: Option<MutexGuard<'_, u64>>, stream: Resolved) {
     if let Some(mut only) = only {
         *only = stream.id();
     }
-}
-
-pub(super) fn check_count(name: &str, count: u32) -> Result<()> {
-    match count {
-        0 => Err(Error::new(GMB_ERROR_ZERO_COUNT, format!("{name} is 0: nothing to do"))),
-        _ if count > GMB_MAX_RECORDS => {
-            Err(Error::new(GMB_ERROR_OVERFLOW, format!("{name} {count} exceeds {GMB_MAX_RECORDS}")))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn check_address(name: &str, address: u64, alignment: u64) -> Result<()> {
-    if address == 0 {
-        return Err(Error::new(GMB_ERROR_NULL_POINTER, format!("{name} is null")));
-    }
-    if address % alignment != 0 {
-        return Err(Error::new(
-            GMB_ERROR_MISALIGNED,
-            format!("{name} at {address:#x} is not a multiple of {alignment} bytes"),
-        ));
-    }
-    Ok(())
 }
 
 fn check_stride(stride: u64, payload: u64) -> Result<()> {

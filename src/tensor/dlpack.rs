@@ -8,8 +8,9 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::lease::Held;
-use super::{check_address, Shape, Tensor};
+use super::{Shape, Tensor};
 pub(crate) use crate::backend::{DL_CPU, DL_CUDA};
+use crate::checks::{check_address, null};
 use crate::error::{Error, Result};
 use crate::layout::{gmb_dtype, gmb_tensor, GMB_MAX_DIMENSIONS};
 use crate::status::*;
@@ -133,10 +134,6 @@ impl Drop for Owner {
             }
         }
     }
-}
-
-fn null(name: &str) -> Error {
-    Error::new(GMB_ERROR_NULL_POINTER, format!("{name} is null"))
 }
 
 impl Tensor {

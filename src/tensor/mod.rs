@@ -19,6 +19,7 @@ use std::time::Duration;
 pub use lease::Lease;
 
 use crate::backend::RawEvent;
+use crate::checks::check_capacity;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::layout::{gmb_dtype, gmb_tensor, gmb_tensor_view};
@@ -209,17 +210,7 @@ impl TensorMailbox {
     /// that overwrites), `OUT_OF_MEMORY`, `MEMORY_LIMIT`, `OUT_OF_HOST_MEMORY`, `DEVICE_LOST`.
     pub fn new(context: &Context, options: &TensorMailboxOptions) -> Result<Self> {
         let _range = Range::new(c"make a tensor mailbox");
-        let capacity = options.capacity;
-        if capacity > MOST {
-            return Err(Error::new(
-                GMB_ERROR_OVERFLOW,
-                format!("capacity {capacity} exceeds the most a tensor mailbox can hold, {MOST}"),
-            ));
-        }
-        if !capacity.is_power_of_two() {
-            let next = capacity.next_power_of_two();
-            return Err(Error::argument(format!("capacity {capacity} is no power of two: use {next}")));
-        }
+        check_capacity("a tensor mailbox", options.capacity, MOST)?;
         let place = match options.consumer {
             Consumer::Host => Place::Host(Queue::new(context, options)),
             Consumer::Device if options.full_policy.rules().overwrites => {
@@ -442,18 +433,4 @@ impl std::fmt::Debug for TensorMailbox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TensorMailbox").field("options", &self.options).finish_non_exhaustive()
     }
-}
-
-/// As of the mailboxes for records.
-pub(crate) fn check_address(name: &str, address: u64, alignment: u64) -> Result<()> {
-    if address == 0 {
-        return Err(Error::new(GMB_ERROR_NULL_POINTER, format!("{name} is null")));
-    }
-    if address % alignment != 0 {
-        return Err(Error::new(
-            GMB_ERROR_MISALIGNED,
-            format!("{name} at {address:#x} is not a multiple of {alignment} bytes"),
-        ));
-    }
-    Ok(())
 }

@@ -261,7 +261,9 @@ fn an_order_violation_stops_the_mailbox_for_good() {
     let stream = context.stream().unwrap();
     let mailbox = mailbox(&context, 1 << 14, 16);
     let memory = poisoned(&context, 16 << 14, 1);
-    let ring = mailbox.info().unwrap().ring;
+    let info = mailbox.info().unwrap();
+    assert_eq!(info.fault, GMB_OK);
+    let ring = info.ring;
     // writer.arrivals: after the constant line, on the side's third line.
     overwrite(&context, ring + 128 + 256 + 8, &[1, 0]);
     let push = Push { count: 1 << 13, records: memory.address(), length: 16, ..Default::default() };
@@ -270,7 +272,8 @@ fn an_order_violation_stops_the_mailbox_for_good() {
     let result = token.wait(After::Submission, None).unwrap();
     assert_eq!((result.status, result.count), (GMB_ERROR_ORDER_VIOLATION, 0));
     context.synchronize(stream.get()).unwrap();
-    assert_eq!(mailbox.info().unwrap().published, 0);
+    let info = mailbox.info().unwrap();
+    assert_eq!((info.published, info.fault), (0, GMB_ERROR_ORDER_VIOLATION));
     let outlet = Outlet::new(&context, &mailbox, 8);
     for _ in 0..2 {
         let pop_token = Token::new(&context).unwrap();
