@@ -180,11 +180,7 @@ template <class B, class F> double host_us(B &&before, F &&call) {
   return (now_us() - start) / loop;
 }
 template <class B, class F> samples host_cost(const report &out, B &&before, F &&call) {
-  samples all;
-  for (int run = -20; run < out.runs(400); ++run) {
-    const double each = host_us(before, call);
-    if (run >= 0) all.push_back(each);
-  }
+  samples all = out.repeat(20, 400, [&](int) { return host_us(before, call); });
   CHECK(cudaDeviceSynchronize());
   return all;
 }
@@ -203,8 +199,7 @@ template <class F> samples chained(const report &out, int count, F &&hop) {
   const events all = make_events(count);
   const pinned<unsigned> flag;
   const pinned<stamps> times;
-  samples each;
-  for (int run = -3; run < out.runs(40); ++run) {
+  return out.repeat(3, 40, [&](int) {
     *times.host = stamps{};
     tell(flag.host, out.chosen().open ? 1u : 0u);
     launch(gate, 1, 1, first, static_cast<const unsigned *>(flag.mapped), times.mapped);
@@ -218,9 +213,8 @@ template <class F> samples chained(const report &out, int count, F &&hop) {
     synchronize(first);
     synchronize(second);
     if (times.host->gave_up) throw failure("the gate was not opened within 2 s: did a submission block?");
-    if (run >= 0) each.push_back(static_cast<double>(times.host->end - times.host->begin) * 1e-3 / count);
-  }
-  return each;
+    return static_cast<double>(times.host->end - times.host->begin) * 1e-3 / count;
+  });
 }
 
 // Begins a program: eager loading, for a kernel that is loaded at its first launch may wait for the one that holds the

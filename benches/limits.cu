@@ -96,13 +96,13 @@ samples graph_nodes(const report &out) {
   const stream on;
   const device<unsigned> counter;
   const chain shorter(on, counter.at, 1000), longer(on, counter.at, 2000);
-  samples all;
   unsigned expected = 0;
-  for (int run = -3; run < out.runs(60); ++run, expected += 3000) {
+  samples all = out.repeat(3, 60, [&](int) {
     const double less = gpu_us(on, 2000, [&] { shorter.launch_on(on); });
     const double more = gpu_us(on, 2000, [&] { longer.launch_on(on); });
-    if (run >= 0) all.push_back((more - less) / 1000);
-  }
+    expected += 3000;
+    return (more - less) / 1000;
+  });
   unsigned counted = 0;
   CHECK(cudaMemcpy(&counted, counter.at, sizeof counted, cudaMemcpyDeviceToHost));
   if (counted != expected) throw failure("the nodes did not all run one after the other");
@@ -130,17 +130,15 @@ samples hop_pairs(const report &out) {
 
 // From before a launch to its number in the host's hands. The stream is idle at the start of each.
 template <class F> samples counts(const report &out, cudaStream_t on, F &&once) {
-  samples all;
-  const int warm = 200, runs = out.runs(5000);
-  for (int run = 0; run < warm + runs; ++run) {
-    const unsigned number = static_cast<unsigned>(run) + 1;
+  unsigned number = 0;
+  return out.repeat(200, 5000, [&](int) {
+    ++number;
     const double start = now_us();
     once(number);
     const double took = now_us() - start;
-    if (run >= warm) all.push_back(took);
     synchronize(on);
-  }
-  return all;
+    return took;
+  });
 }
 
 samples counts_mapped(const report &out) {
@@ -175,15 +173,12 @@ samples copies(const report &out, size_t bytes) {
     targets.push_back(std::make_unique<device<unsigned char>>(bytes));
     launch(scramble, 1024, 256, on, reinterpret_cast<unsigned *>(sources.back()->at), bytes / sizeof(unsigned));
   }
-  samples all;
-  for (int run = -2 * pairs - 3; run < out.runs(60); ++run) {
+  return out.repeat(2 * pairs + 3, 60, [&](int run) {
     const int pair = (run + 2 * pairs + 3) % pairs;
-    const double took = gpu_us(on, 50, [&] {
+    return gpu_us(on, 50, [&] {
       CHECK(cudaMemcpyAsync(targets[pair]->at, sources[pair]->at, bytes, cudaMemcpyDeviceToDevice, on));
     });
-    if (run >= 0) all.push_back(took);
-  }
-  return all;
+  });
 }
 
 // Packets to and fro between block 0 and another one, half a round trip. Which SM the partner is on changes the way
@@ -219,13 +214,12 @@ samples atomics_one(const report &out) {
   const unsigned blocks = static_cast<unsigned>(multiprocessors()) * 8;
   const device<unsigned> tickets, sink;
   const double operations = static_cast<double>(blocks) * (256 / 32) * each;
-  samples all;
   unsigned expected = 0;
-  for (int run = -2; run < out.runs(50); ++run) {
+  samples all = out.repeat(2, 50, [&](int) {
     const double took = gpu_us(on, 50, [&] { launch(take_tickets, blocks, 256, on, tickets.at, each, sink.at); });
     expected += blocks * 256 * each;
-    if (run >= 0) all.push_back(operations / took * 1e-3);
-  }
+    return operations / took * 1e-3;
+  });
   unsigned taken = 0;
   CHECK(cudaMemcpy(&taken, tickets.at, sizeof taken, cudaMemcpyDeviceToHost));
   if (taken != expected) throw failure("tickets are missing");
@@ -239,12 +233,10 @@ samples atomics_spread(const report &out) {
   const stream on;
   const unsigned blocks = static_cast<unsigned>(multiprocessors()) * 8;
   const device<unsigned> table(size_t{spread_sectors} * 8), sink;
-  samples all;
-  for (int run = -2; run < out.runs(50); ++run) {
+  return out.repeat(2, 50, [&](int) {
     const double took = gpu_us(on, 50, [&] { launch(add_spread, blocks, 256, on, table.at, each, sink.at); });
-    if (run >= 0) all.push_back(static_cast<double>(blocks) * 256 * each / took * 1e-3);
-  }
-  return all;
+    return static_cast<double>(blocks) * 256 * each / took * 1e-3;
+  });
 }
 
 // A number from the host to a polling warp and back, through mapped memory.
@@ -253,18 +245,17 @@ samples doorbells(const report &out) {
   // The two words lie on lines of their own.
   const pinned<unsigned> words(64);
   unsigned *ring = words.host, *answer = words.host + 32;
-  const int warm = 200, runs = out.runs(5000);
   launch(answer_doorbell, 1, 32, on, static_cast<const unsigned *>(words.mapped), words.mapped + 32);
   samples all;
   try {
-    for (int run = 0; run < warm + runs; ++run) {
-      const unsigned number = static_cast<unsigned>(run) + 1;
+    unsigned number = 0;
+    all = out.repeat(200, 5000, [&](int) {
+      ++number;
       const double start = now_us();
       tell(ring, number);
       bench::poll("the answer", [&] { return seen(answer) == number; });
-      const double took = now_us() - start;
-      if (run >= warm) all.push_back(took);
-    }
+      return now_us() - start;
+    });
   } catch (...) {
     tell(ring, doorbell_stop);
     throw;
@@ -301,20 +292,14 @@ struct pcie_way {
 
 samples pcie_alone(const report &out, bool to_device) {
   const pcie_way way(to_device);
-  samples all;
-  for (int run = -1; run < out.runs(20); ++run) {
-    const double took = gpu_us(way.on, 50, [&] { way.copy(); });
-    if (run >= 0) all.push_back(gib_per_s(took));
-  }
-  return all;
+  return out.repeat(1, 20, [&](int) { return gib_per_s(gpu_us(way.on, 50, [&] { way.copy(); })); });
 }
 
 samples pcie_both(const report &out, bool of_device) {
   const pcie_way in(true), back(false);
   const event started;
   const pcie_way &wanted = of_device ? in : back;
-  samples all;
-  for (int run = -1; run < out.runs(20); ++run) {
+  return out.repeat(1, 20, [&](int) {
     launch(keep_busy, 1, 1, in.on, 100000u);
     CHECK(cudaEventRecord(started, in.on));
     CHECK(cudaStreamWaitEvent(back.on, started, 0));
@@ -324,56 +309,50 @@ samples pcie_both(const report &out, bool of_device) {
     synchronize(back.on);
     float ms = 0;
     CHECK(cudaEventElapsedTime(&ms, wanted.begin, wanted.end));
-    if (run >= 0) all.push_back(gib_per_s(ms * 1e3));
-  }
-  return all;
+    return gib_per_s(ms * 1e3);
+  });
 }
 
 void measure(report &out) {
-  out.latency("launch", [&] { return launches(out); });
-  out.latency("launch_args", [&] { return launches_with_arguments(out); });
-  out.latency("graph_node", [&] { return graph_nodes(out); });
-  out.latency("hop", [&] { return hops(out); });
-  out.latency("hop_pair", [&] { return hop_pairs(out); });
-  out.latency("event_record", [&] { return event_records(out); });
-  out.latency("stream_wait", [&] { return stream_waits(out); });
-  out.latency("record_wait", [&] { return records_and_waits(out); });
-  out.latency("event_query", [&] { return event_queries(out); });
-  out.latency("event_create_destroy", [&] { return events_made(out); });
-  out.latency("count_to_host", [&] { return counts_mapped(out); });
-  out.latency("count_pageable_copy", [&] {
+  out.add("launch", [&] { return launches(out); });
+  out.add("launch_args", [&] { return launches_with_arguments(out); });
+  out.add("graph_node", [&] { return graph_nodes(out); });
+  out.add("hop", [&] { return hops(out); });
+  out.add("hop_pair", [&] { return hop_pairs(out); });
+  out.add("event_record", [&] { return event_records(out); });
+  out.add("stream_wait", [&] { return stream_waits(out); });
+  out.add("record_wait", [&] { return records_and_waits(out); });
+  out.add("event_query", [&] { return event_queries(out); });
+  out.add("event_create_destroy", [&] { return events_made(out); });
+  out.add("count_to_host", [&] { return counts_mapped(out); });
+  out.add("count_pageable_copy", [&] {
     unsigned long long there = 0;
     return counts_copied(out, &there);
   });
-  out.latency("count_pinned_copy", [&] {
+  out.add("count_pinned_copy", [&] {
     const pinned<unsigned long long> there;
     return counts_copied(out, there.host);
   });
-  for (size_t bytes : out.chosen().copies) out.copy(bytes, [&] { return copies(out, bytes); });
+  for (size_t bytes : out.chosen().copies) out.add(bench::copy_of(bytes), [&] { return copies(out, bytes); });
   measure_records(out);
-  out.latency("flag_hop", [&] { return packets<flag_wire>(out); });
-  out.latency("packet_hop_240B_flagged", [&] { return packets<flagged_wire>(out); });
-  out.latency("packet_hop_240B_12of16", [&] { return packets<twelve_wire>(out); });
-  out.latency("packet_hop_240B_then_flag", [&] { return packets<then_flag_wire>(out); });
-  out.rate("atomics_one_address", "G warp-operations/s", [&] { return atomics_one(out); });
-  out.rate("atomics_spread", "G/s", [&] { return atomics_spread(out); });
-  out.latency("doorbell", [&] { return doorbells(out); });
-  out.rate("pcie_h2d", "GiB/s", [&] { return pcie_alone(out, true); });
-  out.rate("pcie_d2h", "GiB/s", [&] { return pcie_alone(out, false); });
-  out.rate("pcie_both_h2d", "GiB/s", [&] { return pcie_both(out, true); });
-  out.rate("pcie_both_d2h", "GiB/s", [&] { return pcie_both(out, false); });
+  out.add("flag_hop", [&] { return packets<flag_wire>(out); });
+  out.add("packet_hop_240B_flagged", [&] { return packets<flagged_wire>(out); });
+  out.add("packet_hop_240B_12of16", [&] { return packets<twelve_wire>(out); });
+  out.add("packet_hop_240B_then_flag", [&] { return packets<then_flag_wire>(out); });
+  out.add({"atomics_one_address", "G warp-operations/s"}, [&] { return atomics_one(out); });
+  out.add({"atomics_spread", "G/s"}, [&] { return atomics_spread(out); });
+  out.add("doorbell", [&] { return doorbells(out); });
+  out.add({"pcie_h2d", "GiB/s"}, [&] { return pcie_alone(out, true); });
+  out.add({"pcie_d2h", "GiB/s"}, [&] { return pcie_alone(out, false); });
+  out.add({"pcie_both_h2d", "GiB/s"}, [&] { return pcie_both(out, true); });
+  out.add({"pcie_both_d2h", "GiB/s"}, [&] { return pcie_both(out, false); });
 }
 
 }  // namespace
 
 int main(int argc, char **argv) {
-  report out(bench::parse(argc, argv));
-  try {
+  return bench::run(argc, argv, [](report &out) {
     begin_on_gpu();
-  } catch (const failure &problem) {
-    std::fprintf(stderr, "error: %s\n", problem.what());
-    return 1;
-  }
-  measure(out);
-  return out.print();
+    measure(out);
+  });
 }

@@ -18,17 +18,15 @@ using bench::samples;
 samples copies(const bench::report &out, size_t bytes) {
   const int pairs = static_cast<int>(out.chosen().pairs);
   std::vector<std::vector<unsigned char>> sources(pairs, std::vector<unsigned char>(bytes, 1)), targets = sources;
-  samples all;
-  for (int run = -2 * pairs; run < out.runs(50); ++run) {
+  return out.repeat(2 * pairs, 50, [&](int run) {
     auto &from = sources[(run + 2 * pairs) % pairs], &to = targets[(run + 2 * pairs) % pairs];
     from[bytes / 2] = static_cast<unsigned char>(run);
     const double start = bench::now_us();
     std::memcpy(to.data(), from.data(), bytes);
     const double took = bench::now_us() - start;
     if (to[bytes / 2] != static_cast<unsigned char>(run)) throw failure("the copy is wrong");
-    if (run >= 0) all.push_back(took);
-  }
-  return all;
+    return took;
+  });
 }
 
 // Runs `work` beside the calling thread; what it throws comes out of join().
@@ -96,8 +94,7 @@ private:
 
 samples mutexed_queue(const bench::report &out) {
   constexpr size_t batch = 256, total = batch * 2048;
-  samples all;
-  for (int run = -1; run < out.runs(30); ++run) {
+  return out.repeat(1, 30, [&](int) {
     queue between;
     const double start = bench::now_us();
     companion producer([&] {
@@ -116,9 +113,8 @@ samples mutexed_queue(const bench::report &out) {
     }
     const double took = bench::now_us() - start;
     producer.join();
-    if (run >= 0) all.push_back(static_cast<double>(total) / took * 1e6);
-  }
-  return all;
+    return static_cast<double>(total) / took * 1e6;
+  });
 }
 
 // A number that two threads count up in turns. Half a round trip.
@@ -151,12 +147,12 @@ samples handoffs(const bench::report &out) {
   return all;
 }
 
+void measure(bench::report &out) {
+  for (size_t bytes : out.chosen().copies) out.add(bench::copy_of(bytes), [&] { return copies(out, bytes); });
+  out.add({"mutexed_queue_240B", "records/s"}, [&] { return mutexed_queue(out); });
+  out.add("condvar_handoff", [&] { return handoffs(out); });
+}
+
 }  // namespace
 
-int main(int argc, char **argv) {
-  bench::report out(bench::parse(argc, argv));
-  for (size_t bytes : out.chosen().copies) out.copy(bytes, [&] { return copies(out, bytes); });
-  out.rate("mutexed_queue_240B", "records/s", [&] { return mutexed_queue(out); });
-  out.latency("condvar_handoff", [&] { return handoffs(out); });
-  return out.print();
-}
+int main(int argc, char **argv) { return bench::run(argc, argv, measure); }

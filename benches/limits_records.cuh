@@ -315,17 +315,12 @@ private:
   size_t units(bool headers) const { return static_cast<size_t>(count_) * (headers ? units_ : units_ - 1); }
 };
 
-struct both_ways {
-  samples in, out;
-};
-
 enum class mover { copies, bare, drawn, agreed, agreed_drawn };
 
 // In once and out twice, in turns, as the bulk rows of a mailbox with two readers go.
-both_ways in_turns(const report &out, const record_bed &bed, mover by) {
+std::array<samples, 2> in_turns(const report &out, const record_bed &bed, mover by) {
   const stream on;
   const pinned<word64> word;
-  both_ways times;
   const auto ways = [&](auto way, bool agreed, bool drawn) {
     constexpr bool in = decltype(way)::value;
     if (drawn && agreed) bed.draw<in, true>(on, word.mapped, 1);
@@ -343,14 +338,12 @@ both_ways in_turns(const report &out, const record_bed &bed, mover by) {
       else ways(std::false_type{}, agreed, drawn);
     });
   };
-  for (int run = -3; run < out.runs(60); ++run) {
+  const auto times = out.repeat_together<2>(3, 60, [&](int run) -> std::array<double, 2> {
     if (run + 1 == out.runs(60)) bed.poison(on);
     const double in = move(true), back = move(false);
     move(false);
-    if (run < 0) continue;
-    times.in.push_back(in);
-    times.out.push_back(back);
-  }
+    return {in, back};
+  });
   bed.verify();
   return times;
 }
@@ -361,16 +354,15 @@ template <bool agreed> samples counts_moving(const report &out) {
   const record_bed bed(16, 240);
   const pinned<word64> word;
   bed.move<true>(on);
-  samples all;
-  const int warm = 200, runs = out.runs(5000);
-  for (int run = 0; run < warm + runs; ++run) {
+  unsigned number = 0;
+  samples all = out.repeat(200, 5000, [&](int) {
+    ++number;
     synchronize(on);
     const double start = now_us();
-    bed.move<false, agreed>(on, word.mapped, static_cast<unsigned>(run) + 1);
-    bench::poll("the count", [&] { return seen(word.host) == static_cast<word64>(run) + 1; });
-    const double took = now_us() - start;
-    if (run >= warm) all.push_back(took);
-  }
+    bed.move<false, agreed>(on, word.mapped, number);
+    bench::poll("the count", [&] { return seen(word.host) == number; });
+    return now_us() - start;
+  });
   bed.verify();
   return all;
 }
@@ -391,34 +383,26 @@ template <bool agreed> samples hop_pairs_moving(const report &out) {
 
 // The rows of records that are moved bare, and of copies in the same rhythm.
 void measure_records(report &out) {
-  out.latency("count_to_host_moving", [&] { return counts_moving<false>(out); });
-  out.latency("count_to_host_agreed", [&] { return counts_moving<true>(out); });
-  out.latency("hop_pair_moving", [&] { return hop_pairs_moving<false>(out); });
-  out.latency("hop_pair_agreed", [&] { return hop_pairs_moving<true>(out); });
-  const struct {
-    const char *name;
-    size_t bytes;
-  } sizes[] = {{"1MB", 983040}, {"16MB", 15728640}, {"63MB", 62914560}, {"503MB", 503316480}};
+  out.add("count_to_host_moving", [&] { return counts_moving<false>(out); });
+  out.add("count_to_host_agreed", [&] { return counts_moving<true>(out); });
+  out.add("hop_pair_moving", [&] { return hop_pairs_moving<false>(out); });
+  out.add("hop_pair_agreed", [&] { return hop_pairs_moving<true>(out); });
+  const std::pair<mover, const char *> movers[] = {{mover::bare, "records"},
+                                                   {mover::drawn, "drawn"},
+                                                   {mover::agreed, "agreed"},
+                                                   {mover::agreed_drawn, "agreed_drawn"},
+                                                   {mover::copies, "turns"}};
   for (const unsigned payload : {240u, 1008u}) {
-    for (const auto &size : sizes) {
+    for (const auto &size : bench::sizes) {
       const std::string tail = "_" + std::to_string(payload) + "B_" + size.name;
-      for (const mover by : {mover::bare, mover::drawn, mover::agreed, mover::agreed_drawn, mover::copies}) {
+      const size_t moved = bench::whole_records(size, payload);
+      for (const auto &[by, name] : movers) {
         // Few records need no draws.
         const bool draws = by == mover::drawn || by == mover::agreed_drawn;
         if (draws && size.bytes <= (16u << 20)) continue;
-        const char *names[] = {"turns", "records", "drawn", "agreed", "agreed_drawn"};
-        const std::string what = names[static_cast<int>(by)];
-        const std::string in = what + "_in" + tail, back = what + "_out" + tail;
-        if (!out.wanted(in) && !out.wanted(back)) continue;
-        both_ways times;
-        try {
-          times = in_turns(out, record_bed(static_cast<unsigned>(size.bytes / payload), payload), by);
-        } catch (const std::exception &problem) {
-          out.complain(in, problem.what());
-          continue;
-        }
-        out.latency(in, [&] { return times.in; }, size.bytes / payload * payload);
-        out.latency(back, [&] { return times.out; }, size.bytes / payload * payload);
+        const std::string what = name;
+        out.together<2>({{{what + "_in" + tail, "µs", moved}, {what + "_out" + tail, "µs", moved}}},
+                        [&, by = by] { return in_turns(out, record_bed(static_cast<unsigned>(moved / payload), payload), by); });
       }
     }
   }

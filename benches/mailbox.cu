@@ -5,6 +5,8 @@
 
 namespace {
 
+using bench::add_bulk;
+using bench::box_of;
 using bench::library;
 using bench::library_stream;
 using bench::mailbox;
@@ -61,25 +63,19 @@ struct traffic {
 
 // One operation on a mailbox with two readers in use, lengths and types from arrays, and a token: its GPU time, as
 // limits.cu measures a copy's. Every push finds an empty ring, every pop as many records as it asks for.
-struct bulk_times {
-  samples push, pop;
-};
-bulk_times bulk(const report &out, const library &lib, uint32_t payload, size_t bytes) {
+std::array<samples, 2> bulk(const report &out, const library &lib, uint32_t payload, size_t bytes) {
   const stream on;
   const traffic t(static_cast<uint32_t>(bytes / payload), payload);
-  gmb_mailbox_options options = GMB_MAILBOX_OPTIONS_INIT;
-  options.payload_bytes = payload;
-  options.capacity = power_of_two(t.count);
+  gmb_mailbox_options options = box_of(payload, power_of_two(t.count));
   options.readers = 2;
   const mailbox box(lib, options);
   const token told(lib);
   const gmb_push push = t.push();
   gmb_pop pop = t.pop();
-  bulk_times times;
   const auto complete = [&](const char *what) {
     if (told.wait().count != t.count) throw failure(std::string(what) + " did not move all records");
   };
-  for (int run = -3; run < out.runs(60); ++run) {
+  const auto times = out.repeat_together<2>(3, 60, [&](int) -> std::array<double, 2> {
     const double pushed = gpu_us(on, 50, [&] { OK(gmb_mailbox_push(box.id, &push, ours(on), told.id)); });
     complete("a push");
     double popped = 0;
@@ -89,10 +85,8 @@ bulk_times bulk(const report &out, const library &lib, uint32_t payload, size_t 
       complete("a pop");
       if (reader == 0) popped = took;
     }
-    if (run < 0) continue;
-    times.push.push_back(pushed);
-    times.pop.push_back(popped);
-  }
+    return {pushed, popped};
+  });
   t.verify();
   return times;
 }
@@ -105,9 +99,7 @@ samples counts_to_host(const report &out, const library &lib) {
   const token told(lib);
   const gmb_push push = t.push();
   const gmb_pop pop = t.pop();
-  samples all;
-  const int warm = 200, runs = out.runs(5000);
-  for (int run = 0; run < warm + runs; ++run) {
+  samples all = out.repeat(200, 5000, [&](int) {
     OK(gmb_mailbox_push(box.id, &push, ours(on), gmb_token{0}));
     synchronize(on);
     const double start = now_us();
@@ -116,8 +108,8 @@ samples counts_to_host(const report &out, const library &lib) {
     bench::poll("the count", [&] { return gmb_token_poll(told.id, &result) == GMB_OK; });
     const double took = now_us() - start;
     if (result.count != t.count) throw failure("the count is wrong");
-    if (run >= warm) all.push_back(took);
-  }
+    return took;
+  });
   t.verify();
   return all;
 }
@@ -146,9 +138,7 @@ samples graph_operations(const report &out, const library &lib, node kind) {
   constexpr uint32_t shorter = 1000, longer = 2000;
   const stream on;
   const traffic one(1, 240), all(longer, 240);
-  gmb_mailbox_options options = GMB_MAILBOX_OPTIONS_INIT;
-  options.payload_bytes = 240;
-  options.capacity = power_of_two(longer);
+  gmb_mailbox_options options = box_of(240, power_of_two(longer));
   options.flags = GMB_MAILBOX_SINGLE_STREAM;
   const mailbox box(lib, options);
   const token told(lib), counted(lib);
@@ -174,11 +164,10 @@ samples graph_operations(const report &out, const library &lib, node kind) {
     if (counted.wait().count != left) throw failure("the nodes did not all move a record");
     return us;
   };
-  samples each;
-  for (int run = -3; run < out.runs(60); ++run) {
+  samples each = out.repeat(3, 60, [&](int) {
     const double less = took(shorter, graphs[0]), more = took(longer, graphs[1]);
-    if (run >= 0) each.push_back((more - less) / (longer - shorter));
-  }
+    return (more - less) / (longer - shorter);
+  });
   for (const gmb_graph graph : graphs) OK(gmb_graph_destroy(graph));
   return each;
 }
@@ -186,10 +175,7 @@ samples graph_operations(const report &out, const library &lib, node kind) {
 // Host time of a push in one stream and of a pop in another, which waits for the push: 256 calls at a time, in turns with
 // launches that record an event and make the other stream wait for it. How long the driver takes for those depends on the
 // process and the moment.
-struct host_times {
-  samples raw, push, pop;
-};
-host_times host_costs(const report &out, const library &lib) {
+std::array<samples, 3> host_costs(const report &out, const library &lib) {
   const stream from, to;
   const traffic t(1, 240);
   const mailbox box(lib, small_box());
@@ -211,16 +197,12 @@ host_times host_costs(const report &out, const library &lib) {
     CHECK(cudaEventRecord(*all[i], from));
     CHECK(cudaStreamWaitEvent(to, *all[i], 0));
   };
-  host_times times;
-  for (int run = -20; run < out.runs(400); ++run) {
+  const auto times = out.repeat_together<3>(20, 400, [&](int) -> std::array<double, 3> {
     const double raw = host_us(idle, launches);
     const double pushed = host_us(idle, pushes);
     const double popped = host_us([] {}, pops);  // beside the pushes
-    if (run < 0) continue;
-    times.raw.push_back(raw);
-    times.push.push_back(pushed);
-    times.pop.push_back(popped);
-  }
+    return {raw, pushed, popped};
+  });
   idle();
   return times;
 }
@@ -231,11 +213,8 @@ class bulk_load {
 public:
   bulk_load(const library &lib, int streams, gmb_priority priority)
       : bulk_(streams > 0 ? records : 1, 240), push_(bulk_.push()), pop_(bulk_.pop()), ahead_(streams) {
-    gmb_mailbox_options options = GMB_MAILBOX_OPTIONS_INIT;
-    options.payload_bytes = 240;
-    options.capacity = records;
     for (int i = 0; i < streams; ++i) {
-      boxes_.push_back(std::make_unique<mailbox>(lib, options));
+      boxes_.push_back(std::make_unique<mailbox>(lib, box_of(240, records)));
       on_.push_back(std::make_unique<library_stream>(lib, priority));
       ends_.push_back(std::make_unique<token>(lib));
     }
@@ -274,58 +253,41 @@ samples focus(const report &out, const library &lib, int streams, gmb_priority f
   bulk_load load(lib, streams, others);
   const gmb_push push = t.push();
   const gmb_pop pop = t.pop();
-  samples all;
-  for (int run = -50; run < out.runs(2000); ++run) {
+  return out.repeat(50, 2000, [&](int) {
     load.feed();
     const double start = now_us();
     OK(gmb_mailbox_push(box.id, &push, mine.raw, gmb_token{0}));
     OK(gmb_mailbox_pop(box.id, &pop, mine.raw, told.id));
     if (told.wait().count != 1) throw failure("a record is missing");
-    if (run >= 0) all.push_back(now_us() - start);
-  }
-  return all;
+    return now_us() - start;
+  });
+}
+
+// The rows of traffic in a class of streams on an idle GPU, under load, and under load without classes:
+// `one(streams, of the focus, of the others)`.
+template <class F> void add_focus(report &out, const std::string &id, F &&one) {
+  out.add(id + "_idle", [&] { return one(0, GMB_PRIORITY_FOCUS, GMB_PRIORITY_PERIPHERAL); });
+  out.add(id + "_under_load", [&] { return one(4, GMB_PRIORITY_FOCUS, GMB_PRIORITY_PERIPHERAL); });
+  out.add(id + "_under_load_same_priority", [&] { return one(4, GMB_PRIORITY_NORMAL, GMB_PRIORITY_NORMAL); });
 }
 
 // Within the namespace: it goes on from here.
 #include "tensors.cuh"
 
 void measure(report &out, const library &lib) {
-  const struct {
-    const char *name;
-    size_t bytes;
-  } sizes[] = {{"1MB", 983040}, {"16MB", 15728640}, {"63MB", 62914560}, {"503MB", 503316480}};
-  for (uint32_t payload : {48u, 112u, 240u, 1008u, 4080u}) {
-    for (const auto &size : sizes) {
-      const std::string tail = std::to_string(payload) + "B_" + size.name;
-      bulk_times times;
-      if (!out.wanted("bulk_push_" + tail) && !out.wanted("bulk_pop_" + tail)) continue;
-      try {
-        times = bulk(out, lib, payload, size.bytes);
-      } catch (const std::exception &problem) {
-        out.complain("bulk_" + tail, problem.what());
-        continue;
-      }
-      const size_t bytes = size.bytes / payload * payload;
-      out.latency("bulk_push_" + tail, [&] { return times.push; }, bytes);
-      out.latency("bulk_pop_" + tail, [&] { return times.pop; }, bytes);
-    }
-  }
-  out.latency("count_to_host", [&] { return counts_to_host(out, lib); });
-  out.latency("hop_gpu", [&] { return hops(out, lib, 1); });
-  out.latency("hop_gpu_64_records", [&] { return hops(out, lib, 64); });
-  out.latency("graph_push", [&] { return graph_operations(out, lib, node::push); });
-  out.latency("graph_pop", [&] { return graph_operations(out, lib, node::pop); });
-  out.latency("graph_pop_host_count", [&] { return graph_operations(out, lib, node::told_pop); });
-  if (out.wanted("push_host_cost") || out.wanted("pop_host_cost")) {
-    const host_times times = host_costs(out, lib);
-    out.latency("raw_host_cost", [&] { return times.raw; });
-    out.latency("push_host_cost", [&] { return times.push; });
-    out.latency("pop_host_cost", [&] { return times.pop; });
-  }
-  out.latency("focus_idle", [&] { return focus(out, lib, 0, GMB_PRIORITY_FOCUS, GMB_PRIORITY_PERIPHERAL); });
-  out.latency("focus_under_load", [&] { return focus(out, lib, 4, GMB_PRIORITY_FOCUS, GMB_PRIORITY_PERIPHERAL); });
-  out.latency("focus_under_load_same_priority",
-              [&] { return focus(out, lib, 4, GMB_PRIORITY_NORMAL, GMB_PRIORITY_NORMAL); });
+  for (uint32_t payload : {48u, 112u, 240u, 1008u, 4080u})
+    for (const auto &size : bench::sizes)
+      add_bulk(out, payload, size, [&](uint32_t of, size_t bytes) { return bulk(out, lib, of, bytes); });
+  out.add("count_to_host", [&] { return counts_to_host(out, lib); });
+  out.add("hop_gpu", [&] { return hops(out, lib, 1); });
+  out.add("hop_gpu_64_records", [&] { return hops(out, lib, 64); });
+  out.add("graph_push", [&] { return graph_operations(out, lib, node::push); });
+  out.add("graph_pop", [&] { return graph_operations(out, lib, node::pop); });
+  out.add("graph_pop_host_count", [&] { return graph_operations(out, lib, node::told_pop); });
+  out.together<3>({"raw_host_cost", "push_host_cost", "pop_host_cost"}, [&] { return host_costs(out, lib); });
+  add_focus(out, "focus", [&](int streams, gmb_priority its, gmb_priority others) {
+    return focus(out, lib, streams, its, others);
+  });
   measure_tensors(out, lib);
   bench::measure_look_ups(out, lib);
 }
@@ -333,14 +295,8 @@ void measure(report &out, const library &lib) {
 }  // namespace
 
 int main(int argc, char **argv) {
-  report out(bench::parse(argc, argv));
-  try {
+  return bench::run(argc, argv, [](report &out) {
     begin_on_gpu();
-    const library lib(GMB_BACKEND_CUDA);
-    measure(out, lib);
-  } catch (const std::exception &problem) {
-    std::fprintf(stderr, "error: %s\n", problem.what());
-    return 1;
-  }
-  return out.print();
+    measure(out, library(GMB_BACKEND_CUDA));
+  });
 }

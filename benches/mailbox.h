@@ -72,13 +72,14 @@ struct token {
   }
 };
 
-// 1,024 records of 240 bytes.
-inline gmb_mailbox_options small_box() {
+inline gmb_mailbox_options box_of(uint32_t payload, uint64_t capacity) {
   gmb_mailbox_options options = GMB_MAILBOX_OPTIONS_INIT;
-  options.payload_bytes = 240;
-  options.capacity = 1024;
+  options.payload_bytes = payload;
+  options.capacity = capacity;
   return options;
 }
+// 1,024 records of 240 bytes.
+inline gmb_mailbox_options small_box() { return box_of(240, 1024); }
 
 // A call that does little more than look its handle up, from so many threads at once; per call in each thread.
 inline samples look_ups(const report &out, const library &lib, unsigned threads, bool one_object) {
@@ -111,23 +112,29 @@ inline samples look_ups(const report &out, const library &lib, unsigned threads,
 }
 
 inline void measure_look_ups(report &out, const library &lib) {
-  out.latency("call_alone", [&] {
+  out.add("call_alone", [&] {
     constexpr int calls = 20000;
-    samples all;
-    for (int run = -3; run < out.runs(60); ++run) {
+    return out.repeat(3, 60, [&](int) {
       const double start = now_us();
       for (int call = 0; call < calls; ++call) OK(gmb_last_error_message(nullptr, 0, nullptr));
-      if (run >= 0) all.push_back((now_us() - start) / calls);
-    }
-    return all;
+      return (now_us() - start) / calls;
+    });
   });
   for (unsigned threads : {1u, 4u, 16u}) {
     // More threads than cores would measure the scheduler.
     if (threads > std::thread::hardware_concurrency()) continue;
     const std::string tail = std::to_string(threads) + (threads == 1 ? "_thread" : "_threads");
-    out.latency("look_up_" + tail, [&] { return look_ups(out, lib, threads, false); });
-    if (threads > 1) out.latency("look_up_one_object_" + tail, [&] { return look_ups(out, lib, threads, true); });
+    out.add("look_up_" + tail, [&] { return look_ups(out, lib, threads, false); });
+    if (threads > 1) out.add("look_up_one_object_" + tail, [&] { return look_ups(out, lib, threads, true); });
   }
+}
+
+// Rows of a push and of a pop of so many bytes at once: `bulk(payload, bytes)` gives the samples of both.
+template <class F> void add_bulk(report &out, uint32_t payload, size of, F &&bulk) {
+  const std::string tail = std::to_string(payload) + "B_" + of.name;
+  const size_t moved = whole_records(of, payload);
+  out.together<2>({{{"bulk_push_" + tail, "µs", moved}, {"bulk_pop_" + tail, "µs", moved}}},
+                  [&] { return bulk(payload, of.bytes); });
 }
 
 }  // namespace bench

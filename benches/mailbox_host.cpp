@@ -16,16 +16,10 @@ using bench::samples;
 using bench::token;
 
 // A push of a whole array of records and its pop, each from the call to the result.
-struct bulk_times {
-  samples push, pop;
-};
-bulk_times bulk(const report &out, const library &lib, uint32_t payload, size_t bytes) {
+std::array<samples, 2> bulk(const report &out, const library &lib, uint32_t payload, size_t bytes) {
   const uint32_t count = static_cast<uint32_t>(bytes / payload);
-  gmb_mailbox_options options = GMB_MAILBOX_OPTIONS_INIT;
-  options.payload_bytes = payload;
-  options.capacity = bench::power_of_two(count);
   const library_stream on(lib);
-  const mailbox box(lib, options);
+  const mailbox box(lib, bench::box_of(payload, bench::power_of_two(count)));
   const token told(lib);
   const size_t words = size_t{count} * payload / 8;
   std::vector<uint64_t> records(words), popped(words);
@@ -37,8 +31,7 @@ bulk_times bulk(const report &out, const library &lib, uint32_t payload, size_t 
   gmb_pop pop = GMB_POP_INIT;
   pop.max = count;
   pop.records = popped.data();
-  bulk_times times;
-  for (int run = -2; run < out.runs(50); ++run) {
+  const auto times = out.repeat_together<2>(2, 50, [&](int) -> std::array<double, 2> {
     const double start = now_us();
     OK(gmb_mailbox_push(box.id, &push, on.raw, told.id));
     const bool all_pushed = told.wait().count == count;
@@ -47,10 +40,8 @@ bulk_times bulk(const report &out, const library &lib, uint32_t payload, size_t 
     const bool all_popped = told.wait().count == count;
     const double end = now_us();
     if (!all_pushed || !all_popped) throw failure("an operation did not move all records");
-    if (run < 0) continue;
-    times.push.push_back(between - start);
-    times.pop.push_back(end - between);
-  }
+    return {between - start, end - between};
+  });
   if (records != popped) throw failure("what was popped is not what was pushed");
   return times;
 }
@@ -64,10 +55,8 @@ struct record {
 samples queue(const report &out, const library &lib) {
   constexpr uint32_t batch = 256;
   constexpr uint64_t total = batch * 2048;
-  samples all;
-  for (int run = -1; run < out.runs(30); ++run) {
-    gmb_mailbox_options options = bench::small_box();
-    options.capacity = 4096;
+  return out.repeat(1, 30, [&](int) {
+    gmb_mailbox_options options = bench::box_of(240, 4096);
     options.full_policy = GMB_FULL_WAIT;
     options.arbitration = GMB_ARBITRATION_DEVICE;
     const mailbox box(lib, options);
@@ -109,31 +98,21 @@ samples queue(const report &out, const library &lib) {
     const double took = now_us() - start;
     producer.join();
     if (failed || wrong) throw failure("a record is not the one that was sent");
-    if (run >= 0) all.push_back(static_cast<double>(total) / took * 1e6);
-  }
-  return all;
+    return static_cast<double>(total) / took * 1e6;
+  });
+}
+
+void measure(report &out) {
+  const library lib(GMB_BACKEND_HOST);
+  for (uint32_t payload : {48u, 240u, 4080u})
+    for (const auto &size : bench::sizes) {
+      if (size.bytes > 62914560) continue;
+      bench::add_bulk(out, payload, size, [&](uint32_t of, size_t bytes) { return bulk(out, lib, of, bytes); });
+    }
+  out.add({"queue_240B", "records/s"}, [&] { return queue(out, lib); });
+  bench::measure_look_ups(out, lib);
 }
 
 }  // namespace
 
-int main(int argc, char **argv) {
-  report out(bench::parse(argc, argv));
-  try {
-    const library lib(GMB_BACKEND_HOST);
-    const std::pair<const char *, size_t> sizes[] = {{"1MB", 983040}, {"16MB", 15728640}, {"63MB", 62914560}};
-    for (uint32_t payload : {48u, 240u, 4080u}) {
-      for (const auto &[name, bytes] : sizes) {
-        const std::string tail = std::to_string(payload) + "B_" + name;
-        const bulk_times times = bulk(out, lib, payload, bytes);
-        out.latency("bulk_push_" + tail, [&] { return times.push; }, bytes / payload * payload);
-        out.latency("bulk_pop_" + tail, [&] { return times.pop; }, bytes / payload * payload);
-      }
-    }
-    out.rate("queue_240B", "records/s", [&] { return queue(out, lib); });
-    bench::measure_look_ups(out, lib);
-  } catch (const std::exception &problem) {
-    std::fprintf(stderr, "error: %s\n", problem.what());
-    return 1;
-  }
-  return out.print();
-}
+int main(int argc, char **argv) { return bench::run(argc, argv, measure); }

@@ -1,8 +1,10 @@
-// What the programs that measure limits share: options, repetitions, and the JSON they print.
+// What all measuring programs share: options, repetitions, and rows with the JSON they are printed as. A new row is an `add`
+// in the program's `measure`, and its goal a line in goals.json.
 #ifndef GMB_BENCHES_REPORT_H
 #define GMB_BENCHES_REPORT_H
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <cstddef>
@@ -92,6 +94,24 @@ inline options parse(int argc, char **argv) {
   return chosen;
 }
 
+// How much bulk traffic moves in one operation, and what its rows are called.
+struct size {
+  const char *name;
+  size_t bytes;
+};
+constexpr size sizes[] = {{"1MB", 983040}, {"16MB", 15728640}, {"63MB", 62914560}, {"503MB", 503316480}};
+constexpr size_t whole_records(size of, size_t payload) { return of.bytes / payload * payload; }
+
+// What a row is: its id, the unit of its samples, and the bytes that each of them moved.
+struct row {
+  std::string id;
+  const char *unit;
+  size_t bytes;
+  row(std::string name, const char *of = "µs", size_t moved = 0) : id(std::move(name)), unit(of), bytes(moved) {}
+  row(const char *name) : row(std::string(name)) {}
+};
+inline row copy_of(size_t bytes) { return {"memcpy_" + std::to_string(bytes), "µs", bytes}; }
+
 class report {
 public:
   explicit report(options chosen) : chosen_(std::move(chosen)), used_(chosen_.only.size()) {}
@@ -99,16 +119,50 @@ public:
   const options &chosen() const { return chosen_; }
   int runs(int full) const { return chosen_.quick ? std::max(full / 10, 5) : full; }
 
-  // Times in microseconds: least and 99th percentile are printed, too.
-  template <class F> void latency(const std::string &id, F &&measure, size_t bytes = 0) {
-    row(id, "µs", true, bytes, measure);
+  // The samples of so many runs, after some that do not count; `once` is told which run it is, from -warm on.
+  template <class F> samples repeat(int warm, int full, F &&once) const {
+    samples all;
+    for (int run = -warm, end = runs(full); run < end; ++run) {
+      const double each = once(run);
+      if (run >= 0) all.push_back(each);
+    }
+    return all;
   }
-  // More is better.
-  template <class F> void rate(const std::string &id, const char *unit, F &&measure) {
-    row(id, unit, false, 0, measure);
+  // The same for runs that give a sample for each of several rows.
+  template <size_t count, class F> std::array<samples, count> repeat_together(int warm, int full, F &&once) const {
+    std::array<samples, count> all;
+    for (int run = -warm, end = runs(full); run < end; ++run) {
+      const std::array<double, count> each = once(run);
+      for (size_t i = 0; run >= 0 && i < count; ++i) all[i].push_back(each[i]);
+    }
+    return all;
   }
-  template <class F> void copy(size_t bytes, F &&measure) {
-    row("memcpy_" + std::to_string(bytes), "µs", true, bytes, measure);
+
+  // A row is made here: what it is, and a function that gives its samples. In microseconds unless it says so.
+  template <class F> void add(const row &what, F &&measure) {
+    together<1>({{what}}, [&] { return std::array<samples, 1>{measure()}; });
+  }
+  // Rows of one measurement, which gives the samples of each.
+  template <size_t count, class F> void together(const std::array<row, count> &rows, F &&measure) {
+    std::array<bool, count> asked{};
+    for (size_t i = 0; i < count; ++i) asked[i] = wanted(rows[i].id);
+    if (std::find(asked.begin(), asked.end(), true) == asked.end()) return;
+    std::string failed;
+    std::array<samples, count> all;
+    try {
+      all = measure();
+    } catch (const std::exception &problem) {
+      failed = problem.what();
+    }
+    for (size_t i = 0; i < count; ++i) {
+      if (!asked[i]) continue;
+      try {
+        if (!failed.empty()) throw failure(failed);
+        rows_.push_back(text_of(rows[i], std::move(all[i])));
+      } catch (const failure &problem) {
+        complain(rows[i].id, problem.what());
+      }
+    }
   }
 
   // Prints the object; the program's exit status.
@@ -121,6 +175,12 @@ public:
     if (std::fflush(stdout) != 0) complain("stdout", "cannot be written");
     return failed_ ? 1 : 0;
   }
+
+private:
+  options chosen_;
+  std::vector<bool> used_;
+  std::vector<std::string> rows_;
+  bool failed_ = false;
 
   void complain(const std::string &id, const char *why) {
     std::fprintf(stderr, "error: %s: %s\n", id.c_str(), why);
@@ -135,42 +195,43 @@ public:
     return found;
   }
 
-private:
-  options chosen_;
-  std::vector<bool> used_;
-  std::vector<std::string> rows_;
-  bool failed_ = false;
-
   static std::string number(const char *name, double value) {
     char text[64];
     std::snprintf(text, sizeof text, ",\"%s\":%.9g", name, value);
     return text;
   }
 
-  template <class F> void row(const std::string &id, const char *unit, bool time, size_t bytes, F &&measure) {
-    if (!wanted(id)) return;
-    try {
-      samples all = measure();
-      if (all.empty()) throw failure("no sample");
-      for (double each : all)
-        if (!std::isfinite(each) || each < 0) throw failure("a sample is negative or no number");
-      std::sort(all.begin(), all.end());
-      const size_t n = all.size();
-      const double median = (all[(n - 1) / 2] + all[n / 2]) / 2;
-      if (median <= 0) throw failure("the median is zero");
-      std::string text = "{\"id\":\"" + id + "\",\"unit\":\"" + unit + "\"" + number("value", median) +
-                         ",\"runs\":" + std::to_string(n);
-      if (time) text += number("min", all.front()) + number("p99", all[(n * 99 + 99) / 100 - 1]);
-      if (bytes) {
-        text += ",\"bytes\":" + std::to_string(bytes);
-        text += number("gbps", 2e-3 * static_cast<double>(bytes) / median);
-      }
-      rows_.push_back(text + "}");
-    } catch (const std::exception &problem) {
-      complain(id, problem.what());
+  static std::string text_of(const row &what, samples all) {
+    if (all.empty()) throw failure("no sample");
+    for (double each : all)
+      if (!std::isfinite(each) || each < 0) throw failure("a sample is negative or no number");
+    std::sort(all.begin(), all.end());
+    const size_t n = all.size();
+    const double median = (all[(n - 1) / 2] + all[n / 2]) / 2;
+    if (median <= 0) throw failure("the median is zero");
+    std::string text = "{\"id\":\"" + what.id + "\",\"unit\":\"" + what.unit + "\"" + number("value", median) +
+                       ",\"runs\":" + std::to_string(n);
+    // Of times the least and the 99th percentile, too.
+    if (std::string(what.unit) == "µs") text += number("min", all.front()) + number("p99", all[(n * 99 + 99) / 100 - 1]);
+    if (what.bytes) {
+      text += ",\"bytes\":" + std::to_string(what.bytes);
+      text += number("gbps", 2e-3 * static_cast<double>(what.bytes) / median);
     }
+    return text + "}";
   }
 };
+
+// A program's main function: reads the options, measures, prints.
+template <class F> int run(int argc, char **argv, F &&measure) {
+  report out(parse(argc, argv));
+  try {
+    measure(out);
+  } catch (const std::exception &problem) {
+    std::fprintf(stderr, "error: %s\n", problem.what());
+    return 1;
+  }
+  return out.print();
+}
 
 }  // namespace bench
 

@@ -44,22 +44,18 @@ struct tensor_box {
 
 // Host time of a tensor's way in one stream: from the producer's call until the consumer has it; with its release; and, in
 // turns, of the two records of events that are in that, by hand.
-struct handoff_times {
-  samples handed, released, records;
-};
-handoff_times handoffs(const report &out, const library &lib) {
+std::array<samples, 3> handoffs(const report &out, const library &lib) {
   const stream on;
   const tensor_box box(lib);
   tensor_set tensors(loop);
   const events all = make_events(2 * loop);
-  handoff_times times;
   std::vector<gmb_lease> leases(loop);
   const auto pass = [&](int i) {
     OK(gmb_tensor_mailbox_push(box.id, tensors[i], nullptr, ours(on)));
     if (gmb_tensor_mailbox_pop(box.id, ours(on), 0, &leases[i], nullptr) != GMB_OK) throw failure("no tensor came");
   };
   const auto idle = [&] { synchronize(on); };
-  for (int run = -20; run < out.runs(400); ++run) {
+  return out.repeat_together<3>(20, 400, [&](int) -> std::array<double, 3> {
     const double handed = host_us(idle, pass);
     for (const gmb_lease lease : leases) OK(gmb_lease_release(lease));
     tensors.await(loop);
@@ -72,12 +68,8 @@ handoff_times handoffs(const report &out, const library &lib) {
       CHECK(cudaEventRecord(*all[2 * i], on));
       CHECK(cudaEventRecord(*all[2 * i + 1], on));
     });
-    if (run < 0) continue;
-    times.handed.push_back(handed);
-    times.released.push_back(released);
-    times.records.push_back(records);
-  }
-  return times;
+    return {handed, released, records};
+  });
 }
 
 __global__ void fill_tensor(unsigned *to, unsigned value) { to[threadIdx.x] = value; }
@@ -96,9 +88,8 @@ samples tensor_focus(const report &out, const library &lib, int streams, gmb_pri
   const pinned<unsigned> told;
   bulk_load load(lib, streams, others);
   const auto raw = [](const library_stream &from) { return reinterpret_cast<cudaStream_t>(from.raw); };
-  samples all;
   unsigned value = 0;
-  for (int run = -50; run < out.runs(2000); ++run) {
+  return out.repeat(50, 2000, [&](int) {
     load.feed();
     ++value;
     const double start = now_us();
@@ -110,24 +101,17 @@ samples tensor_focus(const report &out, const library &lib, int streams, gmb_pri
     launch(read_tensor, 1, 1, raw(consumer), reinterpret_cast<const unsigned *>(tensor.address), told.mapped);
     OK(gmb_lease_release(lease));
     bench::poll("what was read", [&] { return seen(told.host) == value; });
-    if (run >= 0) all.push_back(now_us() - start);
+    const double took = now_us() - start;
     tensors.await(1);
-  }
-  return all;
+    return took;
+  });
 }
 
 void measure_tensors(report &out, const library &lib) {
-  if (out.wanted("tensor_handoff_c") || out.wanted("tensor_handoff_and_release")) {
-    const handoff_times times = handoffs(out, lib);
-    out.latency("tensor_handoff_c", [&] { return times.handed; });
-    out.latency("tensor_handoff_and_release", [&] { return times.released; });
-    out.latency("raw_two_records", [&] { return times.records; });
-  }
-  out.latency("tensor_focus_idle", [&] { return tensor_focus(out, lib, 0, GMB_PRIORITY_FOCUS, GMB_PRIORITY_PERIPHERAL); });
-  out.latency("tensor_focus_under_load",
-              [&] { return tensor_focus(out, lib, 4, GMB_PRIORITY_FOCUS, GMB_PRIORITY_PERIPHERAL); });
-  out.latency("tensor_focus_under_load_same_priority",
-              [&] { return tensor_focus(out, lib, 4, GMB_PRIORITY_NORMAL, GMB_PRIORITY_NORMAL); });
+  out.together<3>({"tensor_handoff_c", "tensor_handoff_and_release", "raw_two_records"}, [&] { return handoffs(out, lib); });
+  add_focus(out, "tensor_focus", [&](int streams, gmb_priority its, gmb_priority others) {
+    return tensor_focus(out, lib, streams, its, others);
+  });
 }
 
 #endif

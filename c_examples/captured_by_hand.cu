@@ -1,45 +1,17 @@
 // A program that captures by itself: pushes and pops go into graphs begun with cudaStreamBeginCapture and with
 // cuStreamBeginCapture, between its own kernels, and the graphs are launched in turns with each other and with work that
 // is not captured.
-#include <gpumailbox.h>
+#include "check.h"
 
 #include <cuda.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 
 namespace {
 
 constexpr uint32_t records = 64, turns = 500;
-
-#define CHECK_CUDA(call)                                                              \
-  do {                                                                                \
-    const int error_ = static_cast<int>(call);                                        \
-    if (error_ != 0) {                                                                \
-      std::fprintf(stderr, "%s failed: error %d\n", #call, error_);                   \
-      std::exit(1);                                                                   \
-    }                                                                                 \
-  } while (0)
-
-#define CHECK(call)                                                                   \
-  do {                                                                                \
-    if ((call) != GMB_OK) {                                                           \
-      char message_[1024] = "";                                                       \
-      gmb_last_error_message(message_, sizeof message_, nullptr);                     \
-      std::fprintf(stderr, "%s failed: %s\n", #call, message_);                       \
-      std::exit(1);                                                                   \
-    }                                                                                 \
-  } while (0)
-
-#define MUST(condition, ...)                                                          \
-  do {                                                                                \
-    if (!(condition)) {                                                               \
-      std::fprintf(stderr, __VA_ARGS__);                                              \
-      std::exit(1);                                                                   \
-    }                                                                                 \
-  } while (0)
 
 struct row {
   unsigned long long number, twice;
@@ -69,7 +41,7 @@ template <class F> F driver(const char *name) {
   void *found = nullptr;
   cudaDriverEntryPointQueryResult how;
   CHECK_CUDA(cudaGetDriverEntryPointByVersion(name, &found, 12000, cudaEnableDefault, &how));
-  MUST(how == cudaDriverEntryPointSuccess, "the driver has no %s\n", name);
+  MUST(how == cudaDriverEntryPointSuccess, "the driver has no %s", name);
   return reinterpret_cast<F>(found);
 }
 
@@ -186,9 +158,9 @@ int main() {
       gmb_result result;
       const uint32_t after = i < 6 ? turn - 1 : GMB_EPOCH_LAST;
       CHECK(gmb_token_wait(modules[i].token, after, 10000000000ull, &result));
-      MUST(result.status == GMB_OK && result.count == records, "turn %u, step %d: status %d, %u records\n", turn, i,
+      MUST(result.status == GMB_OK && result.count == records, "turn %u, step %d: status %d, %u records", turn, i,
            result.status, result.count);
-      MUST(i >= 6 || result.epoch == turn, "turn %u, graph %d: epoch %u\n", turn, i, result.epoch);
+      MUST(i >= 6 || result.epoch == turn, "turn %u, graph %d: epoch %u", turn, i, result.epoch);
     }
   }
 
@@ -200,7 +172,7 @@ int main() {
   totals found;
   CHECK_CUDA(cudaMemcpy(&found, sums, sizeof found, cudaMemcpyDeviceToHost));
   const unsigned long long all = static_cast<unsigned long long>(records) * (9 * turns + 6);
-  MUST(found.torn == 0 && found.sum == all * (all + 1) / 2, "sum %llu of the numbers up to %llu, %llu torn\n", found.sum,
+  MUST(found.torn == 0 && found.sum == all * (all + 1) / 2, "sum %llu of the numbers up to %llu, %llu torn", found.sum,
        all, found.torn);
   std::printf("6 graphs, 3 by the runtime and 3 by the driver: %u launches and %u steps beside them, %llu records\n",
               6 * turns + 6, 3 * turns, all);

@@ -1,10 +1,8 @@
 /* What errors look like: each call below is wrong in one way, and says so. */
-#include <gpumailbox.h>
+#include "check.h"
 
 #include <stdatomic.h>
 #include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <threads.h>
 
 #define PAYLOAD 64
@@ -34,17 +32,6 @@ static void expect(const char *what, gmb_status got, gmb_status wanted, const ch
 }
 
 #define EXPECT(code, what, call) expect(what, (call), code, #code)
-
-/* For the calls that must succeed. */
-#define CHECK(call)                                            \
-  do {                                                         \
-    if ((call) != GMB_OK) {                                    \
-      char message[1024] = "";                                 \
-      gmb_last_error_message(message, sizeof message, NULL);   \
-      fprintf(stderr, "%s failed: %s\n", #call, message);      \
-      exit(1);                                                 \
-    }                                                          \
-  } while (0)
 
 /* Holds a stream until it is opened: what is enqueued behind it cannot be done before. */
 static atomic_bool gate_is_open;

@@ -1,32 +1,17 @@
 // Tensors handed over by pointer: a producer makes them in its own stream, a consumer uses each on two streams,
 // and it goes back to the producer when both are done with it. handoff.c and ../examples/handoff.rs do the same
 // and print the same.
-#include <gpumailbox.hpp>
+#include "check.hpp"
+
 #include <gpumailbox/dlpack.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdio>
-#include <cstdlib>
 #include <functional>
 #include <memory>
 #include <thread>
-
-static void check(const gmb::status &status) {
-  if (status.ok()) return;
-  std::fprintf(stderr, "error: %s\n", status.message().c_str());
-  std::exit(1);
-}
-template <class T> static T check(gmb::expected<T> made) {
-  check(made.status());
-  return *std::move(made);
-}
-static void must(bool condition, const char *what) {
-  if (condition) return;
-  std::fprintf(stderr, "wrong: %s\n", what);
-  std::exit(1);
-}
 
 constexpr uint64_t tensors = 200;
 constexpr uint64_t capacity = 16;

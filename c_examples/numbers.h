@@ -1,36 +1,12 @@
-/* What the small C examples share: checks that end the program with a sentence, and mailboxes whose
- * records are one number each. Records 1, 2, 3 and so on are pushed from, and popped into, pinned
- * memory: the CPU and kernels reach it at the same address. */
+/* What the small C examples share: mailboxes whose records are one number each. Records 1, 2, 3 and so on
+ * are pushed from, and popped into, pinned memory: the CPU and kernels reach it at the same address. */
 #ifndef NUMBERS_H
 #define NUMBERS_H
 
-#include <gpumailbox.h>
-
-#include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include "check.h"
 
 /* Most numbers in one push or pop. */
 #define MOST 16
-
-#define CHECK(call)                                            \
-  do {                                                         \
-    if ((call) != GMB_OK) {                                    \
-      char message[1024] = "";                                 \
-      gmb_last_error_message(message, sizeof message, NULL);   \
-      fprintf(stderr, "%s failed: %s\n", #call, message);      \
-      exit(1);                                                 \
-    }                                                          \
-  } while (0)
-
-#define MUST(condition, ...)                                   \
-  do {                                                         \
-    if (!(condition)) {                                        \
-      fprintf(stderr, "wrong: " __VA_ARGS__);                  \
-      fputc('\n', stderr);                                     \
-      exit(1);                                                 \
-    }                                                          \
-  } while (0)
 
 /* A row of records is a multiple of 16 bytes. */
 typedef struct row {

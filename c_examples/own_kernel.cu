@@ -3,14 +3,14 @@
 // One stream makes records with a kernel and pushes them; another pops them and sums them up with a
 // kernel that takes the number of records from device memory. The host enqueues rounds ahead and
 // asks for counts only to know what the sum must be.
-#include <gpumailbox.h>
+#include "check.h"
+
 #include <gpumailbox/ring.cuh>
 
 #include <cuda_runtime.h>
 
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <deque>
 #include <random>
 
@@ -23,27 +23,6 @@ constexpr uint32_t most_records = 700;
 constexpr uint32_t rounds = 200;
 constexpr size_t most_under_way = 8;
 constexpr uint32_t warp = 32;
-
-#define CHECK_CUDA(call)                                                              \
-  do {                                                                                \
-    const cudaError_t error = (call);                                                 \
-    if (error != cudaSuccess) {                                                       \
-      std::fprintf(stderr, "%s failed: %s\n", #call, cudaGetErrorString(error));      \
-      std::exit(1);                                                                   \
-    }                                                                                 \
-  } while (0)
-
-#define CHECK(call)                                                                   \
-  do {                                                                                \
-    if ((call) != GMB_OK) fail(#call);                                                \
-  } while (0)
-
-[[noreturn]] void fail(const char *call) {
-  char message[1024] = "";
-  gmb_last_error_message(message, sizeof message, nullptr);
-  std::fprintf(stderr, "%s failed: %s\n", call, message);
-  std::exit(1);
-}
 
 // What the device sums up over all rounds.
 struct totals {
@@ -131,9 +110,8 @@ struct expectation {
 uint32_t count_of(gmb_token token) {
   gmb_result result;
   CHECK(gmb_token_wait(token, GMB_EPOCH_LAST, GMB_WAIT_FOREVER, &result));
-  if (result.status == GMB_OK) return result.count;
-  std::fprintf(stderr, "an operation failed on the device: %s\n", gmb_status_string(result.status));
-  std::exit(1);
+  MUST(result.status == GMB_OK, "an operation failed on the device: %s", gmb_status_string(result.status));
+  return result.count;
 }
 
 // Waits for a round's tokens: its accepted records get the next indices, the others are dropped.

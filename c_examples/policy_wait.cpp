@@ -1,26 +1,10 @@
 // GMB_FULL_WAIT: a push takes all its records or none. The calling thread waits until there is room for
 // certain; no stream and no kernel waits.
-#include <gpumailbox.hpp>
+#include "check.hpp"
 
 #include <atomic>
 #include <cstdio>
-#include <cstdlib>
 #include <thread>
-
-static void check(const gmb::status &status) {
-  if (status.ok()) return;
-  std::fprintf(stderr, "error: %s\n", status.message().c_str());
-  std::exit(1);
-}
-template <class T> static T check(gmb::expected<T> made) {
-  check(made.status());
-  return *std::move(made);
-}
-static void must(bool condition, const char *what) {
-  if (condition) return;
-  std::fprintf(stderr, "wrong: %s\n", what);
-  std::exit(1);
-}
 
 struct alignas(16) order {
   uint64_t number;

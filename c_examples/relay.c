@@ -1,28 +1,9 @@
 /* A relay: a sensor module passes readings to a monitor module through one mailbox, each on a stream
  * of its own. relay.cpp and ../examples/relay.rs do the same and print the same. */
-#include <gpumailbox.h>
-
-#include <stdio.h>
-#include <stdlib.h>
+#include "check.h"
 
 #define BATCH 4
 #define ROUNDS 3
-
-#define CHECK(call)                                            \
-  do {                                                         \
-    if ((call) != GMB_OK) {                                    \
-      char message[1024] = "";                                 \
-      gmb_last_error_message(message, sizeof message, NULL);   \
-      fprintf(stderr, "%s failed: %s\n", #call, message);      \
-      exit(1);                                                 \
-    }                                                          \
-  } while (0)
-
-static void must(int condition, const char *what) {
-  if (condition) return;
-  fprintf(stderr, "wrong: %s\n", what);
-  exit(1);
-}
 
 /* Records are a multiple of 16 bytes. */
 typedef struct reading {
@@ -82,11 +63,11 @@ static void receive(monitor *to, gmb_context context, gmb_mailbox mailbox, int r
   CHECK(gmb_mailbox_pop(mailbox, &pop, GMB_STREAM_CURRENT, to->received));
   gmb_result popped;
   CHECK(gmb_token_wait(to->received, GMB_EPOCH_LAST, GMB_WAIT_FOREVER, &popped));
-  must(popped.status == GMB_OK, "the pop should have found nothing wrong");
-  must(popped.count == BATCH, "a batch should have come");
+  MUST(popped.status == GMB_OK, "the pop should have found nothing wrong");
+  MUST(popped.count == BATCH, "a batch should have come");
   double sum = 0;
   for (uint32_t i = 0; i < popped.count; ++i) {
-    must(to->readings[i].number == to->seen++, "the readings should come in order");
+    MUST(to->readings[i].number == to->seen++, "the readings should come in order");
     sum += to->readings[i].celsius;
   }
   printf("round %u: %u readings, %u to %u, mean %.3f\n", (unsigned)round, popped.count,
@@ -115,7 +96,7 @@ int main(void) {
     send(&from, context, mailbox);
     receive(&to, context, mailbox, round);
   }
-  must(from.made == to.seen, "every reading should have come");
+  MUST(from.made == to.seen, "every reading should have come");
   printf("ok: %u readings passed\n", (unsigned)to.seen);
 
   CHECK(gmb_mailbox_destroy(mailbox));

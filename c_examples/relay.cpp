@@ -1,24 +1,8 @@
 // A relay: a sensor module passes readings to a monitor module through one mailbox, each on a stream of
 // its own. relay.c and ../examples/relay.rs do the same and print the same.
-#include <gpumailbox.hpp>
+#include "check.hpp"
 
 #include <cstdio>
-#include <cstdlib>
-
-static void check(const gmb::status &status) {
-  if (status.ok()) return;
-  std::fprintf(stderr, "error: %s\n", status.message().c_str());
-  std::exit(1);
-}
-template <class T> static T check(gmb::expected<T> made) {
-  check(made.status());
-  return *std::move(made);
-}
-static void must(bool condition, const char *what) {
-  if (condition) return;
-  std::fprintf(stderr, "wrong: %s\n", what);
-  std::exit(1);
-}
 
 constexpr uint64_t batch = 4;
 constexpr uint64_t rounds = 3;

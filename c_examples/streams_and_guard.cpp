@@ -1,26 +1,10 @@
 // Streams with a priority, streams of others, and a guard that makes one of them current, so that code
 // further down need not be told.
-#include <gpumailbox.hpp>
+#include "check.hpp"
 
 #include <atomic>
 #include <cstdio>
-#include <cstdlib>
 #include <thread>
-
-static void check(const gmb::status &status) {
-  if (status.ok()) return;
-  std::fprintf(stderr, "error: %s\n", status.message().c_str());
-  std::exit(1);
-}
-template <class T> static T check(gmb::expected<T> made) {
-  check(made.status());
-  return *std::move(made);
-}
-static void must(bool condition, const char *what) {
-  if (condition) return;
-  std::fprintf(stderr, "wrong: %s\n", what);
-  std::exit(1);
-}
 
 // Knows nothing of streams: its work goes to the one that is current.
 static void enqueue_work(const gmb::context &context, const gmb::device_buffer<char> &memory) {

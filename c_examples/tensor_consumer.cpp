@@ -1,6 +1,7 @@
 // Tensors for a consumer that is device code, on the host backend: functions in two streams take them out of the ring as
 // kernels would, with the same header. tensor_consumer.cu does it with kernels.
-#include <gpumailbox.hpp>
+#include "check.hpp"
+
 #include <gpumailbox/dlpack.h>
 #include <gpumailbox/tensor.cuh>
 
@@ -9,25 +10,9 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
-#include <cstdlib>
 #include <mutex>
 #include <thread>
 #include <vector>
-
-static void check(const gmb::status &status) {
-  if (status.ok()) return;
-  std::fprintf(stderr, "error: %s\n", status.message().c_str());
-  std::exit(1);
-}
-template <class T> static T check(gmb::expected<T> made) {
-  check(made.status());
-  return *std::move(made);
-}
-static void must(bool condition, const char *what) {
-  if (condition) return;
-  std::fprintf(stderr, "wrong: %s\n", what);
-  std::exit(1);
-}
 
 constexpr uint64_t tensors = 1000;
 constexpr uint64_t capacity = 16;

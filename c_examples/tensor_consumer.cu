@@ -1,6 +1,7 @@
 // Tensors for a kernel: it runs beside the producer's stream, polls for tensors, sums each of them up and releases it.
 // tensor_consumer.cpp does the same on the host backend.
-#include <gpumailbox.h>
+#include "check.h"
+
 #include <gpumailbox/dlpack.h>
 #include <gpumailbox/tensor.cuh>
 
@@ -26,33 +27,6 @@ constexpr unsigned blocks = 4, threads = 128, warp = 32;
 constexpr unsigned long long most_device_polls = 30000000;
 constexpr int most_host_polls = 100000000;
 constexpr uint64_t limit_ns = 60000000000;
-
-#define CHECK_CUDA(call)                                                              \
-  do {                                                                                \
-    const cudaError_t error_ = (call);                                                \
-    if (error_ != cudaSuccess) {                                                      \
-      std::fprintf(stderr, "%s failed: %s\n", #call, cudaGetErrorString(error_));     \
-      std::exit(1);                                                                   \
-    }                                                                                 \
-  } while (0)
-
-#define CHECK(call)                                                                   \
-  do {                                                                                \
-    if ((call) != GMB_OK) {                                                           \
-      char message_[1024] = "";                                                       \
-      gmb_last_error_message(message_, sizeof message_, nullptr);                     \
-      std::fprintf(stderr, "%s failed: %s\n", #call, message_);                       \
-      std::exit(1);                                                                   \
-    }                                                                                 \
-  } while (0)
-
-#define MUST(condition, ...)                                                          \
-  do {                                                                                \
-    if (!(condition)) {                                                               \
-      std::fprintf(stderr, __VA_ARGS__);                                              \
-      std::exit(1);                                                                   \
-    }                                                                                 \
-  } while (0)
 
 int64_t rows_of(uint64_t number) { return static_cast<int64_t>(1 + number % most_rows); }
 int64_t columns_of(uint64_t number) { return static_cast<int64_t>(1 + 7 * number % (pitch - 1)); }
@@ -146,7 +120,7 @@ class shelf {
   piece *take() {
     std::unique_lock<std::mutex> lock(mutex_);
     const auto some = [this] { return !free_.empty(); };
-    MUST(came_back_.wait_for(lock, std::chrono::nanoseconds(limit_ns), some), "no tensor came back\n");
+    MUST(came_back_.wait_for(lock, std::chrono::nanoseconds(limit_ns), some), "no tensor came back");
     piece *taken = free_.back();
     free_.pop_back();
     return taken;
@@ -258,8 +232,8 @@ int main() {
   std::printf("%llu tensors through %llu slots to %u blocks, %llu sums right, %llu given back\n", done.taken,
               static_cast<unsigned long long>(capacity), blocks, static_cast<unsigned long long>(right),
               static_cast<unsigned long long>(info.released));
-  MUST(done.taken == tensors && right == tensors, "every tensor should have been summed up\n");
-  MUST(info.released == tensors, "every tensor should have gone back\n");
+  MUST(done.taken == tensors && right == tensors, "every tensor should have been summed up");
+  MUST(info.released == tensors, "every tensor should have gone back");
 
   CHECK(gmb_tensor_mailbox_destroy(mailbox));
   CHECK_CUDA(cudaStreamDestroy(making));

@@ -4,6 +4,8 @@
 //   ->  mailbox 2  ->  module 3: every byte, length, type and sequence checked against the file
 //
 // Each module has a thread and a stream of its own; nobody waits with a sleep.
+#include "three_modules_expected.h"
+#include "three_modules_input.h"
 #include "three_modules_transform.h"
 
 #include <gpumailbox.hpp>
@@ -11,40 +13,20 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
-#include <charconv>
 #include <chrono>
 #include <cinttypes>
-#include <cmath>
 #include <cstdio>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <mutex>
-#include <random>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <thread>
 #include <vector>
 
-#if defined(GMB_EXAMPLE_CUDA)
-constexpr bool has_cuda = true;
-#else
-constexpr bool has_cuda = false;
-#endif
-
 namespace {
 
 using steady = std::chrono::steady_clock;
-using bytes = std::vector<unsigned char>;
-
-// A wrong command line: exit code 2. Any other exception: 1.
-struct usage_error : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
 
 // Thrown in a module when another one has failed.
 struct stopped {};
@@ -57,162 +39,6 @@ T check(gmb::expected<T> made) {
   check(made.status());
   return *std::move(made);
 }
-
-struct options {
-  gmb_backend backend = GMB_BACKEND_AUTO;
-  uint64_t capacity = 1024;
-  uint32_t payload = 240;
-  uint32_t batch = 256;
-  double seconds = 2;
-  uint64_t seed = std::random_device{}();
-  std::string input;
-};
-
-constexpr const char *usage =
-    "three_modules [options]\n"
-    "  --backend auto|host|cuda  where it runs (auto)\n"
-    "  --capacity N              records in each mailbox, a power of two (1024)\n"
-    "  --payload N               most bytes of a record (240)\n"
-    "  --batch N                 most records in one push or pop (256)\n"
-    "  --seconds S               how long to loop over the input; 0 is one pass (2)\n"
-    "  --seed N                  of the records' lengths and types (random)\n"
-    "  --input FILE              what to send (the repository's documentation)\n"
-    "  --help                    this text\n";
-
-uint64_t number(const std::string &name, const std::string &text, uint64_t least, uint64_t most) {
-  uint64_t value = 0;
-  const char *end = text.data() + text.size();
-  const auto [stop, error] = std::from_chars(text.data(), end, value);
-  if (error != std::errc{} || stop != end || value < least || value > most) {
-    throw usage_error(name + " " + text + ": a number from " + std::to_string(least) + " to " +
-                      std::to_string(most) + " is needed");
-  }
-  return value;
-}
-
-options parse(int argc, char **argv) {
-  options wanted;
-  for (int i = 1; i < argc; i += 2) {
-    const std::string name = argv[i];
-    if (i + 1 == argc) throw usage_error(name + ": unknown option or no value");
-    const std::string value = argv[i + 1];
-    if (name == "--backend" && (value == "auto" || value == "host" || value == "cuda")) {
-      if (value != "auto") wanted.backend = value == "host" ? GMB_BACKEND_HOST : GMB_BACKEND_CUDA;
-    } else if (name == "--capacity") {
-      wanted.capacity = number(name, value, 1, GMB_MAX_RECORDS);
-      if ((wanted.capacity & (wanted.capacity - 1)) != 0) throw usage_error(name + " is no power of two");
-    } else if (name == "--payload") {
-      wanted.payload = static_cast<uint32_t>(number(name, value, 1, 1 << 24));
-    } else if (name == "--batch") {
-      wanted.batch = static_cast<uint32_t>(number(name, value, 1, 1 << 24));
-    } else if (name == "--seconds") {
-      char *end = nullptr;
-      wanted.seconds = std::strtod(value.c_str(), &end);
-      if (end == value.c_str() || *end != '\0' || !(wanted.seconds >= 0 && wanted.seconds < 1e6)) {
-        throw usage_error(name + " " + value + ": seconds from 0 on are needed");
-      }
-    } else if (name == "--seed") {
-      wanted.seed = number(name, value, 0, UINT64_MAX);
-    } else if (name == "--input") {
-      wanted.input = value;
-    } else {
-      throw usage_error(name + " " + value + ": no such option or value");
-    }
-  }
-  if (!has_cuda && wanted.backend == GMB_BACKEND_CUDA) {
-    throw usage_error("--backend cuda: built without a CUDA compiler, so module 2 has no kernel");
-  }
-  if (!has_cuda) wanted.backend = GMB_BACKEND_HOST;
-  return wanted;
-}
-
-bool append_file(const std::filesystem::path &path, bytes &to) {
-  std::error_code none;
-  std::ifstream file(path, std::ios::binary);
-  if (!file || std::filesystem::is_directory(path, none)) return false;
-  to.insert(to.end(), std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
-  return !file.bad();
-}
-
-// The repository's README, CHANGELOG and docs; without them this source file.
-bytes documentation() {
-  namespace fs = std::filesystem;
-  std::error_code none;
-  std::vector<fs::path> roots;
-#if defined(GMB_DOCS_DIR)
-  roots.emplace_back(GMB_DOCS_DIR);
-#endif
-  const fs::path self = fs::canonical("/proc/self/exe", none);
-  for (fs::path up = self.parent_path(); up.has_relative_path(); up = up.parent_path()) roots.push_back(up);
-  bytes found;
-  for (const fs::path &root : roots) {
-    const fs::path source = root / "c_examples" / "three_modules.cpp";
-    if (!fs::exists(source, none)) continue;
-    std::vector<fs::path> files{root / "README.md", root / "CHANGELOG.md"};
-    for (const auto &entry : fs::directory_iterator(root / "docs", none)) {
-      if (entry.path().extension() == ".md") files.push_back(entry.path());
-    }
-    std::sort(files.begin() + 2, files.end());
-    for (const fs::path &file : files) append_file(file, found);
-    if (!found.empty() || append_file(source, found)) return found;
-  }
-  append_file(__FILE__, found);
-  return found;
-}
-
-// Cuts the input into records. Modules 1 and 3 each have one: the same seed gives the same records.
-class cutter {
- public:
-  struct record {
-    const unsigned char *data;
-    uint32_t length;
-    uint32_t type;
-  };
-
-  cutter(const bytes &input, const options &wanted)
-      : input_(input), most_(wanted.payload), random_(wanted.seed) {}
-
-  bool at_end() const { return at_ == input_.size(); }
-  record next() {
-    if (at_end()) at_ = 0;
-    const uint64_t draw = random_();
-    const auto length = static_cast<uint32_t>(std::min<uint64_t>(1 + draw % most_, input_.size() - at_));
-    const record cut{input_.data() + at_, length, static_cast<uint32_t>(draw >> 32)};
-    at_ += length;
-    return cut;
-  }
-
- private:
-  const bytes &input_;
-  uint64_t most_;
-  std::mt19937_64 random_;
-  size_t at_ = 0;
-};
-
-// Counts of nanoseconds in steps of 6 %, so that no sample needs to be kept.
-class histogram {
- public:
-  void add(uint64_t ns) {
-    const int exponent = ns < 16 ? 0 : 63 - __builtin_clzll(ns) - 4;
-    ++counts_[static_cast<size_t>(exponent) * 16 + (ns >> exponent)];
-    ++total_;
-  }
-  double quantile_us(double part) const {
-    const auto rank = static_cast<uint64_t>(std::ceil(part * static_cast<double>(total_)));
-    uint64_t seen = 0;
-    for (size_t i = 0; i < counts_.size(); ++i) {
-      seen += counts_[i];
-      if (seen < rank || seen == 0) continue;
-      const size_t exponent = i < 32 ? 0 : i / 16 - 1;
-      return std::ldexp(static_cast<double>(i - exponent * 16) + 0.5, static_cast<int>(exponent)) / 1000;
-    }
-    return 0;
-  }
-
- private:
-  std::array<uint64_t, 64 * 16> counts_{};
-  uint64_t total_ = 0;
-};
 
 // What the modules share besides the mailboxes.
 struct pipeline {
@@ -429,44 +255,6 @@ void transform_module(pipeline &all, tally &done) {
   out.finish();
   done.full_pushes = out.full();
 }
-
-// What must arrive, computed from the input and the transform's description, not with its code:
-// the key moves on by addition, and the checksum is summed from the last byte back.
-class checker {
- public:
-  checker(const bytes &input, const options &wanted) : cut_(input, wanted) {}
-
-  void check_next(const gmb_record_header &header, const unsigned char *got) {
-    const cutter::record record = cut_.next();
-    ++index_;
-    same("sequence", 0, index_, header.sequence);
-    same("length", 0, record.length + 4, header.length);
-    same("type", 0, static_cast<uint32_t>(record.type + record.length + 4), header.msg_type);
-    wanted_.assign(record.data, record.data + record.length);
-    uint64_t key = (index_ * 0xd1342543de82ef95u) ^ (record.type * 0xaf251af3b0f025b5u);
-    for (unsigned char &byte : wanted_) {
-      key += 0x9e3779b97f4a7c15u;
-      byte = static_cast<unsigned char>(byte ^ (key >> 56));
-    }
-    uint32_t suffix = 0, sum = 0;
-    for (auto byte = wanted_.rbegin(); byte != wanted_.rend(); ++byte) sum += suffix += *byte;
-    for (int i = 0; i < 4; ++i, sum /= 256) wanted_.push_back(static_cast<unsigned char>(sum % 256));
-    if (std::equal(wanted_.begin(), wanted_.end(), got)) return;
-    for (size_t p = 0; p < wanted_.size(); ++p) same("byte", p, wanted_[p], got[p]);
-  }
-
- private:
-  void same(const char *what, size_t offset, uint64_t wanted, uint64_t got) const {
-    if (wanted == got) return;
-    throw std::runtime_error("mismatch: record " + std::to_string(index_ - 1) + ", " + what + " at offset " +
-                             std::to_string(offset) + ": expected " + std::to_string(wanted) + ", got " +
-                             std::to_string(got));
-  }
-
-  cutter cut_;
-  bytes wanted_;
-  uint64_t index_ = 0;
-};
 
 void check_module(pipeline &all, tally &done, histogram &latency) {
   const options &wanted = all.wanted;

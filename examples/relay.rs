@@ -10,7 +10,7 @@ use gpumailbox::{
 const BATCH: usize = 4;
 const ROUNDS: u64 = 3;
 
-type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 fn must(condition: bool, what: &str) -> Outcome<()> {
     if condition {

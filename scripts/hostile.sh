@@ -54,7 +54,7 @@ if [[ ${1:-} == --broken ]]; then
 fi
 
 step "hostile: every exported function is in the table"
-diff tests/abi/symbols.txt <("$build/arguments" --list | LC_ALL=C sort) || die "tests/hostile/arguments_table.h and tests/abi/symbols.txt differ"
+diff tests/abi/symbols.txt <("$build/arguments" --list | LC_ALL=C sort) || die "the tables of tests/hostile/arguments.c and tests/abi/symbols.txt differ"
 
 for suffix in "" _asan; do
   step "hostile: run${suffix:+ under AddressSanitizer and UndefinedBehaviorSanitizer}"

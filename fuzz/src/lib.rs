@@ -9,6 +9,7 @@ mod calls;
 mod input;
 mod model;
 mod ops;
+mod probe;
 mod tensors;
 mod world;
 

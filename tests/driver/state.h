@@ -58,11 +58,11 @@ struct context_stack {
 static thread_local context_stack current;
 
 #define COUNT(name) counts[index_of_##name].fetch_add(1, std::memory_order_relaxed)
-/* For calls that need a context to be current. */
 /* What every call answers once the device is broken; zero while it is not. */
 static std::atomic<int> broken{0};
 
 static std::atomic<unsigned long long> context_id{7};
+/* For calls that need a context to be current. */
 #define ENTER(name)              \
   COUNT(name);                   \
   if (broken != 0) return broken; \

@@ -4,9 +4,6 @@
  * `--list` prints the functions in the table. */
 #include "arguments.h"
 
-#include <signal.h>
-#include <unistd.h>
-
 #define CHECK(call)                                                             \
   do {                                                                          \
     const gmb_status status_ = (call);                                          \
@@ -18,7 +15,7 @@
     }                                                                           \
   } while (0)
 
-enum { PAYLOAD = 64, CAPACITY = 16, ROWS = 4, BYTES = 16384 };
+enum { CAPACITY = 16, ROWS = 4, BYTES = 16384 };
 #define E(name) GMB_ERROR_##name
 #define BAD E(INVALID_ARGUMENT)
 #define GARBAGE 0x555500001230u
@@ -41,7 +38,7 @@ static gmb_stream stream, foreign_stream, stale_stream;
 static void *memory, *foreign_memory, *pinned, *place;
 static uint64_t place_bytes;
 static gmb_mailbox_info shape, unused_shape;
-static gmb_mailbox_options mailbox_options = GMB_MAILBOX_OPTIONS_INIT;
+static gmb_mailbox_options mailbox_options;
 static uint32_t host_lengths[32], host_types[32];
 static unsigned char host_rows[32 * PAYLOAD];
 static gmb_record_header host_headers[32];
@@ -55,8 +52,7 @@ static void make_world(void) {
   CHECK(gmb_context_create(&small, &foreign_context));
   CHECK(gmb_context_create(&small, &stale_context));
   CHECK(gmb_context_destroy(stale_context));
-  mailbox_options.payload_bytes = PAYLOAD;
-  mailbox_options.capacity = CAPACITY;
+  mailbox_options = options_of(CAPACITY);
   CHECK(gmb_mailbox_create(context, &mailbox_options, &mailbox));
   CHECK(gmb_mailbox_get_info(mailbox, &shape, sizeof shape));
   CHECK(gmb_mailbox_create(context, &mailbox_options, &unused_mailbox));
@@ -167,7 +163,7 @@ static void event_arg(const char *name, gmb_event good, gmb_status of_untimed, g
 static int on_the_host(void) {
   gmb_context_info info = {0};
   CHECK(gmb_context_get_info(context, &info, sizeof info));
-  return info.backend == GMB_BACKEND_HOST;
+  return is_host(&info);
 }
 
 static void stream_like(gmb_status legacy, gmb_status per_thread) {
@@ -208,10 +204,6 @@ static void info_args(uint64_t size) {
 #define UNDO(name) static void undo_##name(gmb_status status, const uint64_t *a)
 #define MAKE(name) static void make_##name(uint64_t *a)
 
-static void no_function(void *unused) { (void)unused; }
-static void no_log(gmb_log_level level, const char *text, void *unused) {
-  (void)level, (void)text, (void)unused;
-}
 static gmb_status text_of(const char *text) { return text && *text ? GMB_OK : GMB_NOT_READY; }
 
 CALL(version) { return (void)a, gmb_version() == 0 ? GMB_NOT_READY : GMB_OK; }
@@ -370,6 +362,7 @@ MAKE(reader) { CHECK(gmb_mailbox_add_reader(mailbox, GMB_READER_NEXT, stream, &f
 UNDO(reader) { (void)a, (void)status, gmb_mailbox_remove_reader(mailbox, fresh.reader, stream); }
 
 #include "arguments_table.h"
+#include "arguments_mailboxes_table.h"
 #include "arguments_tensors.h"
 #include "arguments_tensors_table.h"
 

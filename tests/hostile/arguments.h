@@ -3,12 +3,7 @@
 #ifndef GMB_HOSTILE_ARGUMENTS_H
 #define GMB_HOSTILE_ARGUMENTS_H
 
-#include <gpumailbox.h>
-
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "hostile.h"
 
 enum { MOST_ARGS = 8, MOST_SLOTS = 32, MOST_VALUES = 96, MOST_FUNCTIONS = 96, AREA = 4608, CANARY = 0xA5 };
 enum {

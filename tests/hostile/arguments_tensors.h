@@ -1,9 +1,5 @@
 /* Tensors for arguments.c. What a call was given must be ended as often as the header says: never when it is still the
  * caller's, once when the library took it. */
-#include <gpumailbox/arrow.h>
-#include <gpumailbox/dlpack.h>
-
-#include <stdatomic.h>
 
 enum { TENSORS = 4 };
 
@@ -28,16 +24,12 @@ static void end_array(struct ArrowArray *self) { self->release = NULL, ++ended; 
 static void end_schema(struct ArrowSchema *self) { self->release = NULL, ++schemas_ended; }
 
 static DLTensor good_tensor(void) {
-  DLTensor made = {memory, {kDLCPU, 0}, 2, {kDLFloat, 32, 1}, two_by_three, steps, 0};
   gmb_context_info info = {0};
   CHECK(gmb_context_get_info(context, &info, sizeof info));
-  if (info.backend != GMB_BACKEND_HOST) made.device = (DLDevice){kDLCUDA, (int32_t)info.device};
-  return made;
+  return (DLTensor){memory, device_of(&info), 2, {kDLFloat, 32, 1}, two_by_three, steps, 0};
 }
 
-static DLManagedTensorVersioned good_versioned(void) {
-  return (DLManagedTensorVersioned){{DLPACK_MAJOR_VERSION, DLPACK_MINOR_VERSION}, NULL, end_versioned, 0, good_tensor()};
-}
+static DLManagedTensorVersioned good_versioned(void) { return managed(good_tensor(), end_versioned, NULL); }
 
 static gmb_tensor_mailbox_info info_of(gmb_tensor_mailbox of) {
   gmb_tensor_mailbox_info info = {0};
@@ -79,11 +71,8 @@ static void check_ended(int wanted, int wanted_schemas) {
 }
 
 static gmb_tensor_mailbox make_tensor_mailbox(uint64_t capacity, gmb_consumer consumer, gmb_full_policy policy) {
-  gmb_tensor_mailbox_options options = GMB_TENSOR_MAILBOX_OPTIONS_INIT;
+  const gmb_tensor_mailbox_options options = tensor_options_of(capacity, consumer, policy);
   gmb_tensor_mailbox made;
-  options.capacity = capacity;
-  options.consumer = consumer;
-  options.full_policy = policy;
   CHECK(gmb_tensor_mailbox_create(context, &options, &made));
   return made;
 }

@@ -1,6 +1,4 @@
 /* Tensors in the worlds of process.c: one leased, one exported, some queued. */
-#include <gpumailbox/arrow.h>
-#include <gpumailbox/dlpack.h>
 
 enum { QUEUED = 2 };
 
@@ -26,17 +24,8 @@ static void give_back(DLManagedTensorVersioned *self) {
 
 static DLManagedTensorVersioned *tensor_at(gmb_context context, void *memory) {
   gmb_context_info info = {0};
-  DLManagedTensorVersioned *made = malloc(sizeof *made);
-  CHECK(made != NULL);
   OK(g.context_get_info(context, &info, sizeof info));
-  const bool on_host = info.backend == GMB_BACKEND_HOST;
-  *made = (DLManagedTensorVersioned){{DLPACK_MAJOR_VERSION, DLPACK_MINOR_VERSION},
-                                     (void *)(intptr_t)getpid(),
-                                     give_back,
-                                     0,
-                                     {memory, {on_host ? kDLCPU : kDLCUDA, on_host ? 0 : (int32_t)info.device}, 1,
-                                      {kDLUInt, 8, 1}, few, NULL, 0}};
-  return made;
+  return new_tensor(memory, device_of(&info), few, give_back, (void *)(intptr_t)getpid());
 }
 
 static void hand_over(gmb_tensor_mailbox to, gmb_context context, void *memory, gmb_stream stream) {
@@ -52,8 +41,7 @@ static gmb_lease lease_of_one(struct tensors *t, gmb_context context, void *memo
 }
 
 static void make_tensors(struct tensors *t, gmb_context context, void *memory, gmb_stream stream) {
-  gmb_tensor_mailbox_options options = GMB_TENSOR_MAILBOX_OPTIONS_INIT;
-  options.capacity = 16;
+  gmb_tensor_mailbox_options options = tensor_options_of(16, GMB_CONSUMER_HOST, GMB_FULL_REJECT);
   OK(g.tensor_mailbox_create(context, &options, &t->mailbox));
   options.consumer = GMB_CONSUMER_DEVICE;
   OK(g.tensor_mailbox_create(context, &options, &t->device_mailbox));

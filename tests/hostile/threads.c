@@ -1,17 +1,9 @@
 /* Destroy against use: in each round sixteen threads use and destroy one object at once. Every call must
  * succeed or say that the handle is gone, exactly one destroy must succeed, and when all is over the
  * context's pools must be as they were. */
-#include <gpumailbox.h>
+#include "hostile.h"
 
-#include <pthread.h>
-#include <stdatomic.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-enum { THREADS = 16, PAYLOAD = 64, CAPACITY = 8, USES = 24 };
+enum { THREADS = 16, CAPACITY = 8, USES = 24 };
 
 /* Of the library's failures only these may be seen besides GMB_ERROR_INVALID_HANDLE. */
 struct kind {
@@ -84,9 +76,7 @@ static void use_context(int thread, int turn) {
 }
 
 static void make_mailbox(void) {
-  gmb_mailbox_options options = GMB_MAILBOX_OPTIONS_INIT;
-  options.payload_bytes = PAYLOAD;
-  options.capacity = CAPACITY;
+  gmb_mailbox_options options = options_of(CAPACITY);
   static int round;
   options.full_policy = round++ % 2 ? GMB_FULL_WAIT : GMB_FULL_REJECT;
   CHECK(gmb_mailbox_create(context, &options, &mailbox));
@@ -94,15 +84,12 @@ static void make_mailbox(void) {
 static gmb_status end_mailbox(void) { return gmb_mailbox_destroy(mailbox); }
 static void use_mailbox(int thread, int turn) {
   gmb_mailbox_info info;
-  gmb_push push = GMB_PUSH_INIT;
-  gmb_pop pop = GMB_POP_INIT;
+  gmb_push push = push_of(records[thread], 2);
+  const gmb_pop pop = pop_of(records[thread], 2);
   uint32_t lengths[2] = {4, 8}, reader;
   unsigned char rows[2 * PAYLOAD] = {0};
   gmb_result result;
   const gmb_token none = {0};
-  push.count = pop.max = 2;
-  push.records = pop.records = records[thread];
-  push.length = PAYLOAD;
   /* The other half waits for room without limit: the destroy must wake them. */
   if (thread % 2) push.timeout_ns = 100000;
   switch ((thread + turn) % 6) {
@@ -128,9 +115,7 @@ static gmb_status end_token(void) { return gmb_token_destroy(token); }
 static void use_token(int thread, int turn) {
   gmb_result result;
   const gmb_result *address;
-  gmb_pop pop = GMB_POP_INIT;
-  pop.max = 2;
-  pop.records = records[thread];
+  const gmb_pop pop = pop_of(records[thread], 2);
   switch ((thread + turn) % 4) {
     case 0: RACING(gmb_mailbox_pop(mailbox, &pop, streams[turn % 4], token)); break;
     case 1: RACING(gmb_token_poll(token, &result)); break;
@@ -161,14 +146,9 @@ static void use_event(int thread, int turn) {
 
 /* The graph pushes: its mailbox goes when both are gone. */
 static void make_graph(void) {
-  gmb_push push = GMB_PUSH_INIT;
-  gmb_mailbox_options options = GMB_MAILBOX_OPTIONS_INIT;
-  options.payload_bytes = PAYLOAD;
-  options.capacity = CAPACITY;
+  const gmb_push push = push_of(records[0], 1);
+  const gmb_mailbox_options options = options_of(CAPACITY);
   CHECK(gmb_mailbox_create(context, &options, &mailbox));
-  push.count = 1;
-  push.records = records[0];
-  push.length = PAYLOAD;
   CHECK(gmb_stream_begin_capture(context, streams[0], GMB_CAPTURE_RELAXED));
   CHECK(gmb_mailbox_push(mailbox, &push, streams[0], (gmb_token){0}));
   CHECK(gmb_stream_end_capture(context, streams[0], &graph));
@@ -297,11 +277,8 @@ int main(void) {
   for (int i = 0; i < THREADS; ++i) pthread_join(threads[i], NULL);
   check_tensors();
   /* What graphs and tensors held is given back by threads of the library. */
-  struct counts after = count();
-  for (int i = 0; i < 10000 && memcmp(&before, &after, sizeof after) != 0; ++i) {
-    usleep(1000);
-    after = count();
-  }
+  struct counts after;
+  give_time((after = count(), memcmp(&before, &after, sizeof after) == 0));
   if (memcmp(&before, &after, sizeof after) != 0) {
     ++failures;
     printf("pools before and after: %llu and %llu bytes, %llu and %llu allocations, %llu and %llu events, %llu and %llu timed\n",

@@ -1,6 +1,4 @@
 /* Tensors for threads.c: each is a piece of the heap, counted when the library takes it and when it gives it back. */
-#include <gpumailbox/arrow.h>
-#include <gpumailbox/dlpack.h>
 
 static gmb_tensor_mailbox tensors;
 static gmb_lease lease;
@@ -17,23 +15,17 @@ static void give_back(DLManagedTensorVersioned *self) {
 }
 
 static DLManagedTensorVersioned *make_tensor(int thread) {
-  DLManagedTensorVersioned *made = malloc(sizeof *made);
-  if (made == NULL) abort();
-  *made = (DLManagedTensorVersioned){{DLPACK_MAJOR_VERSION, DLPACK_MINOR_VERSION}, NULL, give_back, 0,
-                                     {records[thread], tensor_device, 1, {kDLUInt, 8, 1}, few, NULL, 0}};
-  return made;
+  return new_tensor(records[thread], tensor_device, few, give_back, NULL);
 }
 
 static void make_tensors(void) {
   gmb_context_info info = {0};
-  gmb_tensor_mailbox_options options = GMB_TENSOR_MAILBOX_OPTIONS_INIT;
   static int round;
   CHECK(gmb_context_get_info(context, &info, sizeof info));
-  tensor_device = info.backend == GMB_BACKEND_HOST ? (DLDevice){kDLCPU, 0} : (DLDevice){kDLCUDA, (int32_t)info.device};
-  options.capacity = CAPACITY;
-  options.full_policy = round % 4;
-  /* Nobody takes its tensors: the destroy gives them back. */
-  if (round++ % 8 < 2) options.consumer = GMB_CONSUMER_DEVICE;
+  tensor_device = device_of(&info);
+  /* Nobody takes a device's tensors: the destroy gives them back. */
+  const gmb_consumer consumer = round % 8 < 2 ? GMB_CONSUMER_DEVICE : GMB_CONSUMER_HOST;
+  const gmb_tensor_mailbox_options options = tensor_options_of(CAPACITY, consumer, round++ % 4);
   CHECK(gmb_tensor_mailbox_create(context, &options, &tensors));
 }
 static gmb_status end_tensors(void) { return gmb_tensor_mailbox_destroy(tensors); }
@@ -79,8 +71,7 @@ static void use_tensors(int thread, int turn) {
 static void make_lease(void) {
   make_tensors();
   CHECK(gmb_tensor_mailbox_destroy(tensors));
-  gmb_tensor_mailbox_options options = GMB_TENSOR_MAILBOX_OPTIONS_INIT;
-  options.capacity = 1;
+  const gmb_tensor_mailbox_options options = tensor_options_of(1, GMB_CONSUMER_HOST, GMB_FULL_REJECT);
   CHECK(gmb_tensor_mailbox_create(context, &options, &tensors));
   CHECK(gmb_tensor_mailbox_push(tensors, make_tensor(0), NULL, streams[0]));
   ++handed;
@@ -117,7 +108,7 @@ static void use_lease(int thread, int turn) {
 
 /* Every tensor that the library took went back, and none twice: then a piece of the heap would have been freed twice. */
 static void check_tensors(void) {
-  for (int i = 0; i < 10000 && given_back < handed; ++i) usleep(1000);
+  give_time(given_back >= handed);
   if (handed != given_back || handed == 0) {
     ++failures;
     printf("%ld tensors were handed over, %ld were given back\n", (long)handed, (long)given_back);

@@ -180,6 +180,22 @@ struct batch {
   }
 };
 
+/* Where a pop's records go. */
+struct room {
+  std::vector<gmb::ring::unit> rows = std::vector<gmb::ring::unit>(most * row / 16);
+  std::vector<gmb_record_header> headers = std::vector<gmb_record_header>(most);
+
+  sink of(uint32_t count) { return {reinterpret_cast<unsigned char *>(rows.data()), row, headers.data(), count}; }
+  /* Whether what came at place r is record n, when record 0 had the index `first`. */
+  bool holds(uint32_t r, uint64_t n, uint64_t first) const {
+    const gmb_record_header &h = headers[r];
+    const auto *bytes = reinterpret_cast<const unsigned char *>(rows.data()) + r * row;
+    bool same = h.sequence == first + n + 1 && h.length == length_of(n, payload) && h.msg_type == type_of(n);
+    for (uint32_t i = 0; same && i < h.length; ++i) same = bytes[i] == byte_of(n, i);
+    return same;
+  }
+};
+
 /* Runs tests and counts them; the arguments are a seed and a number of records. */
 class suite {
  public:

@@ -44,14 +44,13 @@ void overtaking(gmb_full_policy policy, uint64_t capacity, uint64_t first, uint6
       std::mt19937_64 random(seed + 1 + reader);
       team blocks(3);
       outcome told;
-      std::vector<gmb::ring::unit> rows(most * row / 16);
-      std::vector<gmb_record_header> headers(most);
+      room records;
       uint64_t next = 0, got = 0;
       for (bool last = false; !last && failures == 0;) {
         const bool finished = done;
         const uint32_t wanted = 1 + static_cast<uint32_t>(random() % most);
-        const sink into{reinterpret_cast<unsigned char *>(rows.data()), row, headers.data(), wanted};
-        for (auto &header : headers) header.msg_type = 0xdeadbeef;
+        const sink into = records.of(wanted);
+        for (auto &header : records.headers) header.msg_type = 0xdeadbeef;
         const report to = told.next();
         const uint32_t before = told.device.epoch;
         blocks.start(latest ? 1 : 1 + random() % 3, [&](host_block b) {
@@ -62,16 +61,11 @@ void overtaking(gmb_full_policy policy, uint64_t capacity, uint64_t first, uint6
         EXPECT(result.status == GMB_OK && result.count <= (latest ? 1 : wanted));
         EXPECT(((result.flags & GMB_RESULT_LOST) != 0) == (result.lost != 0));
         next += result.lost;
-        for (uint32_t r = 0; r < result.count; ++r, ++next) {
-          const auto *bytes = reinterpret_cast<const unsigned char *>(rows.data()) + r * row;
-          EXPECT(headers[r].sequence == first + next + 1);
-          EXPECT(headers[r].length == length_of(next, payload) && headers[r].msg_type == type_of(next));
-          for (uint32_t i = 0; i < headers[r].length; ++i) EXPECT(bytes[i] == byte_of(next, i));
-        }
+        for (uint32_t r = 0; r < result.count; ++r, ++next) EXPECT(records.holds(r, next, first));
         got += result.count;
         blocks.finish();
         /* Whatever the blocks saw, no more rows than the ring holds are written. */
-        for (uint64_t r = capacity; r < most; ++r) EXPECT(headers[r].msg_type == 0xdeadbeef);
+        for (uint64_t r = capacity; r < most; ++r) EXPECT(records.headers[r].msg_type == 0xdeadbeef);
         last = finished && result.count == 0;
       }
       EXPECT(next == total && got > 0);

@@ -50,11 +50,10 @@ void overlap(uint64_t first, uint64_t total, uint64_t seed) {
     std::mt19937_64 random(seed + 1);
     team blocks(3);
     outcome told;
-    std::vector<gmb::ring::unit> rows(most * row / 16);
-    std::vector<gmb_record_header> headers(most);
+    room records;
     for (uint64_t got = 0; got < total && failures == 0;) {
       const uint32_t wanted = 1 + static_cast<uint32_t>(random() % most);
-      sink into{reinterpret_cast<unsigned char *>(rows.data()), row, headers.data(), wanted};
+      sink into = records.of(wanted);
       deal(into, random);
       const report to = told.next();
       const uint32_t before = told.device.epoch;
@@ -62,13 +61,7 @@ void overlap(uint64_t first, uint64_t total, uint64_t seed) {
       const gmb_result result = told.wait(before);
       /* Nothing but the slot was waited for: ready means that the records are there. */
       EXPECT(result.epoch == before + 1 && result.status == GMB_OK && result.count <= wanted);
-      for (uint32_t r = 0; r < result.count; ++r) {
-        const uint64_t n = got + r;
-        const auto *bytes = reinterpret_cast<const unsigned char *>(rows.data()) + r * row;
-        EXPECT(headers[r].sequence == first + n + 1);
-        EXPECT(headers[r].length == length_of(n, payload) && headers[r].msg_type == type_of(n));
-        for (uint32_t i = 0; i < headers[r].length; ++i) EXPECT(bytes[i] == byte_of(n, i));
-      }
+      for (uint32_t r = 0; r < result.count; ++r) EXPECT(records.holds(r, got + r, first));
       got += result.count;
       blocks.finish();
     }
@@ -90,8 +83,7 @@ void one_after_the_other(uint64_t first, uint64_t seed) {
   team blocks(4);
   outcome pushed, popped;
   batch records;
-  std::vector<gmb::ring::unit> rows(most * row / 16);
-  std::vector<gmb_record_header> headers(most);
+  room found;
   uint64_t sent = 0, got = 0;
   for (int round = 0; round < 2000 && failures == 0; ++round) {
     const bool in = random() % 2 == 0;
@@ -100,7 +92,7 @@ void one_after_the_other(uint64_t first, uint64_t seed) {
     const report to = told.next();
     const uint32_t before = told.device.epoch;
     source from;
-    sink into{reinterpret_cast<unsigned char *>(rows.data()), row, headers.data(), asked};
+    sink into = found.of(asked);
     if (in) {
       records.fill(sent, asked);
       from = records.of(asked);
@@ -117,12 +109,7 @@ void one_after_the_other(uint64_t first, uint64_t seed) {
     EXPECT(result.status == GMB_OK);
     const uint64_t held = sent - got;
     EXPECT(result.count == std::min<uint64_t>(asked, in ? 64 - held : held));
-    for (uint32_t r = 0; !in && r < result.count; ++r) {
-      const uint64_t n = got + r;
-      EXPECT(headers[r].sequence == first + n + 1 && headers[r].length == length_of(n, payload));
-      const auto *bytes = reinterpret_cast<const unsigned char *>(rows.data()) + r * row;
-      for (uint32_t i = 0; i < headers[r].length; ++i) EXPECT(bytes[i] == byte_of(n, i));
-    }
+    for (uint32_t r = 0; !in && r < result.count; ++r) EXPECT(found.holds(r, got + r, first));
     (in ? sent : got) += result.count;
     EXPECT(ring->writer.committed == first + sent && ring->writer.claimed == first + sent);
     EXPECT(ring->reader[0].committed == first + got && ring->reader[0].claimed == first + got);

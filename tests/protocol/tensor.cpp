@@ -9,7 +9,6 @@
 
 namespace {
 
-using gmb::ring::host_block;
 using gmb::ring::taken_tensor;
 
 constexpr uint64_t elements = 32;

@@ -65,8 +65,7 @@ fn impossible_pushes_leave_no_trace() {
     }
     let info = mailbox.info().unwrap();
     assert_eq!((info.published, info.rejected), (0, 0));
-    unsafe { mailbox.push(&good, stream.get(), Some(&token)) }.unwrap();
-    assert_eq!(token.wait(After::Submission, None).unwrap().count, 4);
+    assert_eq!(push_and_wait(&mailbox, &good, stream.get(), &token).count, 4);
 }
 
 #[test]
@@ -108,7 +107,7 @@ fn tokens_of_another_context_are_refused() {
     let mailbox = mailbox(&ours, 16, 16);
     let foreign = Token::new(&theirs).unwrap();
     let memory = poisoned(&ours, 16, 1);
-    let push = Push { count: 1, records: memory.address(), length: 16, ..Default::default() };
+    let push = push_of(&memory, 1);
     let error = unsafe { mailbox.push(&push, Stream::LEGACY, Some(&foreign)) }.unwrap_err();
     assert_eq!(error.status(), GMB_ERROR_INVALID_ARGUMENT);
     assert_eq!(mailbox.info().unwrap().published, 0);
@@ -143,15 +142,13 @@ fn a_bad_length_found_on_the_device_ends_the_push_there() {
                 ..Default::default()
             };
             let token = Token::new(&context).unwrap();
-            unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
-            let result = token.wait(After::Submission, None).unwrap();
+            let result = push_and_wait(&mailbox, &push, stream.get(), &token);
             assert_eq!((result.status, result.count as usize), (GMB_ERROR_BAD_LENGTH, bad));
             assert_eq!(result.flags, GMB_RESULT_PARTIAL);
             assert_eq!(mailbox.info().unwrap().published, bad as u64);
             // The mailbox goes on.
-            let good = Push { count: 2, records: rows.address(), length: 16, ..Default::default() };
-            unsafe { mailbox.push(&good, stream.get(), Some(&token)) }.unwrap();
-            let result = token.wait(After::Submission, None).unwrap();
+            let good = push_of(&rows, 2);
+            let result = push_and_wait(&mailbox, &good, stream.get(), &token);
             assert_eq!((result.status, result.count), (GMB_OK, 2));
         }
     }
@@ -179,11 +176,9 @@ fn a_damaged_header_is_reported_and_nothing_moves() {
             let push = Push { count, records: memory.address(), length: 16, ..Default::default() };
             let outlet = Outlet::new(&context, &mailbox, count);
             for _ in 0..3 {
-                unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
-                let result = token.wait(After::Submission, None).unwrap();
+                let result = push_and_wait(&mailbox, &push, stream.get(), &token);
                 assert_eq!((result.status, result.count), (expected, 0));
-                unsafe { mailbox.pop(&outlet.pop, stream.get(), Some(&token)) }.unwrap();
-                let result = token.wait(After::Submission, None).unwrap();
+                let result = pop_and_wait(&mailbox, &outlet.pop, stream.get(), &token);
                 assert_eq!((result.status, result.count), (expected, 0));
             }
             outlet.check_untouched_past(&context, 0);
@@ -206,16 +201,14 @@ fn a_damaged_slot_ends_a_large_pop_before_it() {
         let mailbox = mailbox(&context, count.next_power_of_two() as u64, payload as u32);
         let (records, length) = (rows.address(), payload as u32);
         let push = Push { count: count as u32, records, length, msg_type: 1, ..Default::default() };
-        unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
-        assert_eq!(token.wait(After::Submission, None).unwrap().count, push.count);
+        assert_eq!(push_and_wait(&mailbox, &push, stream.get(), &token).count, push.count);
         let info = mailbox.info().unwrap();
         let bad = random.between(0, count as u64 - 1);
         let slots = info.ring + info.ring_bytes - info.capacity * u64::from(info.slot_stride);
         overwrite(&context, slots + bad * u64::from(info.slot_stride), &[7777]);
         let out = poisoned(&context, count * payload, POISON);
         let pop = Pop { max: push.count, records: out.address(), ..Default::default() };
-        unsafe { mailbox.pop(&pop, stream.get(), Some(&token)) }.unwrap();
-        let result = token.wait(After::Submission, None).unwrap();
+        let result = pop_and_wait(&mailbox, &pop, stream.get(), &token);
         assert_eq!((result.status, u64::from(result.count)), (GMB_ERROR_CORRUPT, bad), "payload {payload}");
         let got = download(&context, out.address(), bad as usize * payload);
         assert!(got[..] == content[..got.len()], "payload {payload}");
@@ -240,15 +233,13 @@ fn a_damaged_slot_ends_the_pop_before_it() {
         let token = Token::new(&context).unwrap();
         let out = poisoned(&context, 200 * 32, POISON);
         let pop = Pop { max: 200, records: out.address(), ..Default::default() };
-        unsafe { mailbox.pop(&pop, stream.get(), Some(&token)) }.unwrap();
-        let result = token.wait(After::Submission, None).unwrap();
+        let result = pop_and_wait(&mailbox, &pop, stream.get(), &token);
         assert_eq!((result.status, u64::from(result.count)), (GMB_ERROR_CORRUPT, bad));
         let got = download(&context, out.address(), bad as usize * 32);
         let expected: Vec<u8> = sent[..bad as usize].iter().flat_map(|r| r.bytes.clone()).collect();
         assert_eq!(got, expected);
         // The damage stays where it is, and stays reported.
-        unsafe { mailbox.pop(&pop, stream.get(), Some(&token)) }.unwrap();
-        let result = token.wait(After::Submission, None).unwrap();
+        let result = pop_and_wait(&mailbox, &pop, stream.get(), &token);
         assert_eq!((result.status, result.count), (GMB_ERROR_CORRUPT, 0));
     }
 }
@@ -268,8 +259,7 @@ fn an_order_violation_stops_the_mailbox_for_good() {
     overwrite(&context, ring + 128 + 256 + 8, &[1, 0]);
     let push = Push { count: 1 << 13, records: memory.address(), length: 16, ..Default::default() };
     let token = Token::new(&context).unwrap();
-    unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
-    let result = token.wait(After::Submission, None).unwrap();
+    let result = push_and_wait(&mailbox, &push, stream.get(), &token);
     assert_eq!((result.status, result.count), (GMB_ERROR_ORDER_VIOLATION, 0));
     context.synchronize(stream.get()).unwrap();
     let info = mailbox.info().unwrap();
@@ -277,8 +267,7 @@ fn an_order_violation_stops_the_mailbox_for_good() {
     let outlet = Outlet::new(&context, &mailbox, 8);
     for _ in 0..2 {
         let pop_token = Token::new(&context).unwrap();
-        unsafe { mailbox.pop(&outlet.pop, stream.get(), Some(&pop_token)) }.unwrap();
-        let result = pop_token.wait(After::Submission, None).unwrap();
+        let result = pop_and_wait(&mailbox, &outlet.pop, stream.get(), &pop_token);
         assert_eq!((result.status, result.count), (GMB_ERROR_ORDER_VIOLATION, 0));
     }
 }

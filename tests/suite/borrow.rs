@@ -1,6 +1,5 @@
 //! Records borrowed in place: what they say, that nobody writes over them, and how their space comes free.
 
-use super::capture::captured;
 use super::support::*;
 use gpumailbox::*;
 use std::collections::VecDeque;
@@ -222,8 +221,7 @@ fn readers_borrow_for_themselves() {
     let token = Token::new(&context).unwrap();
     let push = |count| {
         let push = Push { count, records: records.address(), length: 16, ..Default::default() };
-        unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
-        token.wait(After::Submission, None).unwrap().count
+        push_and_wait(&mailbox, &push, stream.get(), &token).count
     };
     assert_eq!(push(8), 8);
     let first = [0, 1].map(|reader| mailbox.borrow(reader, 4, stream.get()).unwrap());
@@ -247,8 +245,8 @@ fn borrows_and_releases_on_two_streams_follow_each_other() {
     let mailbox = Mailbox::new(&context, &options).unwrap();
     let streams = [context.stream().unwrap(), context.stream().unwrap()];
     let records = poisoned(&context, 16 * 8, 9);
-    let push = Push { count: 8, records: records.address(), length: 16, ..Default::default() };
-    let soon = Some(std::time::Duration::from_secs(60));
+    let push = push_of(&records, 8);
+    let soon = Some(LIMIT);
     for round in 0..2000u64 {
         let [here, there] = if round & 1 == 0 { [0, 1] } else { [1, 0] }.map(|i: usize| streams[i].get());
         unsafe { mailbox.push(&push, here, None) }.unwrap();
@@ -271,7 +269,7 @@ fn what_cannot_be_borrowed_says_so() {
     let context = context();
     let stream = context.stream().unwrap();
     let records = poisoned(&context, 16 * 8, 9);
-    let push = Push { count: 4, records: records.address(), length: 16, ..Default::default() };
+    let push = push_of(&records, 4);
     let pop = Pop { max: 4, records: records.address(), ..Default::default() };
     let status = |result: Result<Borrow>| result.map(|_| ()).unwrap_err().status();
     let ours = mailbox(&context, 8, 16);
@@ -318,7 +316,7 @@ fn what_cannot_be_borrowed_says_so() {
 fn nothing_is_written_over_while_it_is_borrowed() {
     let context = context();
     for policy in [FullPolicy::Reject, FullPolicy::OverwriteOldest, FullPolicy::Latest] {
-        let mailbox = super::policies::with_policy(&context, policy, 8, 48);
+        let mailbox = with_policy(&context, policy, 8, 48);
         let ended = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -371,19 +369,17 @@ fn a_pop_behind_a_release_finds_what_was_pushed() {
     let mailbox = mailbox(&context, 64, 16);
     let streams = [context.stream().unwrap(), context.stream().unwrap(), context.stream().unwrap()];
     let records = poisoned(&context, 16 * 16, 9);
-    let push = Push { count: 10, records: records.address(), length: 16, ..Default::default() };
+    let push = push_of(&records, 10);
     let token = Token::new(&context).unwrap();
     for _ in 0..20 {
-        unsafe { mailbox.push(&push, streams[0].get(), Some(&token)) }.unwrap();
-        assert_eq!(token.wait(After::Submission, None).unwrap().count, 10);
+        assert_eq!(push_and_wait(&mailbox, &push, streams[0].get(), &token).count, 10);
         let borrow = mailbox.borrow(0, 10, streams[1].get()).unwrap();
         assert_eq!(borrow.wait(None).unwrap().0.count, 10);
         borrow.release(streams[1].get()).unwrap();
         assert_eq!(borrow.wait(None).unwrap_err().status(), GMB_ERROR_INVALID_ARGUMENT);
         unsafe { mailbox.push(&push, streams[0].get(), None) }.unwrap();
         let outlet = Outlet::new(&context, &mailbox, 10);
-        unsafe { mailbox.pop(&outlet.pop, streams[2].get(), Some(&token)) }.unwrap();
-        assert_eq!(token.wait(After::Submission, None).unwrap().count, 10);
+        assert_eq!(pop_and_wait(&mailbox, &outlet.pop, streams[2].get(), &token).count, 10);
     }
 }
 
@@ -394,7 +390,7 @@ fn a_borrow_outlives_its_mailbox() {
     let stream = context.stream().unwrap();
     let records = poisoned(&context, 16 * 8, 9);
     let before = context.memory_info().unwrap().used;
-    let push = Push { count: 8, records: records.address(), length: 16, ..Default::default() };
+    let push = push_of(&records, 8);
     for released in [true, false] {
         let mailbox = mailbox(&context, 8, 16);
         unsafe { mailbox.push(&push, stream.get(), None) }.unwrap();

@@ -4,74 +4,6 @@
 use super::support::*;
 use gpumailbox::capi::graph::*;
 use gpumailbox::*;
-use std::collections::VecDeque;
-use std::time::Duration;
-
-/// What `work` puts into the stream, as a graph.
-pub fn captured(context: &Context, stream: Stream, work: impl FnOnce()) -> Graph {
-    context.begin_capture(stream, CaptureMode::Global).unwrap();
-    work();
-    context.end_capture(stream).unwrap()
-}
-
-/// The result of the launch with this number, counted from 1.
-pub fn of_launch(token: &Token, number: u32) -> gmb_result {
-    let result = token.wait(After::Epoch(number - 1), Some(Duration::from_secs(60))).unwrap();
-    assert_eq!(result.epoch, number, "one epoch a launch");
-    result
-}
-
-/// A record of a policy's model: its position in all that was pushed, and its content.
-type Held = (u64, Item);
-
-struct Model {
-    policy: FullPolicy,
-    capacity: usize,
-    held: VecDeque<Held>,
-    next: u64,
-    taken: u64,
-}
-
-impl Model {
-    fn new(policy: FullPolicy, capacity: usize) -> Self {
-        Self { policy, capacity, held: VecDeque::new(), next: 0, taken: 0 }
-    }
-
-    /// How many are accepted.
-    fn push(&mut self, records: &[Item]) -> u32 {
-        let mut accepted = 0;
-        for record in records {
-            if self.policy == FullPolicy::Reject && self.held.len() == self.capacity {
-                break;
-            }
-            self.held.push_back((self.next, record.clone()));
-            self.next += 1;
-            accepted += 1;
-        }
-        while self.held.len() > self.capacity {
-            self.held.pop_front();
-        }
-        accepted
-    }
-
-    /// What comes out, and how many were lost.
-    fn pop(&mut self, max: usize) -> (Vec<Item>, u64) {
-        if self.policy == FullPolicy::Latest {
-            let Some((at, newest)) = self.held.pop_back() else { return (Vec::new(), 0) };
-            self.held.clear();
-            let lost = at - self.taken;
-            self.taken = at + 1;
-            return (vec![newest], lost);
-        }
-        let lost = self.held.front().map_or(0, |(at, _)| at - self.taken);
-        let count = max.min(self.held.len());
-        let out: Vec<Held> = self.held.drain(..count).collect();
-        if let Some((at, _)) = out.last() {
-            self.taken = at + 1;
-        }
-        (out.into_iter().map(|(_, record)| record).collect(), if count > 0 { lost } else { 0 })
-    }
-}
 
 enum Operation {
     Push { token: Token, records: Vec<Item>, batch: Batch },
@@ -97,7 +29,7 @@ fn replays_equal_the_model() {
                 ..Default::default()
             };
             let mailbox = Mailbox::new(&context, &options).unwrap();
-            let (stream, side) = (context.stream().unwrap(), context.stream().unwrap());
+            let [stream, side] = streams(&context);
             let (fork, join) =
                 (context.event(EventKind::Capture).unwrap(), context.event(EventKind::Capture).unwrap());
             let program: Vec<Operation> = (0..random.between(2, 10))
@@ -136,7 +68,7 @@ fn replays_equal_the_model() {
                     join.make_wait(stream.get()).unwrap();
                 }
             });
-            let mut model = Model::new(policy, capacity as usize);
+            let mut model = Model::new(policy, capacity);
             let other = context.stream().unwrap();
             let token = Token::new(&context).unwrap();
             for launch in 1..=20 {
@@ -144,11 +76,12 @@ fn replays_equal_the_model() {
                 for operation in &program {
                     match operation {
                         Operation::Push { token, records, .. } => {
-                            assert_eq!(of_launch(token, launch).count, model.push(records), "{policy:?}");
+                            let accepted = model.push(records);
+                            assert_eq!(u64::from(of_launch(token, launch).count), accepted, "{policy:?}");
                         }
                         Operation::Pop { token, outlet } => {
                             let result = of_launch(token, launch);
-                            let (expected, lost) = model.pop(outlet.pop.max as usize);
+                            let (_, expected, lost) = model.pop(u64::from(outlet.pop.max));
                             assert_eq!(
                                 (result.count as usize, result.lost),
                                 (expected.len(), lost),
@@ -164,8 +97,10 @@ fn replays_equal_the_model() {
                 let on = if single_stream { stream.get() } else { other.get() };
                 let records = random_records(&mut random, 3, 40);
                 let batch = Batch::new(&context, &mailbox, &records);
-                unsafe { mailbox.push(&batch.push, on, Some(&token)) }.unwrap();
-                assert_eq!(token.wait(After::Submission, None).unwrap().count, model.push(&records));
+                assert_eq!(
+                    u64::from(push_and_wait(&mailbox, &batch.push, on, &token).count),
+                    model.push(&records)
+                );
                 context.synchronize(on).unwrap();
             }
         }
@@ -177,9 +112,9 @@ fn replays_equal_the_model() {
 fn work_of_two_streams_is_joined_by_edges() {
     let context = context();
     let mailbox = mailbox(&context, 8, 16);
-    let (left, right) = (context.stream().unwrap(), context.stream().unwrap());
+    let [left, right] = streams(&context);
     let memory = poisoned(&context, 16 * 8, 9);
-    let push = Push { count: 4, records: memory.address(), length: 16, ..Default::default() };
+    let push = push_of(&memory, 4);
     let (outlet, token) = (Outlet::new(&context, &mailbox, 8), Token::new(&context).unwrap());
     let fork = context.event(EventKind::Capture).unwrap();
     context.begin_capture(left.get(), CaptureMode::ThreadLocal).unwrap();
@@ -200,9 +135,9 @@ fn work_of_two_streams_is_joined_by_edges() {
 fn launches_beside_other_work_lose_nothing() {
     let context = context();
     let mailbox = mailbox(&context, 64, 16);
-    let streams: Vec<OwnedStream> = (0..4).map(|_| context.stream().unwrap()).collect();
+    let streams = streams::<4>(&context);
     let records = poisoned(&context, 16 * 16, 9);
-    let push = Push { count: 5, records: records.address(), length: 16, ..Default::default() };
+    let push = push_of(&records, 5);
     let outlets = [Outlet::new(&context, &mailbox, 7), Outlet::new(&context, &mailbox, 6)];
     let graph = captured(&context, streams[0].get(), || unsafe {
         mailbox.push(&push, streams[0].get(), None).unwrap();
@@ -232,8 +167,7 @@ fn launches_beside_other_work_lose_nothing() {
     let left = info.published - info.released;
     let last = Outlet::new(&context, &mailbox, 64);
     let token = Token::new(&context).unwrap();
-    unsafe { mailbox.pop(&last.pop, streams[0].get(), Some(&token)) }.unwrap();
-    assert_eq!(u64::from(token.wait(After::Submission, None).unwrap().count), left);
+    assert_eq!(u64::from(pop_and_wait(&mailbox, &last.pop, streams[0].get(), &token).count), left);
 }
 
 fn offset_of_fault() -> usize {
@@ -249,7 +183,7 @@ fn a_graph_outlives_the_handles_of_what_it_uses() {
     let out = poisoned(&context, 16 * 8, POISON);
     let before = context.memory_info().unwrap().used;
     let pop = Pop { max: 8, records: out.address(), ..Default::default() };
-    let push = Push { count: 8, records: records.address(), length: 16, ..Default::default() };
+    let push = push_of(&records, 8);
     let (mailbox, token) = (mailbox(&context, 8, 16), Token::new(&context).unwrap());
     let graph = captured(&context, stream.get(), || unsafe {
         mailbox.push(&push, stream.get(), Some(&token)).unwrap();
@@ -273,11 +207,7 @@ fn a_graph_outlives_the_handles_of_what_it_uses() {
     graph.launch(stream.get()).unwrap();
     drop(graph);
     // A thread of the library lets go.
-    let start = std::time::Instant::now();
-    while context.memory_info().unwrap().used != before {
-        assert!(start.elapsed() < Duration::from_secs(60), "the mailbox is still there");
-        std::thread::yield_now();
-    }
+    until(|| "the mailbox is still there", || context.memory_info().unwrap().used == before);
 }
 
 /// A capture that loses its mailbox, or a handle, goes on; a graph that is never launched takes nothing with it.
@@ -286,7 +216,7 @@ fn a_mailbox_may_end_within_a_capture() {
     let context = context();
     let stream = context.stream().unwrap();
     let records = poisoned(&context, 16 * 8, 9);
-    let push = Push { count: 8, records: records.address(), length: 16, ..Default::default() };
+    let push = push_of(&records, 8);
     context.begin_capture(stream.get(), CaptureMode::Global).unwrap();
     let (first, unused) = (mailbox(&context, 8, 16), mailbox(&context, 8, 16));
     unsafe { first.push(&push, stream.get(), None) }.unwrap();
@@ -301,15 +231,14 @@ fn a_mailbox_may_end_within_a_capture() {
     });
     drop(never);
     let token = Token::new(&context).unwrap();
-    unsafe { second.push(&push, stream.get(), Some(&token)) }.unwrap();
-    assert_eq!(token.wait(After::Submission, None).unwrap().count, 8);
+    assert_eq!(push_and_wait(&second, &push, stream.get(), &token).count, 8);
 }
 
 /// Captures that come to nothing leave their streams as they were.
 #[test]
 fn a_capture_that_fails_is_over() {
     let context = context();
-    let (stream, other) = (context.stream().unwrap(), context.stream().unwrap());
+    let [stream, other] = streams(&context);
     let memory = poisoned(&context, 256, 1);
     let ends = |stream: Stream| context.end_capture(stream).map(|_| ()).unwrap_err().status();
     assert_eq!(ends(stream.get()), GMB_ERROR_CAPTURE);
@@ -328,7 +257,7 @@ fn a_capture_that_fails_is_over() {
     // A mailbox and a token that were in it go on.
     let mailbox = mailbox(&context, 8, 16);
     let token = Token::new(&context).unwrap();
-    let push = Push { count: 4, records: memory.address(), length: 16, ..Default::default() };
+    let push = push_of(&memory, 4);
     context.begin_capture(stream.get(), CaptureMode::ThreadLocal).unwrap();
     unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
     fork.record(stream.get()).unwrap();
@@ -336,8 +265,7 @@ fn a_capture_that_fails_is_over() {
     unsafe { context.fill(memory.address(), 7, 16, other.get()) }.unwrap();
     assert_eq!(ends(stream.get()), GMB_ERROR_CAPTURE);
     let next = Token::new(&context).unwrap();
-    unsafe { mailbox.push(&push, stream.get(), Some(&next)) }.unwrap();
-    assert_eq!(next.wait(After::Submission, None).unwrap().count, 4);
+    assert_eq!(push_and_wait(&mailbox, &push, stream.get(), &next).count, 4);
     let graph = captured(&context, stream.get(), || {
         unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
     });
@@ -349,10 +277,10 @@ fn a_capture_that_fails_is_over() {
 #[test]
 fn a_capture_ends_where_it_began() {
     let context = context();
-    let (stream, other) = (context.stream().unwrap(), context.stream().unwrap());
+    let [stream, other] = streams(&context);
     let mailbox = mailbox(&context, 64, 16);
     let rows = poisoned(&context, 64, 3);
-    let push = Push { count: 4, records: rows.address(), length: 16, ..Default::default() };
+    let push = push_of(&rows, 4);
     let (fork, join) =
         (context.event(EventKind::Capture).unwrap(), context.event(EventKind::Capture).unwrap());
     context.begin_capture(stream.get(), CaptureMode::ThreadLocal).unwrap();

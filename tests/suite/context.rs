@@ -39,7 +39,7 @@ fn a_stream_of_another_context_or_a_destroyed_one_is_refused() {
     let ours = context();
     let mailbox = mailbox(&ours, 8, 16);
     let records = poisoned(&ours, 16, 1);
-    let push = Push { count: 1, records: records.address(), length: 16, ..Default::default() };
+    let push = push_of(&records, 1);
     // The CUDA driver cannot be asked about a handle that is no stream: only the host backend can.
     if ours.info().backend == BackendKind::Host {
         let theirs = context();
@@ -108,7 +108,7 @@ fn priority_classes_map_to_the_devices_range() {
     let mailbox = mailbox(&context, 64, 16);
     let records = poisoned(&context, 16 * 8, 1);
     for stream in &streams {
-        let push = Push { count: 8, records: records.address(), length: 16, ..Default::default() };
+        let push = push_of(&records, 8);
         unsafe { mailbox.push(&push, stream.get(), None) }.unwrap();
     }
     for stream in &streams {

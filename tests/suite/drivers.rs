@@ -1,11 +1,8 @@
 //! What a missing, broken, stub or old driver looks like. Each case runs in a
 //! child process that finds a made-up libcuda.so.1 first.
 
-use super::support::backend;
+use super::support::*;
 use gpumailbox::*;
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// Set in a child: the backend it shall open.
 const CHILD: &str = "GMB_TEST_CHILD";
@@ -23,44 +20,15 @@ fn act_as_child() -> bool {
 
 /// Status and words of a child that runs the calling test alone.
 fn child(test: &str, wanted: &str, environment: &[(&str, &str)]) -> (gmb_status, String) {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", &format!("drivers::{test}"), "--nocapture"]);
-    command.env(CHILD, wanted).env_remove("GMB_BACKEND");
-    let output = command.envs(environment.iter().copied()).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let line = text.lines().find_map(|l| l.split("child: ").nth(1)).unwrap_or_else(|| {
-        panic!("no answer from the child: {text}{}", String::from_utf8_lossy(&output.stderr))
-    });
-    // Nothing is printed by the library, and nothing panics.
-    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
-    let (status, words) = line.split_once(' ').unwrap();
-    (status.parse().unwrap(), words.to_owned())
-}
-
-/// A folder with a libcuda.so.1 of the given source.
-fn fake_driver(name: &str, source: &str) -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("gmb-driver-{name}-{}", std::process::id()));
-    let _ = std::fs::remove_dir_all(&folder);
-    std::fs::create_dir_all(&folder).unwrap();
-    let file = folder.join("driver.c");
-    std::fs::write(&file, source).unwrap();
-    let status = Command::new("cc")
-        .args(["-shared", "-fPIC", "-o"])
-        .arg(folder.join("libcuda.so.1"))
-        .arg(&file)
-        .status()
-        .unwrap();
-    assert!(status.success());
-    // cudarc asks for this name first, and would find an installed driver's.
-    std::os::unix::fs::symlink("libcuda.so.1", folder.join("libcuda.so")).unwrap();
-    folder
+    let environment: Vec<_> = [(CHILD, wanted)].into_iter().chain(environment.iter().copied()).collect();
+    let child = Child::run(&format!("drivers::{test}"), &environment, &["GMB_BACKEND"]);
+    let answer = child.answers().next().map(|(status, words)| (status.parse().unwrap(), words.to_owned()));
+    answer.unwrap_or_else(|| panic!("no answer from the child: {}", child.text))
 }
 
 fn with_fake_driver(test: &str, wanted: &str, source: &str) -> (gmb_status, String) {
-    let folder = fake_driver(test, source);
-    let answer = child(test, wanted, &[("LD_LIBRARY_PATH", folder.to_str().unwrap())]);
-    std::fs::remove_dir_all(&folder).unwrap();
-    answer
+    let library = Library::of(test, source);
+    child(test, wanted, &[("LD_LIBRARY_PATH", library.0.to_str().unwrap())])
 }
 
 #[test]
@@ -83,18 +51,12 @@ fn stub_that_hides_the_driver() {
         return;
     }
     let test = "stub_that_hides_the_driver";
-    let (driver, stub) = (
-        fake_driver(test, &whole_driver(13000)),
-        fake_driver("stub", "int cuInit(unsigned f) { return 34; }"),
-    );
-    std::fs::remove_file(driver.join("libcuda.so")).unwrap();
-    std::fs::rename(stub.join("libcuda.so.1"), driver.join("libcuda.so")).unwrap();
-    let (status, words) = child(test, "auto", &[("LD_LIBRARY_PATH", driver.to_str().unwrap())]);
+    let driver = Library::of(test, &whole_driver(13000));
+    let stub = Library::of("stub", "int cuInit(unsigned f) { return 34; }");
+    std::fs::rename(stub.path(), driver.0.join("libcuda.so")).unwrap();
+    let (status, words) = child(test, "auto", &[("LD_LIBRARY_PATH", driver.0.to_str().unwrap())]);
     assert_eq!(status, GMB_ERROR_STUB_DRIVER, "{words}");
     assert!(words.contains("libcuda.so"), "{words}");
-    for folder in [driver, stub] {
-        std::fs::remove_dir_all(folder).unwrap();
-    }
 }
 
 #[test]
@@ -134,15 +96,6 @@ fn driver_that_lacks_a_function() {
     }
 }
 
-/// Every driver function that the library calls.
-pub(super) fn symbols() -> BTreeSet<&'static str> {
-    let probe = include_str!("../../src/backend/cuda/probe.rs");
-    let names = probe.lines().filter_map(|line| line.trim().strip_prefix("c\"")?.strip_suffix("\","));
-    let names: BTreeSet<&str> = names.filter(|n| n.starts_with("cu")).collect();
-    assert!(names.len() > 30, "probe.rs lists no functions");
-    names
-}
-
 /// A driver with one device and all functions, of which only a few do anything.
 fn whole_driver(version: u32) -> String {
     let mut source = format!(
@@ -176,16 +129,14 @@ fn no_driver_library() {
         return;
     }
     // A file of that name that is no library stands for none, also where a driver is installed.
-    let folder = std::env::temp_dir().join(format!("gmb-no-driver-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(Path::new(&folder).join("libcuda.so.1"), "not a library").unwrap();
-    let environment = [("LD_LIBRARY_PATH", folder.to_str().unwrap())];
+    let library = Library::folder("none");
+    std::fs::write(library.path(), "not a library").unwrap();
+    let environment = [("LD_LIBRARY_PATH", library.0.to_str().unwrap())];
     let (status, words) = child("no_driver_library", "cuda", &environment);
     assert_eq!(status, GMB_ERROR_NO_DRIVER, "{words}");
     assert!(words.contains("libcuda.so.1") && words.contains("host backend"), "{words}");
     let (status, words) = child("no_driver_library", "auto", &environment);
     assert_eq!((status, words.as_str()), (GMB_OK, "Host"));
-    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

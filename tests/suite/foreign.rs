@@ -9,11 +9,10 @@ fn works_on(context: &Context, stream: Stream) {
     let mailbox = mailbox(context, 8, 16);
     let memory = poisoned(context, 256, 3);
     let token = Token::new(context).unwrap();
-    let push = Push { count: 4, records: memory.address(), length: 16, ..Default::default() };
+    let push = push_of(&memory, 4);
     unsafe { mailbox.push(&push, stream, None) }.unwrap();
     let pop = Pop { max: 8, records: memory.address() + 128, ..Default::default() };
-    unsafe { mailbox.pop(&pop, stream, Some(&token)) }.unwrap();
-    assert_eq!(token.wait(After::Submission, None).unwrap().count, 4);
+    assert_eq!(pop_and_wait(&mailbox, &pop, stream, &token).count, 4);
     let _guard = context.guard(stream).unwrap();
     context.synchronize(Stream::CURRENT).unwrap();
     context.priority(Stream::CURRENT).unwrap();

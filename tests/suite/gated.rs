@@ -17,7 +17,7 @@ fn not_ready_then_the_exact_count_with_the_records_in_place() {
     let context = context();
     let mut random = Random::new();
     let mailbox = mailbox(&context, 64, 48);
-    let (producer, consumer) = (context.stream().unwrap(), context.stream().unwrap());
+    let [producer, consumer] = streams(&context);
     let token = Token::new(&context).unwrap();
     for round in 0..50 {
         let count = random.between(0, 64) as usize;
@@ -34,8 +34,7 @@ fn not_ready_then_the_exact_count_with_the_records_in_place() {
             // Nothing is pushed: make the pop wait for the gate all the same.
             drop(gate);
             let pop = Pop { max: 64, records: out.address(), ..Default::default() };
-            unsafe { mailbox.pop(&pop, consumer.get(), Some(&token)) }.unwrap();
-            let result = token.wait(After::Submission, None).unwrap();
+            let result = pop_and_wait(&mailbox, &pop, consumer.get(), &token);
             assert_eq!((result.count, result.status), (0, GMB_OK));
             continue;
         }
@@ -69,7 +68,7 @@ fn a_waiting_token_is_busy_and_times_out_without_loss() {
     let mailbox = mailbox(&context, 64, 16);
     let stream = context.stream().unwrap();
     let records = poisoned(&context, 16 * 8, 3);
-    let push = Push { count: 8, records: records.address(), length: 16, ..Default::default() };
+    let push = push_of(&records, 8);
     let token = Token::new(&context).unwrap();
     assert_eq!(token.poll().unwrap_err().status(), GMB_ERROR_INVALID_ARGUMENT);
     assert_eq!(
@@ -97,7 +96,7 @@ fn a_token_dropped_under_way_is_not_reused_before_it_is_written() {
     let mailbox = mailbox(&context, 1024, 16);
     let stream = context.stream().unwrap();
     let records = poisoned(&context, 16 * 8, 3);
-    let push = Push { count: 8, records: records.address(), length: 16, ..Default::default() };
+    let push = push_of(&records, 8);
     // Slots for all that follows: allocating behind a closed gate may wait for the device.
     drop((0..200).map(|_| Token::new(&context).unwrap()).collect::<Vec<_>>());
     let gate = Gate::close(&context, stream.get());
@@ -122,9 +121,8 @@ fn a_token_dropped_under_way_is_not_reused_before_it_is_written() {
     }
     // Slots that were used before start over.
     for token in (0..200).map(|_| Token::new(&context).unwrap()).collect::<Vec<_>>() {
-        unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
         // Submission: a slot that kept its epoch would go on counting from there.
-        assert_eq!(token.wait(After::Submission, None).unwrap().epoch, 1);
+        assert_eq!(push_and_wait(&mailbox, &push, stream.get(), &token).epoch, 1);
     }
 }
 
@@ -134,7 +132,7 @@ fn many_threads_wait_for_one_token() {
     let mailbox = mailbox(&context, 64, 16);
     let stream = context.stream().unwrap();
     let records = poisoned(&context, 16 * 5, 3);
-    let push = Push { count: 5, records: records.address(), length: 16, ..Default::default() };
+    let push = push_of(&records, 5);
     let token = Token::new(&context).unwrap();
     let gate = Gate::close(&context, stream.get());
     unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
@@ -150,11 +148,10 @@ fn many_threads_wait_for_one_token() {
 fn a_pop_waits_for_the_push_before_it_and_a_push_for_the_room_it_needs() {
     let context = context();
     let mailbox = mailbox(&context, 8, 16);
-    let (left, right) = (context.stream().unwrap(), context.stream().unwrap());
+    let [left, right] = streams(&context);
     let records = poisoned(&context, 16 * 8, 9);
-    let push = Push { count: 8, records: records.address(), length: 16, ..Default::default() };
-    let (first, second, popped) =
-        (Token::new(&context).unwrap(), Token::new(&context).unwrap(), Token::new(&context).unwrap());
+    let push = push_of(&records, 8);
+    let [first, second, popped] = tokens(&context);
     let outlet = Outlet::new(&context, &mailbox, 8);
     let gate = Gate::close(&context, left.get());
     unsafe {
@@ -173,10 +170,10 @@ fn a_pop_waits_for_the_push_before_it_and_a_push_for_the_room_it_needs() {
 fn a_push_waits_for_room_that_pushes_before_it_will_have_taken() {
     let context = context();
     let mailbox = mailbox(&context, 8, 16);
-    let (left, right) = (context.stream().unwrap(), context.stream().unwrap());
+    let [left, right] = streams(&context);
     let records = poisoned(&context, 16 * 8, 9);
-    let push = Push { count: 6, records: records.address(), length: 16, ..Default::default() };
-    let tokens: Vec<Token> = (0..3).map(|_| Token::new(&context).unwrap()).collect();
+    let push = push_of(&records, 6);
+    let tokens = tokens::<3>(&context);
     let outlet = Outlet::new(&context, &mailbox, 6);
     // Two gates, but never two closed at once when the second push could run.
     let before_push = Gate::close(&context, left.get());
@@ -198,11 +195,10 @@ fn a_push_waits_for_room_that_pushes_before_it_will_have_taken() {
 fn operations_of_one_side_keep_their_order_across_streams() {
     let context = context();
     let mailbox = mailbox(&context, 16, 16);
-    let (left, right) = (context.stream().unwrap(), context.stream().unwrap());
+    let [left, right] = streams(&context);
     let records = poisoned(&context, 16 * 8, 9);
-    let push =
-        |msg_type| Push { count: 4, records: records.address(), length: 16, msg_type, ..Default::default() };
-    let tokens: Vec<Token> = (0..4).map(|_| Token::new(&context).unwrap()).collect();
+    let push = |msg_type| Push { msg_type, ..push_of(&records, 4) };
+    let tokens = tokens::<4>(&context);
     let outlets = [Outlet::new(&context, &mailbox, 4), Outlet::new(&context, &mailbox, 4)];
     let gate = Gate::close(&context, left.get());
     unsafe {
@@ -236,10 +232,10 @@ fn device_arbitration_pops_what_is_there_without_waiting() {
         ..Default::default()
     };
     let mailbox = Mailbox::new(&context, &options).unwrap();
-    let (left, right) = (context.stream().unwrap(), context.stream().unwrap());
+    let [left, right] = streams(&context);
     let records = poisoned(&context, 16 * 8, 9);
-    let push = Push { count: 3, records: records.address(), length: 16, ..Default::default() };
-    let (pushed, popped) = (Token::new(&context).unwrap(), Token::new(&context).unwrap());
+    let push = push_of(&records, 3);
+    let [pushed, popped] = tokens(&context);
     let outlet = Outlet::new(&context, &mailbox, 8);
     let gate = Gate::close(&context, left.get());
     unsafe {
@@ -251,26 +247,23 @@ fn device_arbitration_pops_what_is_there_without_waiting() {
     assert_eq!(pushed.poll().unwrap(), None);
     gate.open();
     assert_eq!(pushed.wait(After::Submission, None).unwrap().count, 3);
-    unsafe { mailbox.pop(&outlet.pop, right.get(), Some(&popped)) }.unwrap();
-    assert_eq!(popped.wait(After::Submission, None).unwrap().count, 3);
+    assert_eq!(pop_and_wait(&mailbox, &outlet.pop, right.get(), &popped).count, 3);
 }
 
 #[test]
 fn with_room_and_records_for_sure_neither_side_waits_for_the_other() {
     let context = context();
     let mailbox = mailbox(&context, 64, 16);
-    let (left, right) = (context.stream().unwrap(), context.stream().unwrap());
+    let [left, right] = streams(&context);
     let records = poisoned(&context, 16 * 8, 9);
-    let push = Push { count: 8, records: records.address(), length: 16, ..Default::default() };
+    let push = push_of(&records, 8);
     let token = Token::new(&context).unwrap();
-    unsafe { mailbox.push(&push, left.get(), Some(&token)) }.unwrap();
-    assert_eq!(token.wait(After::Submission, None).unwrap().count, 8);
+    assert_eq!(push_and_wait(&mailbox, &push, left.get(), &token).count, 8);
     let outlet = Outlet::new(&context, &mailbox, 8);
     let gate = Gate::close(&context, left.get());
     unsafe { mailbox.push(&push, left.get(), None) }.unwrap();
     // Eight records are published for sure: this pop needs nothing of the gated push.
-    unsafe { mailbox.pop(&outlet.pop, right.get(), Some(&token)) }.unwrap();
-    assert_eq!(token.wait(After::Submission, None).unwrap().count, 8);
+    assert_eq!(pop_and_wait(&mailbox, &outlet.pop, right.get(), &token).count, 8);
     gate.open();
     context.synchronize(left.get()).unwrap();
 }
@@ -280,7 +273,7 @@ fn work_of_a_destroyed_stream_still_completes() {
     let context = context();
     let mailbox = mailbox(&context, 64, 16);
     let records = poisoned(&context, 16 * 10, 7);
-    let push = Push { count: 10, records: records.address(), length: 16, ..Default::default() };
+    let push = push_of(&records, 10);
     let token = Token::new(&context).unwrap();
     let stream = context.stream().unwrap();
     let gate = Gate::close(&context, stream.get());
@@ -341,7 +334,7 @@ fn a_waiting_push_counts_on_pops_that_are_enqueued() {
             ..Default::default()
         };
         let mailbox = Mailbox::new(&context, &options).unwrap();
-        let (left, right) = (context.stream().unwrap(), context.stream().unwrap());
+        let [left, right] = streams(&context);
         let records = poisoned(&context, 16 * 8, 9);
         let push = |count| Push {
             count,
@@ -350,10 +343,9 @@ fn a_waiting_push_counts_on_pops_that_are_enqueued() {
             timeout: Some(Duration::from_millis(2)),
             ..Default::default()
         };
-        let (pushed, popped) = (Token::new(&context).unwrap(), Token::new(&context).unwrap());
+        let [pushed, popped] = tokens(&context);
         let outlet = Outlet::new(&context, &mailbox, 5);
-        unsafe { mailbox.push(&push(8), left.get(), Some(&pushed)) }.unwrap();
-        assert_eq!(pushed.wait(After::Submission, None).unwrap().count, 8);
+        assert_eq!(push_and_wait(&mailbox, &push(8), left.get(), &pushed).count, 8);
         let gate = Gate::close(&context, right.get());
         unsafe { mailbox.pop(&outlet.pop, right.get(), Some(&popped)) }.unwrap();
         let status =
@@ -381,8 +373,8 @@ fn a_waiting_push_counts_on_pops_that_are_enqueued() {
 fn a_push_that_overwrites_waits_for_pops_enqueued_before_it() {
     let context = context();
     for policy in [FullPolicy::OverwriteOldest, FullPolicy::Latest] {
-        let mailbox = super::policies::with_policy(&context, policy, 8, 16);
-        let (left, right) = (context.stream().unwrap(), context.stream().unwrap());
+        let mailbox = with_policy(&context, policy, 8, 16);
+        let [left, right] = streams(&context);
         let records = poisoned(&context, 16 * 8, 9);
         let push = |msg_type| Push {
             count: 8,
@@ -391,10 +383,9 @@ fn a_push_that_overwrites_waits_for_pops_enqueued_before_it() {
             msg_type,
             ..Default::default()
         };
-        let tokens: Vec<Token> = (0..4).map(|_| Token::new(&context).unwrap()).collect();
+        let tokens = tokens::<4>(&context);
         let outlets = [Outlet::new(&context, &mailbox, 8), Outlet::new(&context, &mailbox, 8)];
-        unsafe { mailbox.push(&push(1), left.get(), Some(&tokens[0])) }.unwrap();
-        assert_eq!(tokens[0].wait(After::Submission, None).unwrap().count, 8);
+        assert_eq!(push_and_wait(&mailbox, &push(1), left.get(), &tokens[0]).count, 8);
         let gate = Gate::close(&context, right.get());
         unsafe {
             mailbox.pop(&outlets[0].pop, right.get(), Some(&tokens[1])).unwrap();
@@ -432,16 +423,10 @@ fn a_reader_let_out_is_gone_after_its_own_pops() {
         ..Default::default()
     };
     let mailbox = Mailbox::new(&context, &options).unwrap();
-    let (left, right) = (context.stream().unwrap(), context.stream().unwrap());
+    let [left, right] = streams(&context);
     let records = poisoned(&context, 16 * 8, 9);
-    let push = Push {
-        count: 8,
-        records: records.address(),
-        length: 16,
-        timeout: Some(Duration::ZERO),
-        ..Default::default()
-    };
-    let tokens: Vec<Token> = (0..3).map(|_| Token::new(&context).unwrap()).collect();
+    let push = Push { timeout: Some(Duration::ZERO), ..push_of(&records, 8) };
+    let tokens = tokens::<3>(&context);
     let outlet = Outlet::new(&context, &mailbox, 8);
     let slow = Outlet::new(&context, &mailbox, 3);
     unsafe {
@@ -466,7 +451,7 @@ fn a_reader_let_out_is_gone_after_its_own_pops() {
 #[test]
 fn memory_freed_behind_a_gate_is_not_reused_before() {
     let context = context();
-    let (left, right) = (context.stream().unwrap(), context.stream().unwrap());
+    let [left, right] = streams(&context);
     let out = context.pinned_buffer(1 << 16).unwrap();
     let first = context.device_buffer_on(1 << 16, left.get()).unwrap();
     context.synchronize(left.get()).unwrap();
@@ -489,7 +474,7 @@ fn memory_freed_behind_a_gate_is_not_reused_before() {
 #[test]
 fn one_stuck_event_does_not_make_the_pool_grow() {
     let context = context();
-    let (stuck, free) = (context.stream().unwrap(), context.stream().unwrap());
+    let [stuck, free] = streams(&context);
     let kind = EventKind::Untimed;
     let gate = Gate::close(&context, stuck.get());
     let event = context.event(kind).unwrap();
@@ -515,10 +500,10 @@ fn one_stuck_event_does_not_make_the_pool_grow() {
 fn a_push_waits_for_a_pop_of_a_reader_that_was_let_in_again() {
     let context = context();
     let mailbox = mailbox(&context, 8, 16);
-    let (left, right) = (context.stream().unwrap(), context.stream().unwrap());
+    let [left, right] = streams(&context);
     let records = poisoned(&context, 16 * 8, 9);
-    let push = Push { count: 8, records: records.address(), length: 16, ..Default::default() };
-    let tokens: Vec<Token> = (0..3).map(|_| Token::new(&context).unwrap()).collect();
+    let push = push_of(&records, 8);
+    let tokens = tokens::<3>(&context);
     let outlet = Outlet::new(&context, &mailbox, 8);
     unsafe {
         mailbox.push(&push, left.get(), None).unwrap();
@@ -545,11 +530,11 @@ fn a_push_waits_for_a_pop_of_a_reader_that_was_let_in_again() {
 fn a_refused_call_leaves_nothing_in_its_stream() {
     let context = context();
     let mailbox = mailbox(&context, 64, 16);
-    let (left, right) = (context.stream().unwrap(), context.stream().unwrap());
+    let [left, right] = streams(&context);
     let rows = context.device_buffer(64 * 16).unwrap();
     let push = Push { count: 4, length: 16, records: rows.address(), ..Default::default() };
     let pop = Pop { max: 4, records: rows.address(), ..Default::default() };
-    let (pushing, popping) = (Token::new(&context).unwrap(), Token::new(&context).unwrap());
+    let [pushing, popping] = tokens(&context);
     let gate = Gate::close(&context, left.get());
     unsafe { mailbox.push(&push, left.get(), Some(&pushing)) }.unwrap();
     unsafe { mailbox.pop(&pop, left.get(), Some(&popping)) }.unwrap();

@@ -8,15 +8,14 @@ use gpumailbox::*;
 fn goes_to(context: &Context, mailbox: &Mailbox, records: &DeviceBuffer, expected: Stream) {
     assert_eq!(context.current_stream(), expected.raw());
     let token = Token::new(context).unwrap();
-    let push = Push { count: 1, records: records.address(), length: 16, ..Default::default() };
-    unsafe { mailbox.push(&push, Stream::CURRENT, Some(&token)) }.unwrap();
-    assert_eq!(token.wait(After::Submission, None).unwrap().count, 1);
+    let push = push_of(records, 1);
+    assert_eq!(push_and_wait(mailbox, &push, Stream::CURRENT, &token).count, 1);
 }
 
 #[test]
 fn guards_nest_and_put_back_what_was() {
     let context = context();
-    let streams: Vec<OwnedStream> = (0..3).map(|_| context.stream().unwrap()).collect();
+    let streams = streams::<3>(&context);
     // Single-stream mailboxes: each takes the stream it was used on first, and no other.
     let mailboxes: Vec<Mailbox> = (0..4)
         .map(|_| {
@@ -78,7 +77,7 @@ fn guards_nest_and_put_back_what_was() {
 #[test]
 fn guards_dropped_out_of_order_take_effect_in_order() {
     let context = context();
-    let streams: Vec<OwnedStream> = (0..3).map(|_| context.stream().unwrap()).collect();
+    let streams = streams::<3>(&context);
     let first = context.guard(streams[0].get()).unwrap();
     let second = context.guard(streams[1].get()).unwrap();
     let third = context.guard(streams[2].get()).unwrap();
@@ -119,7 +118,7 @@ fn guards_nest_across_contexts_and_devices() {
             let mailbox = mailbox(&ours, 8, 16);
             let records = poisoned(&ours, 16, 1);
             goes_to(&ours, &mailbox, &records, left.get());
-            let push = Push { count: 1, records: records.address(), length: 16, ..Default::default() };
+            let push = push_of(&records, 1);
             let error = unsafe { mailbox.push(&push, right.get(), None) }.unwrap_err();
             assert_eq!(error.status(), GMB_ERROR_INVALID_STREAM);
         } else {

@@ -5,13 +5,11 @@
 //! host a made-up driver that works, on a GPU a shim before the real one. Both are
 //! compiled here from what this program carries with it.
 
-use super::drivers::symbols;
 use super::support::*;
 use gpumailbox::*;
 use std::collections::BTreeMap;
-use std::ffi::{c_char, c_int, c_uint, c_void, CStr, CString};
+use std::ffi::{c_int, c_uint, c_void, CStr};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// Set in a child: what it shall do.
 const CHILD: &str = "GMB_TEST_HOT_PATH";
@@ -23,76 +21,6 @@ const ROUNDS: usize = 2000;
 /// Records of one operation.
 const RECORDS: u32 = 8;
 
-const SHIM: &[(&str, &str)] = &[("shim.c", include_str!("../driver/shim.c"))];
-const MADE_UP: &[(&str, &str)] = &[
-    ("driver.cpp", include_str!("../driver/driver.cpp")),
-    ("state.h", include_str!("../driver/state.h")),
-    ("kernels/args.h", include_str!("../../kernels/args.h")),
-    ("kernels/entry.h", include_str!("../../kernels/entry.h")),
-    ("kernels/list.h", include_str!("../../kernels/list.h")),
-    ("kernels/host.cpp", include_str!("../../kernels/host.cpp")),
-    ("include/gpumailbox.h", include_str!("../../include/gpumailbox.h")),
-    ("include/gpumailbox/alone.cuh", include_str!("../../include/gpumailbox/alone.cuh")),
-    ("include/gpumailbox/borrow.cuh", include_str!("../../include/gpumailbox/borrow.cuh")),
-    ("include/gpumailbox/overwrite.cuh", include_str!("../../include/gpumailbox/overwrite.cuh")),
-    ("include/gpumailbox/platform.cuh", include_str!("../../include/gpumailbox/platform.cuh")),
-    ("include/gpumailbox/readers.cuh", include_str!("../../include/gpumailbox/readers.cuh")),
-    ("include/gpumailbox/ring.cuh", include_str!("../../include/gpumailbox/ring.cuh")),
-    ("include/gpumailbox/tensor.cuh", include_str!("../../include/gpumailbox/tensor.cuh")),
-    ("include/gpumailbox/turn.cuh", include_str!("../../include/gpumailbox/turn.cuh")),
-];
-
-/// The functions that are counted: also those the test itself calls.
-fn counted() -> impl Iterator<Item = &'static str> {
-    symbols().into_iter().chain(["cuStreamCreate"])
-}
-
-/// A folder with a libcuda.so.1; gone when dropped.
-pub(super) struct Library(PathBuf);
-
-impl Library {
-    fn compile(name: &str, compiler: &str, files: &[(&str, &str)], arguments: &[&str]) -> Self {
-        let folder = std::env::temp_dir().join(format!("gmb-hot-path-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&folder);
-        let list: String = counted().map(|name| format!("SYMBOL({name})\n")).collect();
-        let library = Self(folder);
-        for &(file, text) in files.iter().chain(&[("symbols.h", list.as_str())]) {
-            let file = library.0.join(file);
-            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-            std::fs::write(file, text).unwrap();
-        }
-        let output = Command::new(compiler)
-            .args(["-O1", "-shared", "-fPIC", "-I.", "-Iinclude", "-o", "libcuda.so.1"])
-            .args(arguments)
-            .current_dir(&library.0)
-            .output()
-            .unwrap_or_else(|e| panic!("{compiler}: {e}"));
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        // cudarc asks for this name first, and would find an installed driver's.
-        std::os::unix::fs::symlink("libcuda.so.1", library.0.join("libcuda.so")).unwrap();
-        library
-    }
-
-    pub(super) fn made_up(test: &str) -> Self {
-        let arguments = ["-std=c++17", "-fvisibility=hidden", "driver.cpp", "kernels/host.cpp"];
-        Self::compile(&format!("{test}-driver"), "c++", MADE_UP, &arguments)
-    }
-
-    fn shim(test: &str) -> Self {
-        Self::compile(&format!("{test}-shim"), "cc", SHIM, &["shim.c", "-ldl"])
-    }
-
-    pub(super) fn path(&self) -> PathBuf {
-        self.0.join("libcuda.so.1")
-    }
-}
-
-impl Drop for Library {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 /// The file that the loader takes for the driver.
 fn installed_driver() -> PathBuf {
     let driver = Loaded::new(Path::new("libcuda.so.1"), 0).expect("no driver to count the calls of");
@@ -100,37 +28,6 @@ fn installed_driver() -> PathBuf {
     assert_ne!(unsafe { libc::dladdr(driver.find("cuInit").unwrap(), &mut found) }, 0);
     let path = unsafe { CStr::from_ptr(found.dli_fname) };
     std::fs::canonicalize(path.to_str().unwrap()).unwrap()
-}
-
-/// A library in this process.
-struct Loaded(*mut c_void);
-
-impl Loaded {
-    fn new(name: &Path, flags: c_int) -> Option<Self> {
-        let name = CString::new(name.to_str().unwrap()).unwrap();
-        let library = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | flags) };
-        (!library.is_null()).then_some(Self(library))
-    }
-
-    fn find(&self, name: &str) -> Option<*mut c_void> {
-        let name = CString::new(name).unwrap();
-        let address = unsafe { libc::dlsym(self.0, name.as_ptr()) };
-        (!address.is_null()).then_some(address)
-    }
-
-    /// # Safety
-    /// `F` is the function's type.
-    unsafe fn function<F: Copy>(&self, name: &str) -> F {
-        let address = self.find(name).unwrap_or_else(|| panic!("no {name}"));
-        assert_eq!(size_of::<F>(), size_of_val(&address));
-        unsafe { std::mem::transmute_copy(&address) }
-    }
-
-    /// Calls so far, by name.
-    fn calls(&self) -> BTreeMap<&'static str, u64> {
-        let calls: unsafe extern "C" fn(*const c_char) -> u64 = unsafe { self.function("gmb_driver_calls") };
-        counted().map(|name| (name, unsafe { calls(CString::new(name).unwrap().as_ptr()) })).collect()
-    }
 }
 
 /// Streams that the library did not make, with their context current.
@@ -239,7 +136,7 @@ fn act_as_child() -> bool {
 
 fn measure(context: &Context, what: &str) {
     let driver = Loaded::new(Path::new("libcuda.so.1"), libc::RTLD_NOLOAD).unwrap();
-    let own: Vec<OwnedStream> = (0..4).map(|_| context.stream().unwrap()).collect();
+    let own = streams::<4>(context);
     let foreign = (what == "foreign").then(|| Foreign::new(&driver));
     let streams: Vec<Stream> = match &foreign {
         Some(foreign) => foreign.streams.iter().map(|&raw| unsafe { Stream::from_raw(raw) }).collect(),
@@ -286,25 +183,14 @@ const OPERATIONS: u64 = (ROUNDS * 2 * Lane::OPERATIONS) as u64;
 
 /// What a child counted, or `None` if the library has no kernels.
 fn count(test: &str, what: &str, library: &Library, real: Option<&Path>) -> Option<BTreeMap<String, u64>> {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", &format!("hot_path::{test}"), "--nocapture"]);
-    let old = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-    let old = std::env::split_paths(&old).filter(|folder| !folder.as_os_str().is_empty());
-    let folders = std::iter::once(library.0.clone()).chain(old);
+    let (name, folders) = library.search_path();
+    let mut environment = vec![(CHILD, what), (name, folders.as_str())];
+    environment.extend(real.map(|path| (REAL, path.to_str().unwrap())));
     // What is counted is what a program does that has not asked for checks.
-    command.env_remove("GMB_CHECK_POINTERS");
-    command.env(CHILD, what).env("LD_LIBRARY_PATH", std::env::join_paths(folders).unwrap());
-    if let Some(real) = real {
-        command.env(REAL, real);
-    }
-    let output = command.output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    // Nothing is printed by the library, and nothing panics.
-    assert!(output.status.success() && errors.is_empty(), "{text}{errors}");
-    let lines = text.lines().filter_map(|line| line.split("child: ").nth(1)?.split_once(' '));
+    let child = Child::run(&format!("hot_path::{test}"), &environment, &["GMB_CHECK_POINTERS"]);
+    let text = &child.text;
     let counts: BTreeMap<String, i64> =
-        lines.map(|(name, count)| (name.to_owned(), count.parse().unwrap())).collect();
+        child.answers().map(|(name, count)| (name.to_owned(), count.parse().unwrap())).collect();
     if !cfg!(gmb_kernels) {
         assert_eq!(counts.get("status"), Some(&i64::from(GMB_ERROR_NO_KERNELS)), "{text}");
         return None;

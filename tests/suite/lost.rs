@@ -1,7 +1,6 @@
 //! A device that breaks under the program: every call says so, every waiter wakes, and
 //! everything can still be dropped. In a child process; on the host through the made-up driver.
 
-use super::hot_path::Library;
 use super::support::*;
 use gpumailbox::*;
 use std::time::Duration;
@@ -24,8 +23,8 @@ fn in_child(test: &str) -> bool {
         child_passes(&test, &[(CHILD, "device"), ("GMB_CHECK_POINTERS", "0")]);
     } else {
         let library = Library::made_up(&test.replace("::", "-"));
-        let folder = library.path().parent().unwrap().to_str().unwrap().to_owned();
-        child_passes(&test, &[(CHILD, "made up"), ("GMB_CHECK_POINTERS", "0"), ("LD_LIBRARY_PATH", &folder)]);
+        let folder = ("LD_LIBRARY_PATH", library.0.to_str().unwrap());
+        child_passes(&test, &[(CHILD, "made up"), ("GMB_CHECK_POINTERS", "0"), folder]);
     }
     false
 }
@@ -57,7 +56,7 @@ fn an_illegal_address_wakes_every_waiter_and_ends_every_call() {
         return;
     }
     let context = open();
-    let (left, right) = (context.stream().unwrap(), context.stream().unwrap());
+    let [left, right] = streams(&context);
     let options = MailboxOptions {
         capacity: 4,
         payload_bytes: 16,
@@ -71,10 +70,9 @@ fn an_illegal_address_wakes_every_waiter_and_ends_every_call() {
     let breaking = super::support::mailbox(&context, 8, 16);
     let mailbox = mailbox(&context, 64, 16);
     let records = context.device_buffer(1024).unwrap();
-    let push = Push { count: 4, records: records.address(), length: 16, ..Default::default() };
-    let tokens: Vec<Token> = (0..3).map(|_| Token::new(&context).unwrap()).collect();
-    unsafe { full.push(&push, left.get(), Some(&tokens[0])) }.unwrap();
-    assert_eq!(tokens[0].wait(After::Submission, None).unwrap().count, 4);
+    let push = push_of(&records, 4);
+    let tokens = tokens::<3>(&context);
+    assert_eq!(push_and_wait(&full, &push, left.get(), &tokens[0]).count, 4);
     let event = context.event(EventKind::Untimed).unwrap();
     // The made-up driver runs everything at once: nothing would be left to wait for.
     let gate = (!is_made_up()).then(|| Gate::close(&context, right.get()));
@@ -143,8 +141,7 @@ fn a_reset_by_somebody_else_is_an_error_not_a_crash() {
     let mailbox = mailbox(&context, 16, 16);
     let token = Token::new(&context).unwrap();
     let push = Push { count: 3, ..Default::default() };
-    unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
-    assert_eq!(token.wait(After::Submission, None).unwrap().count, 3);
+    assert_eq!(push_and_wait(&mailbox, &push, stream.get(), &token).count, 3);
     let pinned = context.pinned_buffer(4096).unwrap();
     if is_made_up() {
         driver("gmb_driver_break", [CONTEXT_IS_DESTROYED, 0, 0]);
@@ -199,6 +196,5 @@ fn a_context_made_again_after_a_reset_is_not_taken_for_the_old_one() {
     let context = open();
     let mailbox = super::support::mailbox(&context, 16, 16);
     let (stream, token) = (context.stream().unwrap(), Token::new(&context).unwrap());
-    unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
-    assert_eq!(token.wait(After::Submission, None).unwrap().count, 3);
+    assert_eq!(push_and_wait(&mailbox, &push, stream.get(), &token).count, 3);
 }

@@ -1,22 +1,6 @@
 use super::support::*;
 use gpumailbox::*;
 
-fn push_all(mailbox: &Mailbox, batch: &Batch, stream: Stream) -> gmb_result {
-    let token = Token::new(mailbox.context()).unwrap();
-    unsafe { mailbox.push(&batch.push, stream, Some(&token)) }.unwrap();
-    token.wait(After::Submission, None).unwrap()
-}
-
-fn pop_some(mailbox: &Mailbox, max: u32, stream: Stream) -> (gmb_result, Vec<Item>, Vec<u64>) {
-    let token = Token::new(mailbox.context()).unwrap();
-    let outlet = Outlet::new(mailbox.context(), mailbox, max);
-    unsafe { mailbox.pop(&outlet.pop, stream, Some(&token)) }.unwrap();
-    let result = token.wait(After::Submission, None).unwrap();
-    let (records, sequences) = outlet.records(mailbox.context(), result.count);
-    outlet.check_untouched_past(mailbox.context(), result.count);
-    (result, records, sequences)
-}
-
 #[test]
 fn records_of_every_length_come_back_as_they_were() {
     let context = context();
@@ -25,9 +9,9 @@ fn records_of_every_length_come_back_as_they_were() {
     for payload in [1, 3, 15, 16, 17, 48, 100, 240, 1008, 4080, 5000] {
         let mailbox = mailbox(&context, 128, payload);
         let sent = random_records(&mut random, 100, payload);
-        let pushed = push_all(&mailbox, &Batch::new(&context, &mailbox, &sent), stream.get());
+        let pushed = push_records(&mailbox, &sent, stream.get());
         assert_eq!((pushed.count, pushed.status, pushed.flags), (100, GMB_OK, 0), "payload {payload}");
-        let (popped, got, sequences) = pop_some(&mailbox, 128, stream.get());
+        let (popped, got, sequences) = pop_records(&mailbox, 0, 128, stream.get());
         assert_eq!((popped.count, popped.status, popped.flags), (100, GMB_OK, GMB_RESULT_PARTIAL));
         assert_eq!(got, sent, "payload {payload}");
         assert_eq!(sequences, (1..=100).collect::<Vec<u64>>());
@@ -68,8 +52,7 @@ fn large_operations_move_records_of_every_width() {
                 types: type_words.address(),
                 ..Default::default()
             };
-            unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
-            let result = token.wait(After::Submission, None).unwrap();
+            let result = push_and_wait(&mailbox, &push, stream.get(), &token);
             assert_eq!((result.count as usize, result.status), (pushed, status), "payload {payload}");
 
             let out = poisoned(&context, count * payload, POISON);
@@ -83,8 +66,7 @@ fn large_operations_move_records_of_every_width() {
                     headers: heads.address() + 16 * got as u64,
                     ..Default::default()
                 };
-                unsafe { mailbox.pop(&pop, stream.get(), Some(&token)) }.unwrap();
-                let result = token.wait(After::Submission, None).unwrap();
+                let result = pop_and_wait(&mailbox, &pop, stream.get(), &token);
                 assert_eq!(result.status, GMB_OK);
                 got += result.count as usize;
             }
@@ -117,19 +99,19 @@ fn a_full_mailbox_accepts_what_fits_and_an_empty_one_gives_nothing() {
     let mut random = Random::new();
     let stream = context.stream().unwrap();
     let mailbox = mailbox(&context, 64, 32);
-    let (empty, _, _) = pop_some(&mailbox, 10, stream.get());
+    let (empty, _, _) = pop_records(&mailbox, 0, 10, stream.get());
     assert_eq!((empty.count, empty.status, empty.flags), (0, GMB_OK, GMB_RESULT_PARTIAL));
     let sent = random_records(&mut random, 100, 32);
-    let pushed = push_all(&mailbox, &Batch::new(&context, &mailbox, &sent), stream.get());
+    let pushed = push_records(&mailbox, &sent, stream.get());
     assert_eq!((pushed.count, pushed.status, pushed.flags), (64, GMB_OK, GMB_RESULT_PARTIAL));
-    let more = push_all(&mailbox, &Batch::new(&context, &mailbox, &sent[64..]), stream.get());
+    let more = push_records(&mailbox, &sent[64..], stream.get());
     assert_eq!((more.count, more.status), (0, GMB_OK));
-    let (first, got, _) = pop_some(&mailbox, 20, stream.get());
+    let (first, got, _) = pop_records(&mailbox, 0, 20, stream.get());
     assert_eq!((first.count, first.flags), (20, 0));
     assert_eq!(got, sent[..20]);
-    let rest = push_all(&mailbox, &Batch::new(&context, &mailbox, &sent[64..]), stream.get());
+    let rest = push_records(&mailbox, &sent[64..], stream.get());
     assert_eq!(rest.count, 20);
-    let (last, got, _) = pop_some(&mailbox, 100, stream.get());
+    let (last, got, _) = pop_records(&mailbox, 0, 100, stream.get());
     assert_eq!(last.count, 64);
     assert_eq!(got, sent[20..84]);
     let info = mailbox.info().unwrap();
@@ -155,8 +137,7 @@ fn one_length_and_type_for_all_and_strided_rows() {
         ..Default::default()
     };
     let token = Token::new(&context).unwrap();
-    unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
-    assert_eq!(token.wait(After::Submission, None).unwrap().count, 50);
+    assert_eq!(push_and_wait(&mailbox, &push, stream.get(), &token).count, 50);
     // Out again with gaps between rows, which must stay as they are.
     let out_stride = 160usize;
     let out = poisoned(&context, count * out_stride, POISON);
@@ -168,8 +149,7 @@ fn one_length_and_type_for_all_and_strided_rows() {
         headers: info.address(),
         reader: 0,
     };
-    unsafe { mailbox.pop(&pop, stream.get(), Some(&token)) }.unwrap();
-    assert_eq!(token.wait(After::Submission, None).unwrap().count, 50);
+    assert_eq!(pop_and_wait(&mailbox, &pop, stream.get(), &token).count, 50);
     let got = download(&context, out.address(), count * out_stride);
     let heads = headers(&download(&context, info.address(), count * 16));
     for i in 0..count {
@@ -187,9 +167,8 @@ fn records_of_length_zero_need_no_memory() {
     let mailbox = mailbox(&context, 8, 16);
     let push = Push { count: 3, msg_type: 5, ..Default::default() };
     let token = Token::new(&context).unwrap();
-    unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
-    assert_eq!(token.wait(After::Submission, None).unwrap().count, 3);
-    let (result, got, _) = pop_some(&mailbox, 8, stream.get());
+    assert_eq!(push_and_wait(&mailbox, &push, stream.get(), &token).count, 3);
+    let (result, got, _) = pop_records(&mailbox, 0, 8, stream.get());
     assert_eq!(result.count, 3);
     assert!(got.iter().all(|r| r.bytes.is_empty() && r.msg_type == 5));
 }

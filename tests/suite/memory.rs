@@ -3,13 +3,9 @@
 use super::support::*;
 use gpumailbox::*;
 
-fn limited(memory_limit: u64) -> Context {
-    Context::new(&ContextOptions { backend: backend(), memory_limit, ..Default::default() }).unwrap()
-}
-
 #[test]
 fn a_limit_holds_and_frees_count() {
-    let context = limited(1 << 20);
+    let context = limited_context(1 << 20);
     let before = context.memory_info().unwrap();
     assert_eq!((before.limit, before.used, before.allocations), (1 << 20, 0, 0));
     let stream = context.stream().unwrap();
@@ -41,7 +37,7 @@ fn a_limit_holds_and_frees_count() {
 
 #[test]
 fn impossible_sizes_are_refused_and_change_nothing() {
-    let context = limited(0);
+    let context = limited_context(0);
     let stream = context.stream().unwrap();
     for bytes in [usize::MAX, isize::MAX as usize, 1 << 52] {
         assert_eq!(context.device_buffer(bytes).unwrap_err().status(), GMB_ERROR_OUT_OF_MEMORY);

@@ -110,8 +110,7 @@ fn threads_share_a_mailbox() {
                         length: 16,
                         ..Default::default()
                     };
-                    unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
-                    sent += u64::from(token.wait(After::Submission, None).unwrap().count);
+                    sent += u64::from(push_and_wait(mailbox, &push, stream.get(), &token).count);
                 }
             });
         }
@@ -122,8 +121,7 @@ fn threads_share_a_mailbox() {
                 let token = Token::new(context).unwrap();
                 let outlet = Outlet::new(context, mailbox, 64);
                 loop {
-                    unsafe { mailbox.pop(&outlet.pop, stream.get(), Some(&token)) }.unwrap();
-                    let count = token.wait(After::Submission, None).unwrap().count;
+                    let count = pop_and_wait(mailbox, &outlet.pop, stream.get(), &token).count;
                     let (records, sequences) =
                         if count > 0 { outlet.records(context, count) } else { Default::default() };
                     let mut all = received.lock().unwrap();
@@ -154,7 +152,7 @@ fn a_single_stream_mailbox_keeps_to_its_first_stream() {
     let options =
         MailboxOptions { capacity: 64, payload_bytes: 16, single_stream: true, ..Default::default() };
     let mailbox = Mailbox::new(&context, &options).unwrap();
-    let (first, other) = (context.stream().unwrap(), context.stream().unwrap());
+    let [first, other] = streams(&context);
     let mut random = Random::new();
     let token = Token::new(&context).unwrap();
     let outlet = Outlet::new(&context, &mailbox, 64);

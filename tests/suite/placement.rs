@@ -25,15 +25,13 @@ fn exchange(mailbox: &Mailbox, random: &mut Random, stream: Stream, expected: &m
     let token = Token::new(context).unwrap();
     let sent = random_records(random, 8, 40);
     let batch = Batch::new(context, mailbox, &sent);
-    unsafe { mailbox.push(&batch.push, stream, Some(&token)) }.unwrap();
-    assert_eq!(token.wait(After::Submission, None).unwrap().count, 8);
+    assert_eq!(push_and_wait(mailbox, &batch.push, stream, &token).count, 8);
     for (reader, expected) in expected.iter_mut().enumerate() {
         expected.extend_from_slice(&sent);
         let max = 6 + 2 * reader as u32;
         let outlet = Outlet::new(context, mailbox, max);
         let pop = Pop { reader: reader as u32, ..outlet.pop };
-        unsafe { mailbox.pop(&pop, stream, Some(&token)) }.unwrap();
-        let result = token.wait(After::Submission, None).unwrap();
+        let result = pop_and_wait(mailbox, &pop, stream, &token);
         assert_eq!((result.status, result.count), (GMB_OK, max));
         let rest = expected.split_off(max as usize);
         assert_eq!(outlet.records(context, max).0, *expected);
@@ -89,11 +87,9 @@ fn two_attached_sides_pass_records() {
         let count = random.between(1, 32) as usize;
         let sent = random_records(&mut random, count, 40);
         let batch = Batch::new(&context, &producer, &sent);
-        unsafe { producer.push(&batch.push, stream.get(), Some(&token)) }.unwrap();
-        assert_eq!(token.wait(After::Submission, None).unwrap().count as usize, count);
+        assert_eq!(push_and_wait(&producer, &batch.push, stream.get(), &token).count as usize, count);
         let outlet = Outlet::new(&context, &consumer, 32);
-        unsafe { consumer.pop(&outlet.pop, stream.get(), Some(&token)) }.unwrap();
-        assert_eq!(token.wait(After::Submission, None).unwrap().count as usize, count);
+        assert_eq!(pop_and_wait(&consumer, &outlet.pop, stream.get(), &token).count as usize, count);
         assert_eq!(outlet.records(&context, count as u32).0, sent);
     }
 }
@@ -192,8 +188,10 @@ fn readers_come_and_go_across_attaching() {
             unsafe { found.push(&batch.push, stream.get(), None) }.unwrap();
             for reader in 0..3 {
                 let outlet = Outlet::new(&context, &found, 32);
-                unsafe { found.pop(&Pop { reader, ..outlet.pop }, stream.get(), Some(&token)) }.unwrap();
-                assert_eq!(token.wait(After::Submission, None).unwrap().count, 10);
+                assert_eq!(
+                    pop_and_wait(&found, &Pop { reader, ..outlet.pop }, stream.get(), &token).count,
+                    10
+                );
                 assert_eq!(outlet.records(&context, 10).0, sent);
             }
         }

@@ -7,55 +7,6 @@ use std::time::Duration;
 const ALL: [FullPolicy; 4] =
     [FullPolicy::Reject, FullPolicy::Wait, FullPolicy::OverwriteOldest, FullPolicy::Latest];
 
-pub fn with_policy(context: &Context, full_policy: FullPolicy, capacity: u64, payload_bytes: u32) -> Mailbox {
-    let options = MailboxOptions { capacity, payload_bytes, full_policy, ..Default::default() };
-    Mailbox::new(context, &options).unwrap()
-}
-
-/// What a mailbox of one reader should do, record by record.
-struct Model {
-    policy: FullPolicy,
-    capacity: u64,
-    /// All records ever published, by index.
-    records: Vec<Item>,
-    released: u64,
-}
-
-impl Model {
-    fn push(&mut self, records: &[Item]) -> u64 {
-        let held = self.records.len() as u64 - self.released;
-        let accepted = match self.policy {
-            FullPolicy::Reject => (records.len() as u64).min(self.capacity - held),
-            _ => records.len() as u64,
-        };
-        self.records.extend_from_slice(&records[..accepted as usize]);
-        accepted
-    }
-
-    fn room(&self) -> u64 {
-        self.capacity - (self.records.len() as u64 - self.released)
-    }
-
-    /// First index, records and losses of a pop.
-    fn pop(&mut self, max: u64) -> (u64, Vec<Item>, u64) {
-        let published = self.records.len() as u64;
-        let (first, count) = match self.policy {
-            FullPolicy::Reject | FullPolicy::Wait => (self.released, max.min(published - self.released)),
-            FullPolicy::OverwriteOldest => {
-                let first = self.released.max(published.saturating_sub(self.capacity));
-                (first, max.min(published - first))
-            }
-            FullPolicy::Latest => match published > self.released {
-                true => (published - 1, 1),
-                false => (self.released, 0),
-            },
-        };
-        let lost = first - self.released;
-        self.released = first + count;
-        (first, self.records[first as usize..(first + count) as usize].to_vec(), lost)
-    }
-}
-
 /// An operation under way, and what the model says of it.
 struct UnderWay {
     token: Token,
@@ -75,7 +26,7 @@ fn equals_the_model(policy: FullPolicy) {
         let payload = random.between(1, 200) as u32;
         let mailbox = with_policy(&context, policy, capacity, payload);
         let streams = [context.stream().unwrap(), context.stream().unwrap()];
-        let mut model = Model { policy, capacity, records: Vec::new(), released: 0 };
+        let mut model = Model::new(policy, capacity);
         let mut waiting: Vec<UnderWay> = Vec::new();
         for _ in 0..40 {
             let stream = streams[if round % 2 == 0 { 0 } else { random.between(0, 1) as usize }].get();
@@ -190,8 +141,7 @@ fn never_torn(policy: FullPolicy, capacity: u64, batch: u64, total: u64) {
                     length: ROW as u32,
                     ..Default::default()
                 };
-                unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
-                let result = token.wait(After::Submission, None).unwrap();
+                let result = push_and_wait(&mailbox, &push, stream.get(), &token);
                 assert_eq!((result.status, u64::from(result.count)), (GMB_OK, count));
                 sent += count;
             }
@@ -216,8 +166,7 @@ fn never_torn(policy: FullPolicy, capacity: u64, batch: u64, total: u64) {
                 headers: heads.address(),
                 ..Default::default()
             };
-            unsafe { mailbox.pop(&pop, stream.get(), Some(&token)) }.unwrap();
-            let result = token.wait(After::Submission, None).unwrap();
+            let result = pop_and_wait(&mailbox, &pop, stream.get(), &token);
             assert_eq!(result.status, GMB_OK);
             next += result.lost;
             lost += result.lost;
@@ -268,10 +217,8 @@ fn a_push_of_more_than_the_ring_keeps_the_last() {
     let sent = random_records(&mut random, 100, 40);
     let batch = Batch::new(&context, &mailbox, &sent);
     let (token, outlet) = (Token::new(&context).unwrap(), Outlet::new(&context, &mailbox, 32));
-    unsafe { mailbox.push(&batch.push, stream.get(), Some(&token)) }.unwrap();
-    assert_eq!(token.wait(After::Submission, None).unwrap().count, 100);
-    unsafe { mailbox.pop(&outlet.pop, stream.get(), Some(&token)) }.unwrap();
-    let result = token.wait(After::Submission, None).unwrap();
+    assert_eq!(push_and_wait(&mailbox, &batch.push, stream.get(), &token).count, 100);
+    let result = pop_and_wait(&mailbox, &outlet.pop, stream.get(), &token);
     assert_eq!((result.count, result.lost), (16, 84));
     assert_eq!(result.flags, GMB_RESULT_LOST | GMB_RESULT_PARTIAL);
     assert_eq!(outlet.records(&context, 16).0, sent[84..]);
@@ -304,12 +251,10 @@ fn a_bad_length_under_overwriting_policies() {
                 lengths: lengths.address(),
                 ..Default::default()
             };
-            unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
-            let result = token.wait(After::Submission, None).unwrap();
+            let result = push_and_wait(&mailbox, &push, stream.get(), &token);
             assert_eq!((result.status, result.count as usize), (GMB_ERROR_BAD_LENGTH, bad));
             let outlet = Outlet::new(&context, &mailbox, 64);
-            unsafe { mailbox.pop(&outlet.pop, stream.get(), Some(&token)) }.unwrap();
-            let result = token.wait(After::Submission, None).unwrap();
+            let result = pop_and_wait(&mailbox, &outlet.pop, stream.get(), &token);
             assert_eq!(result.status, GMB_OK);
             let (records, sequences) = outlet.records(&context, result.count);
             for (record, sequence) in records.iter().zip(sequences) {
@@ -322,10 +267,9 @@ fn a_bad_length_under_overwriting_policies() {
             }
             assert_eq!(result.lost + u64::from(result.count), 32 + bad as u64);
             // The mailbox goes on.
-            let good = Push { count: 1, records: rows.address(), length: 16, ..Default::default() };
+            let good = push_of(&rows, 1);
             unsafe { mailbox.push(&good, stream.get(), None) }.unwrap();
-            unsafe { mailbox.pop(&outlet.pop, stream.get(), Some(&token)) }.unwrap();
-            let result = token.wait(After::Submission, None).unwrap();
+            let result = pop_and_wait(&mailbox, &outlet.pop, stream.get(), &token);
             assert_eq!((result.status, result.count, result.lost), (GMB_OK, 1, 0));
         }
     }
@@ -384,23 +328,15 @@ fn pushes_from_host_memory_follow_the_policy() {
 fn a_shared_mailbox_is_refused_with_a_reason() {
     use gpumailbox::capi::{mailbox as c_mailbox, placement};
     for policy in ALL {
-        let options = c_mailbox::gmb_mailbox_options {
-            struct_size: size_of::<c_mailbox::gmb_mailbox_options>() as u32,
-            payload_bytes: 16,
-            capacity: 4,
-            arbitration: 0,
-            full_policy: match policy {
+        let options = c_options(
+            4,
+            match policy {
                 FullPolicy::Reject => GMB_FULL_REJECT,
                 FullPolicy::Wait => GMB_FULL_WAIT,
                 FullPolicy::OverwriteOldest => GMB_FULL_OVERWRITE_OLDEST,
                 FullPolicy::Latest => GMB_FULL_LATEST,
             },
-            producer_id: 0,
-            consumer_id: 0,
-            initial_index: 0,
-            flags: 0,
-            readers: 0,
-        };
+        );
         let mut bytes = 0;
         assert_eq!(placement::gmb_mailbox_get_required_bytes(&options, &mut bytes), GMB_OK);
         assert!(bytes > 4 * 32);

@@ -111,13 +111,11 @@ fn use_the_library() {
     let context = context();
     let (mailbox, token) = (mailbox(&context, 8, 16), Token::new(&context).unwrap());
     let rows = context.device_buffer(128).unwrap();
-    let push = Push { count: 8, records: rows.address(), length: 16, ..Default::default() };
+    let push = push_of(&rows, 8);
     let pop = Pop { max: 8, records: rows.address(), ..Default::default() };
     let stream = context.stream().unwrap();
     for _ in 0..5 {
-        unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
-        assert_eq!(token.wait(After::Submission, None).unwrap().count, 8);
-        unsafe { mailbox.pop(&pop, stream.get(), Some(&token)) }.unwrap();
-        assert_eq!(token.wait(After::Submission, None).unwrap().count, 8);
+        assert_eq!(push_and_wait(&mailbox, &push, stream.get(), &token).count, 8);
+        assert_eq!(pop_and_wait(&mailbox, &pop, stream.get(), &token).count, 8);
     }
 }

@@ -9,24 +9,6 @@ fn with_readers(context: &Context, readers: u32, capacity: u64, full_policy: Ful
     Mailbox::new(context, &options).unwrap()
 }
 
-fn pop(mailbox: &Mailbox, reader: u32, max: u32, stream: Stream) -> (gmb_result, Vec<Item>) {
-    let context = mailbox.context();
-    let token = Token::new(context).unwrap();
-    let outlet = Outlet::new(context, mailbox, max);
-    unsafe { mailbox.pop(&Pop { reader, ..outlet.pop }, stream, Some(&token)) }.unwrap();
-    let result = token.wait(After::Submission, None).unwrap();
-    assert_eq!(result.status, GMB_OK);
-    (result, outlet.records(context, result.count).0)
-}
-
-fn push(mailbox: &Mailbox, records: &[Item], stream: Stream) -> u32 {
-    let context = mailbox.context();
-    let token = Token::new(context).unwrap();
-    let batch = Batch::new(context, mailbox, records);
-    unsafe { mailbox.push(&batch.push, stream, Some(&token)) }.unwrap();
-    token.wait(After::Submission, None).unwrap().count
-}
-
 /// Random pushes and pops of up to sixteen readers equal a model with a cursor for each.
 #[test]
 fn every_record_reaches_every_reader() {
@@ -36,7 +18,7 @@ fn every_record_reaches_every_reader() {
         let capacity = 32u64;
         let mailbox = with_readers(&context, readers, capacity, FullPolicy::Reject);
         assert_eq!(mailbox.info().unwrap().readers, (1u32 << readers) - 1);
-        let streams: Vec<OwnedStream> = (0..3).map(|_| context.stream().unwrap()).collect();
+        let streams = streams::<3>(&context);
         let mut records: Vec<Item> = Vec::new();
         let mut cursors = vec![0usize; readers as usize];
         for _ in 0..60 {
@@ -46,13 +28,13 @@ fn every_record_reaches_every_reader() {
                 let batch = random_records(&mut random, count, 24);
                 let slowest = *cursors.iter().min().unwrap();
                 let accepted = count.min(capacity as usize - (records.len() - slowest));
-                assert_eq!(push(&mailbox, &batch, stream) as usize, accepted);
+                assert_eq!(push_records(&mailbox, &batch, stream).count as usize, accepted);
                 records.extend_from_slice(&batch[..accepted]);
             } else {
                 let reader = random.between(0, u64::from(readers) - 1) as usize;
                 let max = random.between(1, 40) as usize;
                 let expected = max.min(records.len() - cursors[reader]);
-                let (result, got) = pop(&mailbox, reader as u32, max as u32, stream);
+                let (result, got, _) = pop_records(&mailbox, reader as u32, max as u32, stream);
                 assert_eq!((result.count as usize, result.lost), (expected, 0));
                 assert_eq!(got, records[cursors[reader]..cursors[reader] + expected]);
                 cursors[reader] += expected;
@@ -76,13 +58,13 @@ fn a_slow_reader_of_an_overwriting_mailbox_loses_for_itself_alone() {
     let sent = random_records(&mut random, 60, 24);
     let mut fast = Vec::new();
     for chunk in sent.chunks(12) {
-        assert_eq!(push(&mailbox, chunk, stream.get()), 12);
-        let (result, got) = pop(&mailbox, 0, 16, stream.get());
+        assert_eq!(push_records(&mailbox, chunk, stream.get()).count, 12);
+        let (result, got, _) = pop_records(&mailbox, 0, 16, stream.get());
         assert_eq!(result.lost, 0);
         fast.extend(got);
     }
     assert_eq!(fast, sent);
-    let (result, slow) = pop(&mailbox, 1, 64, stream.get());
+    let (result, slow, _) = pop_records(&mailbox, 1, 64, stream.get());
     assert_eq!((result.count, result.lost), (16, 44));
     assert_eq!(slow, sent[44..]);
     assert_eq!(mailbox.reader_info(1).unwrap().lost, 44);
@@ -114,8 +96,7 @@ fn competing_pops_of_one_reader_share_its_records() {
                     alone < total
                 } {
                     let pop = Pop { max: 16, records: rows.address(), reader, ..Default::default() };
-                    unsafe { mailbox.pop(&pop, stream.get(), Some(&token)) }.unwrap();
-                    let result = token.wait(After::Submission, None).unwrap();
+                    let result = pop_and_wait(mailbox, &pop, stream.get(), &token);
                     for row in &view[..result.count as usize] {
                         if reader == 0 {
                             seen[row[0] as usize].fetch_add(1, std::sync::atomic::Ordering::SeqCst);
@@ -139,8 +120,7 @@ fn competing_pops_of_one_reader_share_its_records() {
                 row[0] = sent + i as u64;
             }
             let push = Push { count: count as u32, records: rows.address(), length: 8, ..Default::default() };
-            unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
-            assert_eq!(u64::from(token.wait(After::Submission, None).unwrap().count), count);
+            assert_eq!(u64::from(push_and_wait(&mailbox, &push, stream.get(), &token).count), count);
             sent += count;
         }
     });
@@ -155,26 +135,26 @@ fn a_late_reader_begins_with_the_next_or_the_oldest_record() {
     for policy in [FullPolicy::Reject, FullPolicy::OverwriteOldest] {
         let mailbox = with_readers(&context, 1, 32, policy);
         let sent = random_records(&mut random, 60, 24);
-        assert_eq!(push(&mailbox, &sent[..20], stream.get()), 20);
-        assert_eq!(pop(&mailbox, 0, 5, stream.get()).0.count, 5);
+        assert_eq!(push_records(&mailbox, &sent[..20], stream.get()).count, 20);
+        assert_eq!(pop_records(&mailbox, 0, 5, stream.get()).0.count, 5);
         let next = mailbox.add_reader(ReaderStart::Next, stream.get()).unwrap();
         let oldest = mailbox.add_reader(ReaderStart::Oldest, stream.get()).unwrap();
         assert_eq!((next, oldest), (1, 2));
         assert_eq!(mailbox.info().unwrap().readers, 0b111);
         // Where space is held, the oldest record is the one that reader 0 still holds.
         let first = if policy == FullPolicy::Reject { 5 } else { 0 };
-        assert_eq!(pop(&mailbox, oldest, 64, stream.get()).1, sent[first..20]);
-        assert_eq!(pop(&mailbox, next, 64, stream.get()).0.count, 0);
-        assert_eq!(push(&mailbox, &sent[20..30], stream.get()), 10);
-        assert_eq!(pop(&mailbox, next, 64, stream.get()).1, sent[20..30]);
-        assert_eq!(pop(&mailbox, oldest, 64, stream.get()).1, sent[20..30]);
-        assert_eq!(pop(&mailbox, 0, 64, stream.get()).1, sent[5..30]);
+        assert_eq!(pop_records(&mailbox, oldest, 64, stream.get()).1, sent[first..20]);
+        assert_eq!(pop_records(&mailbox, next, 64, stream.get()).0.count, 0);
+        assert_eq!(push_records(&mailbox, &sent[20..30], stream.get()).count, 10);
+        assert_eq!(pop_records(&mailbox, next, 64, stream.get()).1, sent[20..30]);
+        assert_eq!(pop_records(&mailbox, oldest, 64, stream.get()).1, sent[20..30]);
+        assert_eq!(pop_records(&mailbox, 0, 64, stream.get()).1, sent[5..30]);
     }
     let mailbox = with_readers(&context, 1, 8, FullPolicy::Latest);
     let sent = random_records(&mut random, 5, 24);
-    push(&mailbox, &sent, stream.get());
+    push_records(&mailbox, &sent, stream.get());
     let late = mailbox.add_reader(ReaderStart::Oldest, stream.get()).unwrap();
-    let (result, got) = pop(&mailbox, late, 1, stream.get());
+    let (result, got, _) = pop_records(&mailbox, late, 1, stream.get());
     assert_eq!((result.count, result.lost), (1, 0));
     assert_eq!(got, sent[4..]);
 }
@@ -186,12 +166,12 @@ fn readers_come_and_go() {
     let stream = context.stream().unwrap();
     let mailbox = with_readers(&context, 2, 16, FullPolicy::Reject);
     let sent = random_records(&mut random, 64, 24);
-    assert_eq!(push(&mailbox, &sent[..16], stream.get()), 16);
-    assert_eq!(pop(&mailbox, 0, 16, stream.get()).0.count, 16);
+    assert_eq!(push_records(&mailbox, &sent[..16], stream.get()).count, 16);
+    assert_eq!(pop_records(&mailbox, 0, 16, stream.get()).0.count, 16);
     // Reader 1 holds everything; without it there is room.
-    assert_eq!(push(&mailbox, &sent[16..20], stream.get()), 0);
+    assert_eq!(push_records(&mailbox, &sent[16..20], stream.get()).count, 0);
     mailbox.remove_reader(1, stream.get()).unwrap();
-    assert_eq!(push(&mailbox, &sent[16..20], stream.get()), 4);
+    assert_eq!(push_records(&mailbox, &sent[16..20], stream.get()).count, 4);
     let outlet = Outlet::new(&context, &mailbox, 4);
     for reader in [1, 2, 15] {
         let error = unsafe { mailbox.pop(&Pop { reader, ..outlet.pop }, stream.get(), None) }.unwrap_err();
@@ -219,11 +199,11 @@ fn readers_come_and_go() {
     }
     // Nobody reads: nobody holds space.
     for chunk in sent[20..].chunks(11) {
-        assert_eq!(push(&mailbox, chunk, stream.get()) as usize, chunk.len());
+        assert_eq!(push_records(&mailbox, chunk, stream.get()).count as usize, chunk.len());
     }
     assert_eq!(mailbox.add_reader(ReaderStart::Next, stream.get()).unwrap(), 0);
-    assert_eq!(push(&mailbox, &sent[..3], stream.get()), 3);
-    assert_eq!(pop(&mailbox, 0, 8, stream.get()).1, sent[..3]);
+    assert_eq!(push_records(&mailbox, &sent[..3], stream.get()).count, 3);
+    assert_eq!(pop_records(&mailbox, 0, 8, stream.get()).1, sent[..3]);
     for (readers, expected) in [(0, 0b1), (16, 0xffff)] {
         assert_eq!(with_readers(&context, readers, 8, FullPolicy::Reject).info().unwrap().readers, expected);
     }
@@ -239,8 +219,8 @@ fn removing_the_slowest_reader_lets_waiting_pushes_go_on() {
     let stream = context.stream().unwrap();
     let mailbox = with_readers(&context, 2, 8, FullPolicy::Wait);
     let sent = random_records(&mut random, 16, 24);
-    assert_eq!(push(&mailbox, &sent[..8], stream.get()), 8);
-    assert_eq!(pop(&mailbox, 0, 8, stream.get()).1, sent[..8]);
+    assert_eq!(push_records(&mailbox, &sent[..8], stream.get()).count, 8);
+    assert_eq!(pop_records(&mailbox, 0, 8, stream.get()).1, sent[..8]);
     std::thread::scope(|scope| {
         let (context, mailbox) = (&context, &mailbox);
         let rest = &sent[8..];
@@ -248,18 +228,18 @@ fn removing_the_slowest_reader_lets_waiting_pushes_go_on() {
             .map(|half| {
                 scope.spawn(move || {
                     let stream = context.stream().unwrap();
-                    push(mailbox, &rest[4 * half..4 * half + 4], stream.get())
+                    push_records(mailbox, &rest[4 * half..4 * half + 4], stream.get()).count
                 })
             })
             .collect();
         mailbox.remove_reader(1, stream.get()).unwrap();
         assert!(waiters.into_iter().all(|waiter| waiter.join().unwrap() == 4));
     });
-    assert_eq!(pop(&mailbox, 0, 8, stream.get()).0.count, 8);
+    assert_eq!(pop_records(&mailbox, 0, 8, stream.get()).0.count, 8);
     // One that still waits when nobody removes anything times out.
     let memory = poisoned(&context, 32 * 8, 1);
     mailbox.add_reader(ReaderStart::Next, stream.get()).unwrap();
-    assert_eq!(push(&mailbox, &sent[..8], stream.get()), 8);
+    assert_eq!(push_records(&mailbox, &sent[..8], stream.get()).count, 8);
     let push = Push {
         count: 1,
         records: memory.address(),
@@ -291,15 +271,15 @@ fn a_reader_let_in_again_holds_space_from_where_it_begins() {
         let token = Token::new(&context).unwrap();
         let again = Push { timeout: Some(Duration::ZERO), ..batch.push };
         for _ in 0..4 {
-            assert_eq!(push(&mailbox, &sent, stream.get()), 16);
-            assert_eq!(pop(&mailbox, 1, 16, stream.get()).0.count, 16);
+            assert_eq!(push_records(&mailbox, &sent, stream.get()).count, 16);
+            assert_eq!(pop_records(&mailbox, 1, 16, stream.get()).0.count, 16);
             mailbox.remove_reader(1, stream.get()).unwrap();
             assert_eq!(mailbox.add_reader(ReaderStart::Oldest, stream.get()).unwrap(), 1);
             // Reader 0 gives everything back; reader 1 now holds it all from the beginning.
-            assert_eq!(pop(&mailbox, 0, 16, stream.get()).1, sent);
+            assert_eq!(pop_records(&mailbox, 0, 16, stream.get()).1, sent);
             let error = unsafe { mailbox.push(&again, stream.get(), Some(&token)) }.unwrap_err();
             assert_eq!(error.status(), GMB_ERROR_TIMEOUT, "room was promised that a reader holds");
-            assert_eq!(pop(&mailbox, 1, 16, stream.get()).1, sent);
+            assert_eq!(pop_records(&mailbox, 1, 16, stream.get()).1, sent);
             let info = mailbox.reader_info(1).unwrap();
             assert_eq!((info.unread, info.empty_pops), (0, 0));
         }

@@ -16,34 +16,6 @@ fn polls(descriptor: BorrowedFd, milliseconds: i32) -> bool {
     found == 1 && waiting.revents & libc::POLLIN != 0
 }
 
-pub struct Bed {
-    pub context: Context,
-    pub stream: OwnedStream,
-    rows: DeviceBuffer,
-}
-
-impl Bed {
-    pub fn new() -> Self {
-        let context = context();
-        let (stream, rows) = (context.stream().unwrap(), poisoned(&context, 16 * 64, 9));
-        Self { context, stream, rows }
-    }
-
-    pub fn push(&self, mailbox: &Mailbox, count: u32) {
-        let push = Push { count, records: self.rows.address(), length: 16, ..Default::default() };
-        unsafe { mailbox.push(&push, self.stream.get(), None) }.unwrap();
-    }
-
-    fn pop(&self, mailbox: &Mailbox, reader: u32, max: u32) {
-        let pop = Pop { max, records: self.rows.address(), reader, ..Default::default() };
-        unsafe { mailbox.pop(&pop, self.stream.get(), None) }.unwrap();
-    }
-
-    pub fn finish(&self) {
-        self.context.synchronize(self.stream.get()).unwrap();
-    }
-}
-
 #[test]
 fn what_is_ready_follows_pushes_and_pops() {
     let bed = Bed::new();
@@ -74,7 +46,7 @@ fn what_is_ready_follows_pushes_and_pops() {
     assert_eq!(mailbox.wait_writable(5, None).unwrap(), 5);
     assert_eq!(mailbox.wait_readable(1, 3, now).unwrap(), 3);
     for policy in [FullPolicy::OverwriteOldest, FullPolicy::Latest] {
-        let mailbox = super::policies::with_policy(&bed.context, policy, 8, 16);
+        let mailbox = with_policy(&bed.context, policy, 8, 16);
         bed.push(&mailbox, 60);
         bed.finish();
         assert_eq!(mailbox.wait_writable(8, now).unwrap(), 8);
@@ -184,8 +156,7 @@ fn many_watches_wake_for_their_own() {
                     bed.push(mailbox, 3);
                     assert!(polls(watch.as_fd(), FOREVER));
                     let pop = Pop { max: 8, records: rows.address(), ..Default::default() };
-                    unsafe { mailbox.pop(&pop, stream.get(), Some(&token)) }.unwrap();
-                    assert_eq!(token.wait(After::Submission, None).unwrap().count, 3);
+                    assert_eq!(pop_and_wait(mailbox, &pop, stream.get(), &token).count, 3);
                 }
             });
         }
@@ -204,11 +175,7 @@ fn the_end_of_a_mailbox_wakes_everybody() {
     drop(mailbox);
     assert!(polls(descriptor.as_fd(), FOREVER));
     assert_eq!(watch.arm(1).unwrap_err().status(), GMB_ERROR_INVALID_HANDLE);
-    let start = std::time::Instant::now();
-    while bed.context.memory_info().unwrap().used != before {
-        assert!(start.elapsed() < Duration::from_secs(60), "the mailbox is still there");
-        std::thread::yield_now();
-    }
+    until(|| "the mailbox is still there", || bed.context.memory_info().unwrap().used == before);
     // And the other way round: an armed watch goes, its descriptor stays quiet.
     let mailbox = super::support::mailbox(&bed.context, 8, 16);
     let watch = mailbox.watch(Interest::Readable { reader: 0 }).unwrap();
@@ -226,11 +193,8 @@ fn a_descriptor_closed_by_its_owner_hurts_nobody() {
     use gpumailbox::capi::context::*;
     use gpumailbox::capi::mailbox::*;
     let context = c_context(0);
-    let mut options: gmb_mailbox_options = unsafe { std::mem::zeroed() };
-    options.struct_size = size_of::<gmb_mailbox_options>() as u32;
-    (options.capacity, options.payload_bytes) = (8, 16);
-    let (mut mailbox, mut watch) = (gmb_mailbox { id: 0 }, gmb_watch { id: 0 });
-    assert_eq!(gmb_mailbox_create(context, &options, &mut mailbox), GMB_OK);
+    let mailbox = c_mailbox(context, &c_options(8, GMB_FULL_REJECT));
+    let mut watch = gmb_watch { id: 0 };
     for (interest, reader) in [(-1, 0), (2, 0), (GMB_INTEREST_READABLE, 1), (GMB_INTEREST_WRITABLE, 1)] {
         assert_eq!(gmb_watch_create(mailbox, interest, reader, &mut watch), GMB_ERROR_INVALID_ARGUMENT);
     }
@@ -282,15 +246,12 @@ fn nobody_watches_while_nothing_is_armed() {
     bed.push(&mailbox, 1);
     assert!(polls(waiting.as_fd(), FOREVER));
     // It may still be on its way to sleep: then it is asked again.
-    let start = std::time::Instant::now();
-    loop {
+    let is_asleep = || {
         let before = switches();
         std::thread::sleep(Duration::from_millis(50));
-        if switches() == before {
-            break;
-        }
-        assert!(start.elapsed() < Duration::from_secs(60), "the watching thread goes on");
-    }
+        switches() == before
+    };
+    until(|| "the watching thread goes on", is_asleep);
 }
 
 /// How often the watching threads of this process gave up the CPU.

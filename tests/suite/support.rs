@@ -1,10 +1,19 @@
-//! What every test needs: a context of the backend under test, memory that
-//! can be filled and read, randomness with a printed seed, and a gate.
+//! What every test needs: a context of the backend under test, memory that can be filled and read, randomness with a
+//! printed seed, a gate, and ways to wait; in the files below, records, tensors, and processes with drivers of their own.
 
+mod driver;
+mod records;
+mod tensors;
+
+use std::fmt::Display;
 use std::sync::mpsc::{channel, Sender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gpumailbox::*;
+
+pub use driver::*;
+pub use records::*;
+pub use tensors::*;
 
 /// The backend under test.
 pub fn backend() -> BackendKind {
@@ -18,7 +27,12 @@ pub fn backend() -> BackendKind {
 
 /// A context of the backend under test; a missing device fails the test.
 pub fn context() -> Context {
-    Context::new(&ContextOptions { backend: backend(), ..Default::default() })
+    limited_context(0)
+}
+
+/// As [`context`], with a limit of device memory; 0 is none.
+pub fn limited_context(memory_limit: u64) -> Context {
+    Context::new(&ContextOptions { backend: backend(), memory_limit, ..Default::default() })
         .expect("the backend under test")
 }
 
@@ -37,8 +51,46 @@ pub fn c_context(memory_limit: u64) -> capi::context::gmb_context {
     context
 }
 
+/// Options in C: records of 16 bytes.
+pub fn c_options(capacity: u64, full_policy: gmb_full_policy) -> capi::mailbox::gmb_mailbox_options {
+    capi::mailbox::gmb_mailbox_options {
+        struct_size: size_of::<capi::mailbox::gmb_mailbox_options>() as u32,
+        payload_bytes: 16,
+        capacity,
+        arbitration: 0,
+        full_policy,
+        producer_id: 0,
+        consumer_id: 0,
+        initial_index: 0,
+        flags: 0,
+        readers: 0,
+    }
+}
+
+pub fn c_mailbox(
+    context: capi::context::gmb_context,
+    options: &capi::mailbox::gmb_mailbox_options,
+) -> capi::mailbox::gmb_mailbox {
+    let mut mailbox = capi::mailbox::gmb_mailbox { id: 0 };
+    assert_eq!(capi::mailbox::gmb_mailbox_create(context, options, &mut mailbox), GMB_OK);
+    mailbox
+}
+
+pub fn streams<const N: usize>(context: &Context) -> [OwnedStream; N] {
+    std::array::from_fn(|_| context.stream().unwrap())
+}
+
+pub fn tokens<const N: usize>(context: &Context) -> [Token; N] {
+    std::array::from_fn(|_| Token::new(context).unwrap())
+}
+
 pub fn mailbox(context: &Context, capacity: u64, payload_bytes: u32) -> Mailbox {
     Mailbox::new(context, &MailboxOptions { capacity, payload_bytes, ..Default::default() }).unwrap()
+}
+
+pub fn with_policy(context: &Context, full_policy: FullPolicy, capacity: u64, payload_bytes: u32) -> Mailbox {
+    let options = MailboxOptions { capacity, payload_bytes, full_policy, ..Default::default() };
+    Mailbox::new(context, &options).unwrap()
 }
 
 /// Records for the long tests: 10 million, or what `GMB_TEST_RECORDS` says.
@@ -90,6 +142,9 @@ pub fn upload<T: Copy>(context: &Context, data: &[T]) -> DeviceBuffer {
     buffer
 }
 
+/// What no operation writes.
+pub const POISON: u8 = 0xCD;
+
 /// Device memory of which every byte is `value`.
 pub fn poisoned(context: &Context, bytes: usize, value: u8) -> DeviceBuffer {
     upload(context, &vec![value; bytes])
@@ -104,21 +159,6 @@ pub fn download(context: &Context, address: u64, bytes: usize) -> Vec<u8> {
         context.synchronize(stream.get()).unwrap();
     }
     data
-}
-
-pub fn words(bytes: &[u8]) -> Vec<u64> {
-    bytes.chunks_exact(8).map(|b| u64::from_ne_bytes(b.try_into().unwrap())).collect()
-}
-
-pub fn headers(bytes: &[u8]) -> Vec<gmb_record_header> {
-    bytes
-        .chunks_exact(16)
-        .map(|b| gmb_record_header {
-            sequence: u64::from_ne_bytes(b[..8].try_into().unwrap()),
-            length: u32::from_ne_bytes(b[8..12].try_into().unwrap()),
-            msg_type: u32::from_ne_bytes(b[12..].try_into().unwrap()),
-        })
-        .collect()
 }
 
 /// Stops a stream until it is opened, or dropped. Behind a closed gate nothing
@@ -139,130 +179,33 @@ impl Gate {
     pub fn open(self) {}
 }
 
+/// What must happen has this long, on any machine.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// Waits for what other threads or the device do; `what` is said when it does not come.
+pub fn until<T: Display>(what: impl Fn() -> T, mut seen: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !seen() {
+        assert!(start.elapsed() < LIMIT, "{}", what());
+        std::thread::yield_now();
+    }
+}
+
 /// What must not happen can only be given time: a second, ample on a loaded machine.
 /// A test that fails does not need all of it.
 pub const PATIENCE: Duration = Duration::from_secs(1);
+
+/// It is not seen in all that time.
+pub fn stays_out(what: &str, mut seen: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        assert!(!seen(), "{what}");
+        std::thread::yield_now();
+    }
+}
 
 /// The token's operation is not there in all that time.
 pub fn does_not_come(token: &Token, what: &str) {
     let early = token.wait(After::Submission, Some(PATIENCE));
     assert_eq!(early.map_err(|error| error.status()), Err(GMB_ERROR_TIMEOUT), "{what}");
-}
-
-/// One record as the test knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Item {
-    pub bytes: Vec<u8>,
-    pub msg_type: u32,
-}
-
-/// Records laid out for a push, in device memory.
-pub struct Batch {
-    _memory: [DeviceBuffer; 3],
-    pub push: Push,
-}
-
-impl Batch {
-    pub fn new(context: &Context, mailbox: &Mailbox, records: &[Item]) -> Self {
-        let row = mailbox.row_bytes() as usize;
-        let mut rows = vec![0xAB; row * records.len()];
-        for (record, to) in records.iter().zip(rows.chunks_exact_mut(row)) {
-            to[..record.bytes.len()].copy_from_slice(&record.bytes);
-        }
-        let lengths: Vec<u32> = records.iter().map(|r| r.bytes.len() as u32).collect();
-        let types: Vec<u32> = records.iter().map(|r| r.msg_type).collect();
-        let (rows, lengths, types) =
-            (upload(context, &rows), upload(context, &lengths), upload(context, &types));
-        let push = Push {
-            count: records.len() as u32,
-            records: rows.address(),
-            lengths: lengths.address(),
-            types: types.address(),
-            ..Default::default()
-        };
-        Self { _memory: [rows, lengths, types], push }
-    }
-}
-
-pub fn random_records(random: &mut Random, count: usize, payload: u32) -> Vec<Item> {
-    (0..count)
-        .map(|_| {
-            let length = random.between(0, u64::from(payload)) as usize;
-            Item { bytes: random.bytes(length), msg_type: random.next() as u32 }
-        })
-        .collect()
-}
-
-/// Runs one test of this program in a process of its own, with more in its environment.
-pub fn child_passes(test: &str, environment: &[(&str, &str)]) {
-    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", test, "--nocapture"]).envs(environment.iter().copied());
-    let output = command.output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let words = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{test} with {environment:?}: {text}{words}"
-    );
-}
-
-/// Calls a function of the CUDA driver with up to three arguments, each in a register.
-pub fn driver(name: &str, arguments: [usize; 3]) -> i32 {
-    let library = unsafe { libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_NOW) };
-    let symbol = std::ffi::CString::new(name).unwrap();
-    let address = unsafe { libc::dlsym(library, symbol.as_ptr()) };
-    assert!(!address.is_null(), "the driver has no {name}");
-    type Call = unsafe extern "C" fn(usize, usize, usize) -> i32;
-    let call = unsafe { std::mem::transmute::<*mut std::ffi::c_void, Call>(address) };
-    let [first, second, third] = arguments;
-    unsafe { call(first, second, third) }
-}
-
-pub const POISON: u8 = 0xCD;
-
-/// Poisoned room for a pop, and what came out of it.
-pub struct Outlet {
-    pub rows: DeviceBuffer,
-    pub headers: DeviceBuffer,
-    pub pop: Pop,
-    row: usize,
-}
-
-impl Outlet {
-    pub fn new(context: &Context, mailbox: &Mailbox, max: u32) -> Self {
-        let row = mailbox.row_bytes() as usize;
-        let rows = poisoned(context, row * max as usize, POISON);
-        let headers = poisoned(context, 16 * max as usize, POISON);
-        let pop = Pop { max, records: rows.address(), stride: 0, headers: headers.address(), reader: 0 };
-        Self { rows, headers, pop, row }
-    }
-
-    /// The first `count` records and their sequences.
-    pub fn records(&self, context: &Context, count: u32) -> (Vec<Item>, Vec<u64>) {
-        let rows = download(context, self.rows.address(), self.rows.bytes());
-        let raw = download(context, self.headers.address(), self.pop.max as usize * 16);
-        let parsed = headers(&raw[..16 * count as usize]);
-        let records = parsed
-            .iter()
-            .zip(rows.chunks_exact(self.row))
-            .map(|(h, row)| Item { bytes: row[..h.length as usize].to_vec(), msg_type: h.msg_type })
-            .collect();
-        (records, parsed.iter().map(|h| h.sequence).collect())
-    }
-
-    /// Checks that nothing behind the first `count` records was written. Holds
-    /// where no push ran beside the pop.
-    pub fn check_untouched_past(&self, context: &Context, count: u32) {
-        let max = self.pop.max as usize;
-        let rows = download(context, self.rows.address(), self.row * max);
-        let raw = download(context, self.headers.address(), max * 16);
-        assert!(
-            raw[16 * count as usize..].iter().all(|&b| b == POISON),
-            "headers past the count were written"
-        );
-        assert!(
-            rows[self.row * count as usize..].iter().all(|&b| b == POISON),
-            "rows past the count were written"
-        );
-    }
 }

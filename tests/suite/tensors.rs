@@ -2,131 +2,7 @@
 
 use super::support::*;
 use gpumailbox::*;
-use std::ffi::c_void;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
 use std::time::Duration;
-
-pub const FLOAT: gmb_dtype = gmb_dtype { code: 2, bits: 32, lanes: 1 };
-pub const BYTES: gmb_dtype = gmb_dtype { code: 1, bits: 8, lanes: 1 };
-
-pub fn tensors(context: &Context, capacity: u64, full_policy: FullPolicy) -> TensorMailbox {
-    let options = TensorMailboxOptions { capacity, full_policy, ..Default::default() };
-    TensorMailbox::new(context, &options).unwrap()
-}
-
-/// The device as DLPack has it.
-pub fn device() -> DLDevice {
-    DLDevice { device_type: if backend() == BackendKind::Cuda { 2 } else { 1 }, device_id: 0 }
-}
-
-/// Waits until a mailbox has given back so many tensors.
-pub fn given_back(mailbox: &TensorMailbox, count: u64) {
-    let start = std::time::Instant::now();
-    while mailbox.info().released < count {
-        assert!(start.elapsed() < Duration::from_secs(60), "{:?}: {count} should be back", mailbox.info());
-        std::thread::yield_now();
-    }
-}
-
-/// A managed tensor in C's terms, with what it points to.
-pub struct Made {
-    pub shape: Vec<i64>,
-    pub strides: Option<Vec<i64>>,
-    pub on_end: Box<dyn FnOnce() + Send>,
-}
-
-unsafe extern "C" fn end_versioned(managed: *mut DLManagedTensorVersioned) {
-    let managed = unsafe { Box::from_raw(managed) };
-    (unsafe { Box::from_raw(managed.manager_ctx.cast::<Made>()) }.on_end)();
-}
-
-unsafe extern "C" fn end_legacy(managed: *mut DLManagedTensor) {
-    let managed = unsafe { Box::from_raw(managed) };
-    (unsafe { Box::from_raw(managed.manager_ctx.cast::<Made>()) }.on_end)();
-}
-
-/// What a producer gives, but for who ends it.
-#[derive(Clone, Debug)]
-pub struct Given {
-    pub data: u64,
-    pub dtype: gmb_dtype,
-    pub shape: Vec<i64>,
-    pub strides: Option<Vec<i64>>,
-    pub byte_offset: u64,
-    pub flags: u64,
-}
-
-impl Given {
-    pub fn bytes(data: u64, count: i64) -> Self {
-        Self { data, dtype: BYTES, shape: vec![count], strides: None, byte_offset: 0, flags: 0 }
-    }
-
-    fn tensor(&self, made: &mut Made) -> DLTensor {
-        DLTensor {
-            data: self.data as *mut c_void,
-            device: device(),
-            ndim: self.shape.len() as i32,
-            dtype: self.dtype,
-            shape: made.shape.as_mut_ptr(),
-            strides: made.strides.as_mut().map_or(std::ptr::null_mut(), Vec::as_mut_ptr),
-            byte_offset: self.byte_offset,
-        }
-    }
-
-    pub fn versioned(&self, on_end: impl FnOnce() + Send + 'static) -> *mut DLManagedTensorVersioned {
-        let mut made = Box::new(Made {
-            shape: self.shape.clone(),
-            strides: self.strides.clone(),
-            on_end: Box::new(on_end),
-        });
-        Box::into_raw(Box::new(DLManagedTensorVersioned {
-            version: DLPackVersion { major: 1, minor: 0 },
-            deleter: Some(end_versioned),
-            flags: self.flags,
-            dl_tensor: self.tensor(&mut made),
-            manager_ctx: Box::into_raw(made).cast(),
-        }))
-    }
-
-    pub fn legacy(&self, on_end: impl FnOnce() + Send + 'static) -> *mut DLManagedTensor {
-        let mut made = Box::new(Made {
-            shape: self.shape.clone(),
-            strides: self.strides.clone(),
-            on_end: Box::new(on_end),
-        });
-        Box::into_raw(Box::new(DLManagedTensor {
-            dl_tensor: self.tensor(&mut made),
-            deleter: Some(end_legacy),
-            manager_ctx: Box::into_raw(made).cast(),
-        }))
-    }
-}
-
-/// Counts how often something ended.
-#[derive(Clone, Default)]
-pub struct Ended(Arc<AtomicU64>);
-
-impl Ended {
-    pub fn count(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
-    }
-
-    pub fn once(&self) -> impl FnOnce() + Send + 'static {
-        let count = Arc::clone(&self.0);
-        // For scripts/leaks.sh --broken: counted, and yet not all given back.
-        let leak = std::env::var_os("GMB_TEST_LEAK");
-        move || {
-            std::mem::forget(leak);
-            count.fetch_add(1, Ordering::AcqRel);
-        }
-    }
-}
-
-/// A byte tensor that counts its end.
-pub fn counted(address: u64, bytes: i64, ended: &Ended) -> Tensor {
-    unsafe { Tensor::from_dlpack(Given::bytes(address, bytes).versioned(ended.once())) }.unwrap()
-}
 
 /// Every type code, with bits that it can have.
 const TYPES: [(u8, &[u8]); 18] = [
@@ -173,7 +49,7 @@ fn scattered(random: &mut Random, shape: &[i64]) -> (Vec<i64>, i64) {
 fn a_pop_gives_what_a_push_was_given() {
     let context = context();
     let mut random = Random::new();
-    let (producer, consumer) = (context.stream().unwrap(), context.stream().unwrap());
+    let [producer, consumer] = streams(&context);
     let mailbox = tensors(&context, 4, FullPolicy::Reject);
     let memory = context.device_buffer(16 << 20).unwrap();
     let ended = Ended::default();
@@ -339,11 +215,7 @@ fn a_thread_waits_for_a_tensor_until_the_end() {
         assert_eq!(capi::tensor::gmb_tensor_mailbox_destroy(mailbox), GMB_OK);
         assert_eq!(waiting.join().unwrap().0, GMB_ERROR_INVALID_HANDLE);
     });
-    let start = std::time::Instant::now();
-    while ended.count() < 1 {
-        assert!(start.elapsed() < Duration::from_secs(60), "it does not come back");
-        std::thread::yield_now();
-    }
+    ended.reach(1);
 }
 
 /// Of the backend under test, by its handle in C, in a context of its own that only it holds.

@@ -1,7 +1,6 @@
 //! Tensors as Arrow arrays on a device, in and out.
 
 use super::support::*;
-use super::tensors::*;
 use gpumailbox::*;
 use std::ffi::{c_void, CStr, CString};
 use std::ptr::{null, null_mut};
@@ -312,11 +311,7 @@ fn a_refused_array_is_where_it_was() {
     assert_eq!(done, GMB_ERROR_FULL);
     assert!(second.array.release.is_none() && its_type.release.is_none(), "both were dropped");
     assert_eq!(gmb_tensor_mailbox_destroy(mailbox), GMB_OK);
-    let start = std::time::Instant::now();
-    while released.load(Ordering::Acquire) < 4 {
-        assert!(start.elapsed().as_secs() < 60, "{released:?} of 4 came back");
-        std::thread::yield_now();
-    }
+    until(|| format!("{released:?} of 4 came back"), || released.load(Ordering::Acquire) >= 4);
     assert_eq!(capi::memory::gmb_memory_free(context, memory), GMB_OK);
     assert_eq!(capi::context::gmb_context_destroy(context), GMB_OK);
 }
@@ -325,7 +320,7 @@ fn a_refused_array_is_where_it_was() {
 #[test]
 fn an_array_is_there_when_its_event_says_so() {
     let context = context();
-    let [maker, pusher, consumer] = [(); 3].map(|()| context.stream().unwrap());
+    let [maker, pusher, consumer] = streams(&context);
     let mailbox = tensors(&context, 4, FullPolicy::Reject);
     let (memory, seen) = (poisoned(&context, 1 << 20, 1), poisoned(&context, 64, POISON));
     let released = Arc::new(AtomicU64::new(0));

@@ -2,10 +2,9 @@
 //! same ring, the example tensor_consumer shows.
 
 use super::support::*;
-use super::tensors::*;
 use gpumailbox::*;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 fn device_tensors(context: &Context, capacity: u64, full_policy: FullPolicy) -> TensorMailbox {
     let options = TensorMailboxOptions { capacity, full_policy, consumer: Consumer::Device };
@@ -17,20 +16,24 @@ fn slot(context: &Context, view: &gmb_tensor_view, index: u64) -> gmb_tensor_slo
     let at = view.ring as u64
         + size_of::<gmb_tensor_ring>() as u64
         + (index & (view.capacity - 1)) * size_of::<gmb_tensor_slot>() as u64;
-    let start = Instant::now();
+    // On the host the ring is this process's: to copy what a thread may be writing would be a data race.
+    let sequence = (at + std::mem::offset_of!(gmb_tensor_slot, sequence) as u64) as *mut u64;
     let is_cuda = context.info().backend == BackendKind::Cuda;
-    loop {
-        // On the host the ring is this process's: to copy what a thread may be writing would be a data race.
-        let sequence = (at + std::mem::offset_of!(gmb_tensor_slot, sequence) as u64) as *mut u64;
-        if is_cuda || unsafe { AtomicU64::from_ptr(sequence) }.load(Ordering::Acquire) == index + 1 {
-            let bytes = download(context, at, size_of::<gmb_tensor_slot>());
-            let slot = unsafe { bytes.as_ptr().cast::<gmb_tensor_slot>().read_unaligned() };
-            if slot.sequence == index + 1 {
-                return slot;
-            }
-        }
-        assert!(start.elapsed() < Duration::from_secs(60), "tensor {index} is not published");
-    }
+    let may_look =
+        || is_cuda || unsafe { AtomicU64::from_ptr(sequence) }.load(Ordering::Acquire) == index + 1;
+    let read = || {
+        let bytes = download(context, at, size_of::<gmb_tensor_slot>());
+        unsafe { bytes.as_ptr().cast::<gmb_tensor_slot>().read_unaligned() }
+    };
+    let mut found = None;
+    until(
+        || format!("tensor {index} is not published"),
+        || {
+            found = may_look().then(read).filter(|slot| slot.sequence == index + 1);
+            found.is_some()
+        },
+    );
+    found.unwrap()
 }
 
 fn release(view: &gmb_tensor_view, index: u64) {
@@ -41,7 +44,7 @@ fn release(view: &gmb_tensor_view, index: u64) {
 #[test]
 fn tensors_are_published_and_come_back() {
     let context = context();
-    let (producer, consumer) = (context.stream().unwrap(), context.stream().unwrap());
+    let [producer, consumer] = streams(&context);
     let memory = context.device_buffer(4096).unwrap();
     let mailbox = device_tensors(&context, 4, FullPolicy::Reject);
     let view = mailbox.view(consumer.get()).unwrap();
@@ -92,7 +95,7 @@ fn tensors_are_published_and_come_back() {
 #[test]
 fn a_push_waits_for_room_and_the_end_takes_what_is_left() {
     let context = context();
-    let (producer, consumer) = (context.stream().unwrap(), context.stream().unwrap());
+    let [producer, consumer] = streams(&context);
     let memory = context.device_buffer(64).unwrap();
     let ended = Ended::default();
     let mailbox = device_tensors(&context, 2, FullPolicy::Wait);
@@ -119,12 +122,9 @@ fn a_push_waits_for_room_and_the_end_takes_what_is_left() {
     push(3, None).unwrap();
     assert_eq!(mailbox.info().queued, 2);
     drop(mailbox);
-    let start = Instant::now();
+    ended.reach(6);
     // And the ring is freed: what is left is the tensors' own memory.
-    while ended.count() < 6 || context.memory_info().unwrap().allocations > 1 {
-        assert!(start.elapsed() < Duration::from_secs(60), "{} of 6 came back", ended.count());
-        std::thread::yield_now();
-    }
+    until(|| "the ring is still there", || context.memory_info().unwrap().allocations <= 1);
 }
 
 #[test]

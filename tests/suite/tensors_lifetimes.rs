@@ -1,7 +1,6 @@
 //! The memory of tensors: there as long as somebody reads it, given back once, by a thread of the library.
 
 use super::support::*;
-use super::tensors::*;
 use gpumailbox::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
@@ -31,7 +30,7 @@ fn memory_is_used_again_and_no_reader_sees_it() {
     const BYTES: u64 = 4096;
     const ZONE: u64 = 256;
     let context = context();
-    let streams: Vec<OwnedStream> = (0..3).map(|_| context.stream().unwrap()).collect();
+    let streams = streams::<3>(&context);
     let [producer, consumer, second] = [0, 1, 2].map(|i: usize| streams[i].get());
     // It is destroyed after everything that is freed there.
     let freeing = unsafe { Stream::from_raw(producer.raw()) };
@@ -94,7 +93,7 @@ fn memory_is_used_again_and_no_reader_sees_it() {
 fn a_million_tensors_leave_nothing_behind() {
     let total = total_records() / 10;
     let context = context();
-    let (producer, consumer) = (context.stream().unwrap(), context.stream().unwrap());
+    let [producer, consumer] = streams(&context);
     let memory = context.device_buffer(256).unwrap();
     let ended = Ended::default();
     for full_policy in [FullPolicy::Wait, FullPolicy::OverwriteOldest] {
@@ -201,11 +200,7 @@ fn leases_outlive_everything() {
     // Those that nobody has popped go with the mailbox.
     drop(mailbox);
     let wait = |count| {
-        let start = std::time::Instant::now();
-        while ended.count() < count {
-            assert!(start.elapsed().as_secs() < 60, "{} of {count} came back", ended.count());
-            std::thread::yield_now();
-        }
+        ended.reach(count);
         assert_eq!(ended.count(), count);
     };
     wait(2);
@@ -240,7 +235,7 @@ fn leases_outlive_everything() {
 #[test]
 fn a_deleter_spoils_nobodys_capture() {
     let context = context();
-    let (stream, captured) = (context.stream().unwrap(), context.stream().unwrap());
+    let [stream, captured] = streams(&context);
     let memory = context.device_buffer(64).unwrap();
     let mailbox = tensors(&context, 4, FullPolicy::Reject);
     let is_cuda = context.info().backend == BackendKind::Cuda;

@@ -152,15 +152,13 @@ fn large_operations_draw_their_tiles() {
             (sent..sent + count).flat_map(|i| content(i, 0)).flat_map(u64::to_ne_bytes).collect();
         let rows = upload(&context, &words);
         let push = Push { count: count as u32, records: rows.address(), length: 16, ..Default::default() };
-        unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
-        let result = token.wait(After::Submission, None).unwrap();
+        let result = push_and_wait(&mailbox, &push, stream.get(), &token);
         assert_eq!((u64::from(result.count), result.status), (count, GMB_OK));
         for reader in 0..2 {
             unsafe { context.fill(out.address(), POISON, MOST as usize * 16, stream.get()) }.unwrap();
             // More than there are: the blocks must agree on where the records end.
             let pop = Pop { max: MOST as u32, records: out.address(), reader, ..Default::default() };
-            unsafe { mailbox.pop(&pop, stream.get(), Some(&token)) }.unwrap();
-            let result = token.wait(After::Submission, None).unwrap();
+            let result = pop_and_wait(&mailbox, &pop, stream.get(), &token);
             assert_eq!((u64::from(result.count), result.status), (count, GMB_OK));
             let got = download(&context, out.address(), words.len());
             let wrong = got.chunks(16).zip(words.chunks(16)).position(|(a, b)| a != b);

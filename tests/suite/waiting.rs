@@ -1,12 +1,11 @@
 //! Pushes that wait for room: all or nothing, and what ends the wait.
 
-use super::policies::with_policy;
 use super::support::*;
 use gpumailbox::*;
 use std::time::Duration;
 
-fn push_of(records: &DeviceBuffer, count: u32, timeout: Option<Duration>) -> Push {
-    Push { count, records: records.address(), length: 16, timeout, ..Default::default() }
+fn push_within(records: &DeviceBuffer, count: u32, timeout: Option<Duration>) -> Push {
+    Push { timeout, ..push_of(records, count) }
 }
 
 #[test]
@@ -17,33 +16,30 @@ fn waiting_is_all_or_nothing_and_times_out_without_a_trace() {
     let rows = poisoned(&context, 16 * 32, 5);
     let token = Token::new(&context).unwrap();
     let now = Some(Duration::ZERO);
-    let error = unsafe { mailbox.push(&push_of(&rows, 17, now), stream.get(), Some(&token)) }.unwrap_err();
+    let error =
+        unsafe { mailbox.push(&push_within(&rows, 17, now), stream.get(), Some(&token)) }.unwrap_err();
     assert_eq!(error.status(), GMB_ERROR_INVALID_ARGUMENT);
     assert!(error.message().contains("17") && error.message().contains("16"), "{error}");
-    unsafe { mailbox.push(&push_of(&rows, 10, now), stream.get(), Some(&token)) }.unwrap();
-    assert_eq!(token.wait(After::Submission, None).unwrap().count, 10);
+    assert_eq!(push_and_wait(&mailbox, &push_within(&rows, 10, now), stream.get(), &token).count, 10);
     for timeout in [Duration::ZERO, Duration::from_millis(3)] {
-        let push = push_of(&rows, 7, Some(timeout));
+        let push = push_within(&rows, 7, Some(timeout));
         let error = unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap_err();
         assert_eq!(error.status(), GMB_ERROR_TIMEOUT);
     }
     assert_eq!(token.poll().unwrap().unwrap().epoch, 1, "a push that timed out used the token");
-    unsafe { mailbox.push(&push_of(&rows, 6, now), stream.get(), Some(&token)) }.unwrap();
-    assert_eq!(token.wait(After::Submission, None).unwrap().count, 6);
+    assert_eq!(push_and_wait(&mailbox, &push_within(&rows, 6, now), stream.get(), &token).count, 6);
     // A pop that is enqueued is as good as done, and the thread does not wait for it.
     let outlet = Outlet::new(&context, &mailbox, 9);
     unsafe { mailbox.pop(&outlet.pop, stream.get(), None) }.unwrap();
-    unsafe { mailbox.push(&push_of(&rows, 9, now), stream.get(), Some(&token)) }.unwrap();
-    assert_eq!(token.wait(After::Submission, None).unwrap().count, 9);
+    assert_eq!(push_and_wait(&mailbox, &push_within(&rows, 9, now), stream.get(), &token).count, 9);
     let info = mailbox.info().unwrap();
     assert_eq!((info.published, info.rejected, info.high_water), (25, 0, 16));
     // A bad length that only the device finds: nothing of the push is accepted.
     let outlet = Outlet::new(&context, &mailbox, 16);
     unsafe { mailbox.pop(&outlet.pop, stream.get(), None) }.unwrap();
     let lengths = upload(&context, &[16u32, 16, 99, 16]);
-    let push = Push { lengths: lengths.address(), ..push_of(&rows, 4, now) };
-    unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
-    let result = token.wait(After::Submission, None).unwrap();
+    let push = Push { lengths: lengths.address(), ..push_within(&rows, 4, now) };
+    let result = push_and_wait(&mailbox, &push, stream.get(), &token);
     assert_eq!((result.status, result.count), (GMB_ERROR_BAD_LENGTH, 0));
     assert_eq!(mailbox.info().unwrap().published, 25);
 }
@@ -86,8 +82,10 @@ fn many_threads_wait_for_room() {
                             length: 16,
                             ..Default::default()
                         };
-                        unsafe { mailbox.push(&push, stream.get(), Some(&token)) }.unwrap();
-                        assert_eq!(u64::from(token.wait(After::Submission, None).unwrap().count), count);
+                        assert_eq!(
+                            u64::from(push_and_wait(mailbox, &push, stream.get(), &token).count),
+                            count
+                        );
                         sent += count;
                     }
                     total.fetch_add(sent, std::sync::atomic::Ordering::SeqCst);
@@ -102,8 +100,7 @@ fn many_threads_wait_for_room() {
             loop {
                 let last = left.load(std::sync::atomic::Ordering::SeqCst) == 0;
                 let pop = Pop { max: 5, records: rows.address(), ..Default::default() };
-                unsafe { mailbox.pop(&pop, stream.get(), Some(&token)) }.unwrap();
-                let result = token.wait(After::Submission, None).unwrap();
+                let result = pop_and_wait(&mailbox, &pop, stream.get(), &token);
                 assert_eq!(result.status, GMB_OK);
                 for i in 0..result.count as usize {
                     let (thread, number) = (view[2 * i] as usize, view[2 * i + 1]);
@@ -126,12 +123,12 @@ fn all_threads_wait_at_once_and_time_out() {
     let mailbox = with_policy(&context, FullPolicy::Wait, 4, 16);
     let stream = context.stream().unwrap();
     let rows = poisoned(&context, 16 * 4, 5);
-    unsafe { mailbox.push(&push_of(&rows, 4, None), stream.get(), None) }.unwrap();
+    unsafe { mailbox.push(&push_within(&rows, 4, None), stream.get(), None) }.unwrap();
     std::thread::scope(|scope| {
         for thread in 0..8u64 {
             let (mailbox, rows, stream) = (&mailbox, &rows, stream.get());
             scope.spawn(move || {
-                let push = push_of(rows, 1 + thread as u32 % 4, Some(Duration::from_millis(thread)));
+                let push = push_within(rows, 1 + thread as u32 % 4, Some(Duration::from_millis(thread)));
                 let error = unsafe { mailbox.push(&push, stream, None) }.unwrap_err();
                 assert_eq!(error.status(), GMB_ERROR_TIMEOUT);
             });
@@ -139,7 +136,7 @@ fn all_threads_wait_at_once_and_time_out() {
     });
     let outlet = Outlet::new(&context, &mailbox, 4);
     unsafe { mailbox.pop(&outlet.pop, stream.get(), None) }.unwrap();
-    unsafe { mailbox.push(&push_of(&rows, 4, Some(Duration::ZERO)), stream.get(), None) }.unwrap();
+    unsafe { mailbox.push(&push_within(&rows, 4, Some(Duration::ZERO)), stream.get(), None) }.unwrap();
     context.synchronize(stream.get()).unwrap();
     assert_eq!(mailbox.info().unwrap().published, 8);
 }
@@ -147,28 +144,15 @@ fn all_threads_wait_at_once_and_time_out() {
 /// A mailbox destroyed in C wakes who waits for room.
 #[test]
 fn a_destroyed_mailbox_wakes_who_waits() {
-    use gpumailbox::capi::{context::gmb_context_destroy, mailbox as c_mailbox, memory as c_memory};
+    use gpumailbox::capi::{context::gmb_context_destroy, mailbox as capi_mailbox, memory as c_memory};
     let context = c_context(0);
-    let options = c_mailbox::gmb_mailbox_options {
-        struct_size: size_of::<c_mailbox::gmb_mailbox_options>() as u32,
-        payload_bytes: 16,
-        capacity: 4,
-        arbitration: 0,
-        full_policy: GMB_FULL_WAIT,
-        producer_id: 0,
-        consumer_id: 0,
-        initial_index: 0,
-        flags: 0,
-        readers: 0,
-    };
-    let mut mailbox = c_mailbox::gmb_mailbox { id: 0 };
-    assert_eq!(c_mailbox::gmb_mailbox_create(context, &options, &mut mailbox), GMB_OK);
+    let mailbox = c_mailbox(context, &c_options(4, GMB_FULL_WAIT));
     let mut memory = std::ptr::null_mut();
     assert_eq!(c_memory::gmb_memory_allocate(context, 256, &mut memory), GMB_OK);
     let none = gpumailbox::capi::token::gmb_token { id: 0 };
     let push = |timeout_ns| {
-        let push = c_mailbox::gmb_push {
-            struct_size: size_of::<c_mailbox::gmb_push>() as u32,
+        let push = capi_mailbox::gmb_push {
+            struct_size: size_of::<capi_mailbox::gmb_push>() as u32,
             count: 4,
             records: memory,
             stride: 0,
@@ -178,7 +162,7 @@ fn a_destroyed_mailbox_wakes_who_waits() {
             msg_type: 0,
             timeout_ns,
         };
-        c_mailbox::gmb_mailbox_push(mailbox, &push, std::ptr::null_mut(), none)
+        capi_mailbox::gmb_mailbox_push(mailbox, &push, std::ptr::null_mut(), none)
     };
     assert_eq!(push(0), GMB_OK);
     assert_eq!(push(0), GMB_ERROR_TIMEOUT);
@@ -189,7 +173,7 @@ fn a_destroyed_mailbox_wakes_who_waits() {
     std::thread::scope(|scope| {
         let push = &push;
         let waiters: Vec<_> = (0..4).map(|_| scope.spawn(move || (push.0)(u64::MAX))).collect();
-        assert_eq!(c_mailbox::gmb_mailbox_destroy(mailbox), GMB_OK);
+        assert_eq!(capi_mailbox::gmb_mailbox_destroy(mailbox), GMB_OK);
         for waiter in waiters {
             assert_eq!(waiter.join().unwrap(), GMB_ERROR_INVALID_HANDLE);
         }

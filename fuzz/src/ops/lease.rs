@@ -8,7 +8,8 @@ use gpumailbox::*;
 use crate::blob::Out;
 use crate::calls::call;
 use crate::input::Input;
-use crate::tensors::{compact, Export, FORMATS};
+use crate::probe::{compact, FORMATS};
+use crate::tensors::Export;
 use crate::world::World;
 
 const MOST: usize = 40;

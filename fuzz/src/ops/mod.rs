@@ -4,6 +4,7 @@ pub mod borrow;
 pub mod context;
 pub mod event;
 pub mod graph;
+pub mod host;
 pub mod lease;
 pub mod mailbox;
 pub mod memory;
@@ -42,9 +43,9 @@ const ALL: &[Operation] = &[
     mailbox::get_info,
     reader::get_info,
     transfer::pop,
-    transfer::pop_to_host,
+    host::pop,
     transfer::push,
-    transfer::push_from_host,
+    host::push,
     reader::remove,
     mailbox::required_bytes,
     memory::allocate,
@@ -99,8 +100,8 @@ const OFTEN: &[Operation] = &[
     transfer::push,
     transfer::pop,
     token::poll,
-    transfer::push_from_host,
-    transfer::pop_to_host,
+    host::push,
+    host::pop,
     mailbox::create,
     token::create,
     stream::create,

@@ -11,7 +11,8 @@ use crate::blob::{info, Blob, Out};
 use crate::calls::call;
 use crate::input::Input;
 use crate::model::Policy;
-use crate::tensors::{Export, Inbox, Kind, Probe};
+use crate::probe::{Kind, Probe};
+use crate::tensors::{Export, Inbox};
 use crate::world::World;
 
 const POLICIES: [Policy; 4] = [Policy::Reject, Policy::Wait, Policy::Oldest, Policy::Latest];

@@ -1,7 +1,5 @@
 //! Graphs and readiness beside work behind a gate.
 
-use super::super::capture::{captured, of_launch};
-use super::super::readiness::Bed;
 use super::super::support::*;
 use gpumailbox::*;
 use std::time::Duration;
@@ -11,13 +9,12 @@ use std::time::Duration;
 fn graphs_and_other_work_keep_their_order() {
     let context = context();
     let mailbox = mailbox(&context, 8, 16);
-    let streams: Vec<OwnedStream> = (0..4).map(|_| context.stream().unwrap()).collect();
+    let streams = streams::<4>(&context);
     let [left, right, capturing, other] = [0, 1, 2, 3].map(|i: usize| streams[i].get());
     let records = poisoned(&context, 16 * 8, 9);
     let outlets = [0, 1].map(|_| Outlet::new(&context, &mailbox, 8));
-    let tokens: Vec<Token> = (0..5).map(|_| Token::new(&context).unwrap()).collect();
-    let push =
-        |msg_type| Push { count: 8, records: records.address(), length: 16, msg_type, ..Default::default() };
+    let tokens = tokens::<5>(&context);
+    let push = |msg_type| Push { msg_type, ..push_of(&records, 8) };
     let pushes = captured(&context, capturing, || {
         unsafe { mailbox.push(&push(1), capturing, Some(&tokens[0])) }.unwrap();
     });
@@ -60,16 +57,16 @@ fn graphs_and_other_work_keep_their_order() {
 #[test]
 fn what_cannot_be_captured_leaves_the_capture_as_it_is() {
     let context = context();
-    let (stream, other) = (context.stream().unwrap(), context.stream().unwrap());
-    let waiting = super::super::policies::with_policy(&context, FullPolicy::Wait, 8, 16);
+    let [stream, other] = streams(&context);
+    let waiting = with_policy(&context, FullPolicy::Wait, 8, 16);
     let mailbox = mailbox(&context, 8, 16);
     let memory = poisoned(&context, 4096, 1);
-    let (busy, token) = (Token::new(&context).unwrap(), Token::new(&context).unwrap());
+    let [busy, token] = tokens(&context);
     let events: Vec<Event> = [EventKind::Untimed, EventKind::Timed, EventKind::Capture]
         .iter()
         .map(|&kind| context.event(kind).unwrap())
         .collect();
-    let push = Push { count: 4, records: memory.address(), length: 16, ..Default::default() };
+    let push = push_of(&memory, 4);
     let pop = Pop { max: 4, records: memory.address() + 1024, ..Default::default() };
     let graph = captured(&context, stream.get(), || {
         unsafe { mailbox.push(&push, stream.get(), None) }.unwrap();
@@ -155,7 +152,7 @@ fn room_and_records_after_launches_are_those_that_are_there() {
     let bed = Bed::new();
     let mailbox = mailbox(&bed.context, 8, 16);
     let rows = poisoned(&bed.context, 16 * 8, 3);
-    let push = Push { count: 3, records: rows.address(), length: 16, ..Default::default() };
+    let push = push_of(&rows, 3);
     let graph = captured(&bed.context, bed.stream.get(), || {
         unsafe { mailbox.push(&push, bed.stream.get(), None) }.unwrap();
     });
@@ -167,8 +164,7 @@ fn room_and_records_after_launches_are_those_that_are_there() {
     bed.finish();
     let token = Token::new(&bed.context).unwrap();
     let out = Outlet::new(&bed.context, &mailbox, 8);
-    unsafe { mailbox.pop(&out.pop, bed.stream.get(), Some(&token)) }.unwrap();
-    assert_eq!(token.wait(After::Submission, None).unwrap().count, 8);
+    assert_eq!(pop_and_wait(&mailbox, &out.pop, bed.stream.get(), &token).count, 8);
     assert_eq!(mailbox.wait_writable(8, Some(PATIENCE)).unwrap(), 8);
     // Graphs go on with the readers there were.
     let added = mailbox.add_reader(ReaderStart::Next, bed.stream.get()).map(|_| ());
@@ -197,7 +193,7 @@ fn the_end_of_a_captured_mailbox_waits_for_what_is_under_way() {
     let options =
         MailboxOptions { capacity: 8, payload_bytes: 16, single_stream: true, ..Default::default() };
     let rows = poisoned(&context, 16 * 8, 3);
-    let push = Push { count: 3, records: rows.address(), length: 16, ..Default::default() };
+    let push = push_of(&rows, 3);
     for before in [true, false] {
         let mailbox = Mailbox::new(&context, &options).unwrap();
         let capturing = context.stream().unwrap();

@@ -1,23 +1,13 @@
 //! Tensors beside work behind a gate: who waits for whom.
 
 use super::super::support::*;
-use super::super::tensors::*;
 use gpumailbox::*;
-
-/// What must not have happened yet, given time.
-fn stays_out(ended: &Ended, what: &str) {
-    let start = std::time::Instant::now();
-    while start.elapsed() < PATIENCE {
-        assert_eq!(ended.count(), 0, "{what}");
-        std::thread::yield_now();
-    }
-}
 
 /// A consumer's later work comes after what the producer's stream held at the push, on every stream that it names.
 #[test]
 fn readers_wait_for_the_producer() {
     let context = context();
-    let [producer, consumer, second, after] = [(); 4].map(|()| context.stream().unwrap());
+    let [producer, consumer, second, after] = streams(&context);
     let memory = poisoned(&context, 64, 1);
     let (seen, again) = (poisoned(&context, 64, POISON), poisoned(&context, 64, POISON));
     let mailbox = tensors(&context, 4, FullPolicy::Reject);
@@ -41,11 +31,7 @@ fn readers_wait_for_the_producer() {
         event.record(stream.get()).unwrap();
         event
     });
-    let start = std::time::Instant::now();
-    while start.elapsed() < PATIENCE {
-        assert!(marks.iter().all(|mark| !mark.is_reached().unwrap()), "a reader did not wait");
-        std::thread::yield_now();
-    }
+    stays_out("a reader did not wait", || marks.iter().any(|mark| mark.is_reached().unwrap()));
     gate.open();
     marks.iter().for_each(|mark| mark.synchronize(None).unwrap());
     drop(lease);
@@ -61,7 +47,7 @@ fn readers_wait_for_the_producer() {
 #[test]
 fn the_end_waits_for_every_stream() {
     let context = context();
-    let [producer, first, second] = [(); 3].map(|()| context.stream().unwrap());
+    let [producer, first, second] = streams(&context);
     let memory = poisoned(&context, 64, 1);
     let mailbox = tensors(&context, 4, FullPolicy::Reject);
     for which in 0..3 {
@@ -79,7 +65,7 @@ fn the_end_waits_for_every_stream() {
         } else {
             drop(lease);
         }
-        stays_out(&ended, "it was given back under a reader");
+        stays_out("it was given back under a reader", || ended.count() > 0);
         assert_eq!(mailbox.info().retiring, 1);
         gate.open();
         given_back(&mailbox, which as u64 + 1);
@@ -107,23 +93,19 @@ fn what_is_dropped_waits_for_its_producer() {
     let refused = push(&full).unwrap_err();
     full.discard(refused, producer.get()).unwrap();
     drop(full);
-    stays_out(&ended, "it was given back while its producer may write");
+    stays_out("it was given back while its producer may write", || ended.count() > 0);
     assert_eq!(over.info().retiring, 1);
     gate.open();
     given_back(&over, 1);
     drop(over);
-    let start = std::time::Instant::now();
-    while ended.count() < 4 {
-        assert!(start.elapsed().as_secs() < 60, "{} of 4 came back", ended.count());
-        std::thread::yield_now();
-    }
+    ended.reach(4);
 }
 
 /// A line of tensors behind one that is late comes back when it may, and not before.
 #[test]
 fn a_line_comes_back_in_parts() {
     let context = context();
-    let [producer, consumer] = [(); 2].map(|()| context.stream().unwrap());
+    let [producer, consumer] = streams(&context);
     let memory = poisoned(&context, 64, 1);
     let mailbox = tensors(&context, 64, FullPolicy::Reject);
     let ended = Ended::default();
@@ -153,7 +135,7 @@ fn a_line_comes_back_in_parts() {
 #[test]
 fn a_device_consumer_keeps_ring_and_tensors() {
     let context = context();
-    let [producer, consumer] = [(); 2].map(|()| context.stream().unwrap());
+    let [producer, consumer] = streams(&context);
     let memory = poisoned(&context, 64, 1);
     let options = TensorMailboxOptions { capacity: 4, consumer: Consumer::Device, ..Default::default() };
     let mailbox = TensorMailbox::new(&context, &options).unwrap();
@@ -164,12 +146,9 @@ fn a_device_consumer_keeps_ring_and_tensors() {
     let allocations = context.memory_info().unwrap().allocations;
     let gate = Gate::close(&context, consumer.get());
     drop(mailbox);
-    stays_out(&ended, "it was given back under a consumer");
+    stays_out("it was given back under a consumer", || ended.count() > 0);
     assert_eq!(context.memory_info().unwrap().allocations, allocations, "the ring is gone");
     gate.open();
-    let start = std::time::Instant::now();
-    while ended.count() < 1 || context.memory_info().unwrap().allocations == allocations {
-        assert!(start.elapsed().as_secs() < 60, "tensor or ring do not come back");
-        std::thread::yield_now();
-    }
+    ended.reach(1);
+    until(|| "the ring does not come back", || context.memory_info().unwrap().allocations != allocations);
 }
