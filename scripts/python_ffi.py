@@ -39,7 +39,7 @@ def written():
              "#![allow(non_camel_case_types, dead_code, missing_docs)]", "", "use std::ffi::{c_char, c_void};", ""]
     for name, value in re.findall(r"^#define (GMB_\w+) \(?(-?\w+)\)?$", text, flags=re.M):
         if re.fullmatch(r"-?\d+", value):
-            lines.append(f"pub const {name}: i64 = {value};")
+            lines.append(f"pub const {name}: {'i32' if abs(int(value)) < 2**31 else 'i64'} = {value};")
     lines += ["pub const GMB_WAIT_FOREVER: u64 = u64::MAX;", "pub const GMB_STREAM_CURRENT: usize = usize::MAX;", ""]
     for of, name in re.findall(r"^typedef (\w+) (gmb_\w+);", text, flags=re.M):
         lines.append(f"pub type {name} = {NAMES[of]};")

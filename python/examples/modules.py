@@ -5,16 +5,14 @@ On the host they are functions of NumPy, on a GPU modules of PyTorch.
 """
 from __future__ import annotations
 
-import argparse
 import contextlib
-import importlib
-import importlib.util
 import threading
 from typing import Any, Callable
 
 import numpy
 
 import gpumailbox
+from common import Device, check, parser
 
 BATCHES = 40
 BATCH = 32
@@ -22,12 +20,6 @@ WIDTH = 64
 PATIENCE = 60.0
 
 Module = Callable[[Any], Any]
-
-
-def check(condition: bool, what: str) -> None:
-    if not condition:
-        raise RuntimeError(what)
-    print(f"ok: {what}")
 
 
 class Host:
@@ -82,21 +74,9 @@ class Gpu:
         return bool(self.torch.allclose(ours, theirs, rtol=1e-5, atol=1e-6))
 
 
-def open_device(backend: Any) -> Host | Gpu:
-    torch: Any = importlib.import_module("torch") if importlib.util.find_spec("torch") else None
-    if backend == "auto" and not (torch and torch.cuda.is_available()):
-        backend = "host"
-    context = gpumailbox.Context(backend)
-    if context.backend == "host":
-        return Host(context)
-    return Gpu(context, torch)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backend", choices=("auto", "host", "cuda"), default="auto")
-    device = open_device(parser.parse_args().backend)
-    print(device.context)
+    opened = Device(parser(__doc__).parse_args().backend)
+    device = Gpu(opened.context, opened.torch) if opened.torch else Host(opened.context)
     no_grad: Any = contextlib.nullcontext if isinstance(device, Host) else device.torch.no_grad
     first, second, third = device.modules()
     inputs = device.batches()

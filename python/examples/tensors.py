@@ -2,30 +2,13 @@
 """Tensors by pointer: nothing is copied, and the producer's memory stays until its last user is done."""
 from __future__ import annotations
 
-import argparse
-import importlib
-import importlib.util
 import time
-from typing import Any, Callable
+from typing import Callable
 
 import numpy
 
 import gpumailbox
-
-
-def check(condition: bool, what: str) -> None:
-    if not condition:
-        raise RuntimeError(what)
-    print(f"ok: {what}")
-
-
-def open_device(backend: Any) -> tuple[gpumailbox.Context, Any, Any]:
-    """A context, and a library of arrays for its device: PyTorch on a GPU, NumPy on the host."""
-    torch: Any = importlib.import_module("torch") if importlib.util.find_spec("torch") else None
-    if backend == "auto" and not (torch and torch.cuda.is_available()):
-        backend = "host"
-    context = gpumailbox.Context(backend)
-    return context, numpy if context.backend == "host" else torch, None if context.backend == "host" else "cuda"
+from common import Device, check, parser
 
 
 def until(condition: Callable[[], bool], seconds: float = 10) -> bool:
@@ -39,16 +22,14 @@ def until(condition: Callable[[], bool], seconds: float = 10) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backend", choices=("auto", "host", "cuda"), default="auto")
-    context, arrays, device = open_device(parser.parse_args().backend)
-    print(context)
-    where = {"device": device} if device else {}
+    device = Device(parser(__doc__).parse_args().backend)
+    context, arrays = device.context, device.torch or numpy
+    where = {"device": "cuda"} if device.torch else {}
     mailbox = context.tensor_mailbox(4)
 
     # The producer hands a tensor over and forgets it. The mailbox keeps its memory.
     made = arrays.arange(12, dtype=arrays.float32, **where).reshape(3, 4)
-    address = made.data_ptr() if device else made.ctypes.data
+    address = made.data_ptr() if device.torch else made.ctypes.data
     mailbox.push(made, tag=7)
     del made
     check(mailbox.stats()["queued"] == 1, "a tensor waits in the mailbox")

@@ -7,15 +7,13 @@ them saw are drawn: always the same picture on the host backend.
 """
 from __future__ import annotations
 
-import argparse
-import importlib
-import importlib.util
 from typing import Any, Callable
 from xml.sax.saxutils import escape
 
 import numpy
 
 import gpumailbox
+from common import Device, check, parser
 
 CELLS = 64
 STEPS = 240
@@ -46,34 +44,17 @@ STYLE = """
 """
 
 
-def check(condition: bool, what: str) -> None:
-    if not condition:
-        raise RuntimeError(what)
-    print(f"ok: {what}")
-
-
-def open_device(backend: Any) -> tuple[gpumailbox.Context, Callable[[Any], Any], Callable[[Any], Any]]:
-    """A context, and how arrays come onto its device and back: with PyTorch on a GPU, with NumPy on the host."""
-    torch: Any = importlib.import_module("torch") if importlib.util.find_spec("torch") else None
-    if backend == "auto" and not (torch and torch.cuda.is_available()):
-        backend = "host"
-    context = gpumailbox.Context(backend)
-    if context.backend == "host":
-        return context, numpy.asarray, numpy.from_dlpack
-    return context, lambda array: torch.from_numpy(array).cuda(), lambda array: torch.from_dlpack(array).cpu().numpy()
-
-
 class Wave:
     """A string between two fixed ends, plucked at random. Its arrays are of NumPy, or of PyTorch on the GPU."""
 
-    def __init__(self, to_device: Callable[[Any], Any]) -> None:
+    def __init__(self, device: Device) -> None:
         generator = numpy.random.default_rng(SEED)
         height = numpy.zeros(CELLS, numpy.float32)
         for _ in range(5):
             middle, width = int(generator.integers(12, CELLS - 12)), int(generator.integers(5, 11))
             pluck = 1 - numpy.abs(numpy.arange(CELLS, dtype=numpy.float32) - middle) / width
             height += numpy.maximum(pluck, 0) * numpy.float32(generator.uniform(-1, 1))
-        self.height, self.speed = to_device(height), to_device(numpy.zeros_like(height))
+        self.height, self.speed = device.to_device(height), device.to_device(numpy.zeros_like(height))
 
     def step(self) -> None:
         """New arrays each time: those that were pushed before may still be read."""
@@ -88,8 +69,8 @@ class Wave:
 class Consumer:
     """What somebody saw who pops up to `most` records at a time."""
 
-    def __init__(self, mailbox: gpumailbox.Mailbox, most: int, to_host: Callable[[Any], Any]) -> None:
-        self.mailbox, self.most, self.to_host = mailbox, most, to_host
+    def __init__(self, mailbox: gpumailbox.Mailbox, most: int, device: Device) -> None:
+        self.mailbox, self.most, self.device = mailbox, most, device
         self.steps: list[int] = []
         self.states: list[Any] = []
         self.looks: list[int] = []
@@ -100,17 +81,16 @@ class Consumer:
         self.looks.append(now)
         self.lost.append(records.lost)
         # Every record carries the step that it was made in as its type.
-        self.steps += self.to_host(records.types).tolist()
-        self.states += list(self.to_host(records).copy())
+        self.steps += self.device.to_host(records.types).tolist()
+        self.states += list(self.device.to_host(records).copy())
 
 
 def simulate(backend: Any) -> tuple[list[Any], Consumer, Consumer]:
-    context, to_device, to_host = open_device(backend)
-    print(context)
-    wave = Wave(to_device)
+    device = Device(backend)
+    context, wave = device.context, Wave(device)
     newest = context.mailbox(2, dtype="float32", shape=(CELLS,), full_policy="latest")
     recent = context.mailbox(CAPACITY, dtype="float32", shape=(CELLS,), full_policy="overwrite_oldest")
-    observer, recorder = Consumer(newest, 1, to_host), Consumer(recent, CAPACITY, to_host)
+    observer, recorder = Consumer(newest, 1, device), Consumer(recent, CAPACITY, device)
     truth = []
     for step in range(STEPS):
         wave.step()
@@ -197,10 +177,9 @@ def draw(truth: list[Any], observer: Consumer, recorder: Consumer) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backend", choices=("auto", "host", "cuda"), default="auto")
-    parser.add_argument("--svg", metavar="PATH", help="where to write the picture")
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--svg", metavar="PATH", help="where to write the picture")
+    options = arguments.parse_args()
     truth, observer, recorder = simulate(options.backend)
     verify(truth, observer, recorder)
     if options.svg:

@@ -45,9 +45,9 @@ class Forked(Error):
 
 
 _KINDS = {-1: Closed, -2: InvalidArgument, -3: InvalidArgument, -4: InvalidArgument, -5: InvalidArgument,
-          -6: InvalidArgument, -8: NotSupported, -10: TimedOut, -11: InvalidArgument, -16: OutOfMemory, -17: OutOfMemory, -23: InvalidDevice,
-          -24: InvalidArgument, -25: DeviceLost, -27: Forked, -29: InvalidArgument, -31: OutOfMemory, -34: NotSupported,
-          -35: Full}
+          -6: InvalidArgument, -8: NotSupported, -10: TimedOut, -11: InvalidArgument, -16: OutOfMemory, -17: OutOfMemory,
+          -23: InvalidDevice, -24: InvalidArgument, -25: DeviceLost, -27: Forked, -29: InvalidArgument, -31: OutOfMemory,
+          -34: NotSupported, -35: Full}
 
 _NAMES = ("INVALID_HANDLE NULL_POINTER INVALID_ARGUMENT MISALIGNED OVERLAP OVERFLOW STRUCT_SIZE NOT_SUPPORTED BUSY TIMEOUT "
           "BAD_LENGTH BAD_MAGIC BAD_VERSION ORDER_VIOLATION CORRUPT OUT_OF_MEMORY OUT_OF_HOST_MEMORY NO_DRIVER NO_DEVICE "

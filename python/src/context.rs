@@ -1,22 +1,25 @@
-//! Contexts and events.
+//! Contexts: one device each, and all that is made of it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::array::Kind;
-use crate::error::{argument, check, choice, dictionary, status};
+use crate::dlpack::{CPU, CUDA};
+use crate::error::{argument, check, closed};
+use crate::events::Event;
+use crate::info::{choice, counts, info, POLICIES};
+use crate::interpreter::{ended, without_lock};
 use crate::mailbox::Mailbox;
-use crate::streams::{self, Stream, StreamGuard};
-use crate::tensors::TensorMailbox;
-use crate::token::TokenHandle;
-use crate::{ffi, streams::raw};
+use crate::records::Kind;
+use crate::streams::{Stream, StreamGuard};
+use crate::tensor_mailbox::TensorMailbox;
+use crate::token::{Token, TokenHandle};
+use crate::{ffi, lock};
 
 /// What everything made of a context shares. The handle goes with the last of them.
-pub struct Inner {
+pub struct ContextHandle {
     handle: ffi::gmb_context,
     closed: AtomicBool,
     pub cuda: bool,
@@ -25,19 +28,13 @@ pub struct Inner {
     tokens: Mutex<Vec<Token>>,
 }
 
-/// A token, and the epoch of its last operation.
-pub struct Token {
-    pub handle: ffi::gmb_token,
-    pub epoch: u64,
-}
-
 /// Not more of them are kept.
 const KEPT_TOKENS: usize = 64;
 
-impl Inner {
+impl ContextHandle {
     pub fn handle(&self) -> PyResult<ffi::gmb_context> {
         if self.closed.load(Ordering::Acquire) {
-            return Err(status(ffi::GMB_ERROR_INVALID_HANDLE, "the context is closed"));
+            return Err(closed("the context is closed"));
         }
         Ok(self.handle)
     }
@@ -49,19 +46,13 @@ impl Inner {
 
     /// One whose last operation is told.
     pub fn token(&self) -> PyResult<Token> {
-        let kept = self.tokens.lock().unwrap_or_else(|p| p.into_inner()).pop();
-        if let Some(token) = kept {
-            return Ok(token);
-        }
-        let mut handle = ffi::gmb_token { id: 0 };
-        // SAFETY: it writes a handle.
-        check(unsafe { ffi::gmb_token_create(self.handle()?, &mut handle) })?;
-        Ok(Token { handle, epoch: 0 })
+        let kept = lock(&self.tokens).pop();
+        kept.map_or_else(|| Token::new(self), Ok)
     }
 
     /// One that is told, for the next who asks.
     pub fn keep(&self, token: Token) {
-        let mut tokens = self.tokens.lock().unwrap_or_else(|p| p.into_inner());
+        let mut tokens = lock(&self.tokens);
         if tokens.len() < KEPT_TOKENS {
             tokens.push(token);
         }
@@ -69,33 +60,14 @@ impl Inner {
 
     pub fn device_type(&self) -> (i32, i32) {
         if self.cuda {
-            (crate::dlpack::CUDA, self.device as i32)
+            (CUDA, self.device as i32)
         } else {
-            (crate::dlpack::CPU, 0)
+            (CPU, 0)
         }
     }
 }
 
-impl Token {
-    /// Whether its last operation is done.
-    pub fn is_told(&self) -> bool {
-        let mut result = EMPTY;
-        // SAFETY: it writes a result.
-        let told = unsafe { ffi::gmb_token_poll(self.handle, &mut result) };
-        told == 0 && u64::from(result.epoch) >= self.epoch || self.epoch == 0
-    }
-}
-
-impl Drop for Token {
-    fn drop(&mut self) {
-        // SAFETY: a token that is no longer needed; its operations go on.
-        unsafe { ffi::gmb_token_destroy(self.handle) };
-    }
-}
-
-pub const EMPTY: ffi::gmb_result = ffi::gmb_result { epoch: 0, count: 0, status: 0, flags: 0, lost: 0 };
-
-impl Drop for Inner {
+impl Drop for ContextHandle {
     fn drop(&mut self) {
         self.tokens.get_mut().unwrap_or_else(|p| p.into_inner()).clear();
         if !ended() {
@@ -109,85 +81,10 @@ impl Drop for Inner {
     }
 }
 
-/// Runs what may wait for other threads without the interpreter's lock, if this thread has it.
-pub fn without_lock<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    // SAFETY: a question; without an interpreter nobody holds its lock.
-    if unsafe { pyo3::ffi::Py_IsInitialized() } == 0
-        || unsafe { pyo3::ffi::PyGILState_GetThisThreadState() }.is_null()
-    {
-        return work();
-    }
-    Python::attach(|py| py.detach(work))
-}
-
-/// The interpreter is about to end: from here on nothing is given back, for whoever made it may not be called any more.
-static ENDED: AtomicBool = AtomicBool::new(false);
-
-pub fn end() {
-    ENDED.store(true, Ordering::Release);
-}
-
-pub fn ended() -> bool {
-    ENDED.load(Ordering::Acquire)
-}
-
-/// How long a wait goes on before signals are looked at.
-const SLICE: Duration = Duration::from_millis(50);
-
-/// Seconds as `None` for no limit.
-pub fn limit(timeout: Option<f64>) -> PyResult<Option<Duration>> {
-    match timeout {
-        None => Ok(None),
-        Some(seconds) => Duration::try_from_secs_f64(seconds).map(Some).map_err(|_| {
-            argument(format!("timeout {seconds} is no time: give seconds, or None for no limit"))
-        }),
-    }
-}
-
-pub fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX - 1).min(u64::MAX - 1)
-}
-
-/// Calls `wait` with short limits, without the interpreter's lock, until it says something other than that time is over;
-/// Ctrl-C ends it, and so does what
-/// `open` says. The status of the last call.
-pub fn patiently_while(
-    py: Python<'_>,
-    timeout: Option<Duration>,
-    open: impl Fn() -> PyResult<()>,
-    mut wait: impl FnMut(u64) -> i32 + Send,
-) -> PyResult<i32> {
-    let start = Instant::now();
-    loop {
-        let left = timeout.map(|limit| limit.saturating_sub(start.elapsed()));
-        let slice = left.map_or(SLICE, |left| left.min(SLICE));
-        let told = py.detach(|| wait(nanoseconds(slice)));
-        if told != ffi::GMB_ERROR_TIMEOUT as i32 && told != ffi::GMB_NOT_READY as i32 {
-            return check(told);
-        }
-        py.check_signals()?;
-        open()?;
-        if timeout.is_some_and(|limit| start.elapsed() >= limit) {
-            return check(told);
-        }
-    }
-}
-
-/// The same of what cannot be closed meanwhile, or tells it by itself.
-pub fn patiently(
-    py: Python<'_>,
-    timeout: Option<Duration>,
-    wait: impl FnMut(u64) -> i32 + Send,
-) -> PyResult<i32> {
-    patiently_while(py, timeout, || Ok(()), wait)
-}
-
-pub const POLICIES: [&str; 4] = ["reject", "wait", "overwrite_oldest", "latest"];
-
 /// One device, with all that lives on it. `backend` is "auto", "cuda" or "host"; `memory_limit` in bytes, 0 for none.
 #[pyclass(frozen, weakref, module = "gpumailbox")]
 pub struct Context {
-    pub inner: Arc<Inner>,
+    pub inner: Arc<ContextHandle>,
     name: String,
     multiprocessors: u32,
     driver: u32,
@@ -208,21 +105,15 @@ impl Context {
         let mut handle = ffi::gmb_context { id: 0 };
         // SAFETY: options of that size; it writes a handle.
         check(py.detach(|| unsafe { ffi::gmb_context_create(&options, &mut handle) }))?;
-        let mut info = ffi::gmb_context_info {
-            backend: 0,
-            device: 0,
-            multiprocessors: 0,
-            driver_version: 0,
-            name: [0; 128],
-        };
-        // SAFETY: it writes that many bytes.
-        check(unsafe { ffi::gmb_context_get_info(handle, &mut info, size_of_val(&info)) })?;
+        // SAFETY: numbers only; it writes that many bytes.
+        let info: ffi::gmb_context_info =
+            unsafe { info(|at, bytes| ffi::gmb_context_get_info(handle, at, bytes)) }?;
         let name = info.name.iter().take_while(|&&c| c != 0).map(|&c| c as u8).collect::<Vec<_>>();
         Ok(Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(ContextHandle {
                 handle,
                 closed: AtomicBool::new(false),
-                cuda: i64::from(info.backend) == ffi::GMB_BACKEND_CUDA,
+                cuda: info.backend == ffi::GMB_BACKEND_CUDA,
                 device: info.device,
                 tokens: Mutex::default(),
             }),
@@ -331,35 +222,27 @@ impl Context {
 
     /// `with context.use_stream(stream):` makes it the one that calls of this thread are for.
     fn use_stream(&self, stream: &Bound<'_, PyAny>) -> PyResult<StreamGuard> {
-        Ok(StreamGuard {
-            context: Arc::clone(&self.inner),
-            stream: streams::address(stream)?,
-            guards: Vec::new(),
-        })
+        StreamGuard::new(&self.inner, stream)
     }
 
     /// An event of the context's pool; `timed` ones can tell what time is between two.
     #[pyo3(signature = (*, timed = false))]
     fn event(&self, timed: bool) -> PyResult<Event> {
-        let mut handle = ffi::gmb_event { id: 0 };
-        let kind = if timed { ffi::GMB_EVENT_TIMED } else { ffi::GMB_EVENT_UNTIMED } as i32;
-        // SAFETY: it writes a handle.
-        check(unsafe { ffi::gmb_event_create(self.inner.handle()?, kind, &mut handle) })?;
-        Ok(Event { context: Arc::clone(&self.inner), handle })
+        Event::new(&self.inner, timed)
     }
 
     /// Where results of operations are told that nobody waits for at once.
     fn token(&self) -> PyResult<TokenHandle> {
-        TokenHandle::new(&self.inner)
+        Ok(TokenHandle { token: Token::new(&self.inner)? })
     }
 
     /// Device memory held and allowed, in bytes.
     fn memory<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        // SAFETY: numbers only.
-        let mut info: ffi::gmb_memory_info = unsafe { std::mem::zeroed() };
-        // SAFETY: it writes that many bytes.
-        check(unsafe { ffi::gmb_memory_get_info(self.inner.handle()?, &mut info, size_of_val(&info)) })?;
-        dictionary(
+        let handle = self.inner.handle()?;
+        // SAFETY: numbers only; it writes that many bytes.
+        let info: ffi::gmb_memory_info =
+            unsafe { info(|at, bytes| ffi::gmb_memory_get_info(handle, at, bytes)) }?;
+        counts(
             py,
             &[
                 ("limit", info.limit),
@@ -388,54 +271,5 @@ impl Context {
 
     fn __repr__(&self) -> String {
         format!("<gpumailbox.Context {} {} ({})>", self.backend(), self.inner.device, self.name)
-    }
-}
-
-/// A point in a stream.
-#[pyclass(frozen, module = "gpumailbox")]
-pub struct Event {
-    context: Arc<Inner>,
-    pub handle: ffi::gmb_event,
-}
-
-#[pymethods]
-impl Event {
-    /// It stands for what the stream holds now.
-    #[pyo3(signature = (stream = None))]
-    fn record(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        let stream = streams::resolve(py, &self.context, stream)?;
-        // SAFETY: checked by the library.
-        check(unsafe { ffi::gmb_event_record(self.handle, raw(stream)) })?;
-        Ok(())
-    }
-
-    /// Whether that is done. Does not block.
-    fn query(&self) -> PyResult<bool> {
-        // SAFETY: checked by the library.
-        Ok(check(unsafe { ffi::gmb_event_query(self.handle) })? == 0)
-    }
-
-    /// Blocks until that is done, for at most `timeout` seconds.
-    #[pyo3(signature = (timeout = None))]
-    fn synchronize(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
-        let handle = self.handle;
-        // SAFETY: checked by the library.
-        patiently(py, limit(timeout)?, |left| unsafe { ffi::gmb_event_synchronize(handle, left) })?;
-        Ok(())
-    }
-
-    /// Milliseconds between two timed events that are done.
-    fn elapsed_ms(&self, end: &Event) -> PyResult<f64> {
-        let mut milliseconds = 0.0;
-        // SAFETY: it writes a number.
-        check(unsafe { ffi::gmb_event_elapsed_ms(self.handle, end.handle, &mut milliseconds) })?;
-        Ok(milliseconds)
-    }
-}
-
-impl Drop for Event {
-    fn drop(&mut self) {
-        // SAFETY: nobody has it any more; it returns to its pool.
-        unsafe { ffi::gmb_event_destroy(self.handle) };
     }
 }

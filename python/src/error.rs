@@ -4,22 +4,31 @@ use std::ffi::{c_char, CStr};
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyDict;
 
 use crate::ffi;
 
 static MAKE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// The exception of a status, with a sentence.
-pub fn of(status: i32, message: &str) -> PyErr {
+pub fn status(status: i32, message: impl AsRef<str>) -> PyErr {
     Python::attach(|py| {
         let make =
             MAKE.get_or_try_init(py, || py.import("gpumailbox._errors")?.getattr("make").map(Bound::unbind));
-        match make.and_then(|make| make.call1(py, (status, message))) {
+        match make.and_then(|make| make.call1(py, (status, message.as_ref()))) {
             Ok(made) => PyErr::from_value(made.into_bound(py)),
             Err(error) => error,
         }
     })
+}
+
+/// Something that was given cannot be.
+pub fn argument(message: impl AsRef<str>) -> PyErr {
+    status(ffi::GMB_ERROR_INVALID_ARGUMENT, message)
+}
+
+/// Something was closed, or given back.
+pub fn closed(message: &str) -> PyErr {
+    status(ffi::GMB_ERROR_INVALID_HANDLE, message)
 }
 
 /// What the calling thread's last call of the library said.
@@ -33,42 +42,14 @@ fn message() -> String {
 }
 
 /// Raises what a call said; a status that is no error comes back.
-pub fn check(status: i32) -> PyResult<i32> {
-    if status < 0 {
+pub fn check(told: i32) -> PyResult<i32> {
+    if told < 0 {
         let mut said = message();
         if said.is_empty() {
             // SAFETY: a constant text.
-            said = unsafe { CStr::from_ptr(ffi::gmb_status_string(status)) }.to_string_lossy().into_owned();
+            said = unsafe { CStr::from_ptr(ffi::gmb_status_string(told)) }.to_string_lossy().into_owned();
         }
-        return Err(of(status, &said));
+        return Err(status(told, said));
     }
-    Ok(status)
-}
-
-/// `INVALID_ARGUMENT`, of what the package itself found wrong.
-pub fn argument(message: impl AsRef<str>) -> PyErr {
-    of(ffi::GMB_ERROR_INVALID_ARGUMENT as i32, message.as_ref())
-}
-
-/// Any status, of what the package itself found wrong.
-pub fn status(status: i64, message: impl AsRef<str>) -> PyErr {
-    of(status as i32, message.as_ref())
-}
-
-/// The number of a name, of a table of names.
-pub fn choice(what: &str, name: &str, names: &[&str]) -> PyResult<i32> {
-    names
-        .iter()
-        .position(|known| *known == name)
-        .map(|i| i as i32)
-        .ok_or_else(|| argument(format!("{what} {name:?} is none of {}", names.join(", "))))
-}
-
-/// A dictionary of counts.
-pub fn dictionary<'py>(py: Python<'py>, pairs: &[(&str, u64)]) -> PyResult<Bound<'py, PyDict>> {
-    let all = PyDict::new(py);
-    for (name, value) in pairs {
-        all.set_item(name, value)?;
-    }
-    Ok(all)
+    Ok(told)
 }

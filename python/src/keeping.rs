@@ -6,63 +6,37 @@ use std::time::Duration;
 
 use pyo3::PyResult;
 
-use crate::array::Memory;
-use crate::context::{ended, nanoseconds, without_lock, Inner, Token, EMPTY};
+use crate::context::ContextHandle;
 use crate::dlpack::Managed;
-use crate::error::check;
-use crate::{ffi, streams::raw};
+use crate::events::Point;
+use crate::interpreter::{ended, without_lock};
+use crate::lock;
+use crate::memory::Memory;
+use crate::token::Token;
+use crate::waiting::nanoseconds;
 
 /// When that is.
 pub enum Until {
     /// The result of the token's last operation is told.
     Told(Token),
-    Reached(Reached),
-}
-
-/// What a stream held is done.
-pub struct Reached(ffi::gmb_event);
-
-impl Reached {
-    pub fn new(context: &Inner, stream: usize) -> PyResult<Self> {
-        let mut event = ffi::gmb_event { id: 0 };
-        // SAFETY: it writes a handle.
-        check(unsafe {
-            ffi::gmb_event_create(context.handle_at_end(), ffi::GMB_EVENT_UNTIMED as i32, &mut event)
-        })?;
-        let made = Self(event);
-        // SAFETY: checked by the library.
-        check(unsafe { ffi::gmb_event_record(event, raw(stream)) })?;
-        Ok(made)
-    }
-}
-
-impl Drop for Reached {
-    fn drop(&mut self) {
-        // SAFETY: nobody has it any more.
-        unsafe { ffi::gmb_event_destroy(self.0) };
-    }
+    /// What its stream held is done.
+    Reached(Point),
 }
 
 impl Until {
     fn is_past(&self) -> bool {
         match self {
             Self::Told(token) => token.is_told(),
-            // SAFETY: checked by the library.
-            Self::Reached(event) => unsafe { ffi::gmb_event_query(event.0) == 0 },
+            Self::Reached(point) => point.is_past(),
         }
     }
 
     /// Blocks for a while: whether it is so then.
     fn wait(&self) -> bool {
         let limit = nanoseconds(Duration::from_secs(10));
-        // SAFETY: checked by the library; it writes a result.
-        let told = without_lock(|| unsafe {
-            match self {
-                Self::Told(token) => {
-                    ffi::gmb_token_wait(token.handle, token.epoch.saturating_sub(1), limit, &mut { EMPTY })
-                }
-                Self::Reached(event) => ffi::gmb_event_synchronize(event.0, limit),
-            }
+        let told = without_lock(|| match self {
+            Self::Told(token) => token.wait_told(limit),
+            Self::Reached(point) => point.wait(limit),
         });
         told == 0
     }
@@ -93,9 +67,9 @@ pub struct Keeping(Mutex<Kept>);
 
 impl Keeping {
     /// Gives back what is no longer used, too, where there is much.
-    pub fn keep(&self, context: &Arc<Inner>, until: Until, what: What) {
+    pub fn keep(&self, context: &Arc<ContextHandle>, until: Until, what: What) {
         let much = {
-            let mut kept = self.0.lock().unwrap_or_else(|p| p.into_inner());
+            let mut kept = lock(&self.0);
             kept.bytes += what.bytes;
             kept.all.push_back((until, what));
             kept.bytes >= WORTH_A_LOOK || kept.all.len() >= OPERATIONS
@@ -106,8 +80,13 @@ impl Keeping {
     }
 
     /// Until what the stream holds now is done.
-    pub fn keep_until_reached(&self, context: &Arc<Inner>, stream: usize, what: What) -> PyResult<()> {
-        match Reached::new(context, stream) {
+    pub fn keep_until_reached(
+        &self,
+        context: &Arc<ContextHandle>,
+        stream: usize,
+        what: What,
+    ) -> PyResult<()> {
+        match Point::of(context, stream) {
             Ok(reached) => self.keep(context, Until::Reached(reached), what),
             Err(error) => {
                 // Nobody will say when that is.
@@ -119,7 +98,7 @@ impl Keeping {
     }
 
     /// Gives back what is no longer used.
-    pub fn look(&self, context: &Arc<Inner>) {
+    pub fn look(&self, context: &Arc<ContextHandle>) {
         // One at a time: what is given back may run anything.
         while let Some((until, what)) = self.next() {
             if let Until::Told(token) = until {
@@ -130,7 +109,7 @@ impl Keeping {
     }
 
     fn next(&self) -> Option<(Until, What)> {
-        let mut kept = self.0.lock().unwrap_or_else(|p| p.into_inner());
+        let mut kept = lock(&self.0);
         if !kept.all.front().is_some_and(|(until, _)| until.is_past()) {
             return None;
         }

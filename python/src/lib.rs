@@ -2,26 +2,45 @@
 
 mod array;
 mod context;
+mod destination;
 mod dlpack;
+mod dtype;
+mod elements;
 mod error;
+mod events;
+mod exchange;
 #[rustfmt::skip]
 mod ffi;
+mod info;
+mod interpreter;
 mod keeping;
 mod mailbox;
-mod shared;
+mod memory;
+mod records;
+mod ring;
 mod streams;
-mod tensors;
+mod tensor;
+mod tensor_mailbox;
 mod token;
 mod view;
+mod waiting;
+mod watch;
+
+use std::sync::{Mutex, MutexGuard};
 
 use pyo3::prelude::*;
+
+/// Nothing is left half done in them, also where a thread panicked.
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(|p| p.into_inner())
+}
 
 /// The interpreter is about to end.
 #[pyfunction]
 fn _end(py: Python<'_>) {
     py.detach(|| {
-        tensors::end_all();
-        dlpack::end();
+        tensor_mailbox::end_all();
+        interpreter::end();
     });
 }
 
@@ -61,17 +80,17 @@ fn _sizes() -> Vec<(&'static str, usize)> {
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<context::Context>()?;
-    module.add_class::<context::Event>()?;
+    module.add_class::<events::Event>()?;
     module.add_class::<streams::Stream>()?;
     module.add_class::<streams::StreamGuard>()?;
     module.add_class::<mailbox::Mailbox>()?;
     module.add_class::<token::Result_>()?;
     module.add_class::<token::TokenHandle>()?;
     module.add_class::<view::View>()?;
-    module.add_class::<view::Watch>()?;
+    module.add_class::<watch::Watch>()?;
     module.add_class::<array::Array>()?;
-    module.add_class::<tensors::Tensor>()?;
-    module.add_class::<tensors::TensorMailbox>()?;
+    module.add_class::<tensor::Tensor>()?;
+    module.add_class::<tensor_mailbox::TensorMailbox>()?;
     module.add_function(wrap_pyfunction!(_end, module)?)?;
     module.add_function(wrap_pyfunction!(version, module)?)?;
     module.add_function(wrap_pyfunction!(_sizes, module)?)

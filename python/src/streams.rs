@@ -2,14 +2,17 @@
 
 use std::cell::RefCell;
 use std::ffi::c_void;
+use std::sync::{Arc, Mutex};
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyInt};
+use pyo3::types::{PyDict, PyInt, PyTuple};
 
-use crate::context::Inner;
-use crate::error::{argument, check};
-use crate::{dlpack, ffi};
+use crate::context::ContextHandle;
+use crate::error::{argument, check, closed};
+use crate::events::Event;
+use crate::exchange::{self, Exchange};
+use crate::{ffi, lock};
 
 thread_local! {
     /// This thread's guards that are in force.
@@ -23,12 +26,12 @@ struct InForce {
 }
 
 /// What tells contexts apart.
-fn which(context: &Inner) -> usize {
+fn which(context: &ContextHandle) -> usize {
     std::ptr::from_ref(context) as usize
 }
 
 static TORCH_CURRENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-static TORCH_EXCHANGE: PyOnceLock<Option<&'static dlpack::Exchange>> = PyOnceLock::new();
+static TORCH_EXCHANGE: PyOnceLock<Option<&'static Exchange>> = PyOnceLock::new();
 static MODULES: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
 
 /// PyTorch's own function for its current stream, if PyTorch is there and has CUDA.
@@ -48,12 +51,12 @@ fn torch_function(py: Python<'_>) -> PyResult<Option<&Py<PyAny>>> {
 }
 
 /// PyTorch's current stream of the device.
-fn torch_current(py: Python<'_>, context: &Inner) -> PyResult<Option<usize>> {
+fn torch_current(py: Python<'_>, context: &ContextHandle) -> PyResult<Option<usize>> {
     let Some(current) = torch_function(py)? else { return Ok(None) };
     // The same without a call of Python, where PyTorch's tensors have an exchange.
     let exchange = TORCH_EXCHANGE.get_or_init(py, || {
         let torch = py.import("torch").and_then(|torch| torch.getattr("Tensor")).ok()?;
-        dlpack::look_up(&torch)
+        exchange::look_up(&torch)
     });
     if let Some(told) = exchange.and_then(|api| api.current_stream(context)) {
         return Ok(Some(told));
@@ -62,7 +65,7 @@ fn torch_current(py: Python<'_>, context: &Inner) -> PyResult<Option<usize>> {
 }
 
 /// Whether the stream's work is being captured, by PyTorch or by whomever.
-pub fn is_capturing(context: &Inner, stream: usize) -> PyResult<bool> {
+pub fn is_capturing(context: &ContextHandle, stream: usize) -> PyResult<bool> {
     let (of, mut told) = (context.handle()?, 0);
     // SAFETY: it writes a number.
     check(unsafe { ffi::gmb_stream_is_capturing(of, raw(stream), &mut told) })?;
@@ -96,7 +99,11 @@ pub fn address(stream: &Bound<'_, PyAny>) -> PyResult<usize> {
 }
 
 /// The one that is asked for; else the guard's, PyTorch's current one, or the default stream.
-pub fn resolve(py: Python<'_>, context: &Inner, stream: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
+pub fn resolve(
+    py: Python<'_>,
+    context: &ContextHandle,
+    stream: Option<&Bound<'_, PyAny>>,
+) -> PyResult<usize> {
     if let Some(stream) = stream {
         return address(stream);
     }
@@ -121,21 +128,21 @@ pub fn raw(stream: usize) -> ffi::gmb_stream {
 /// A stream of the library's, of a priority class. It ends with the context, or by `close`.
 #[pyclass(frozen, module = "gpumailbox")]
 pub struct Stream {
-    context: std::sync::Arc<Inner>,
-    handle: std::sync::Mutex<Option<usize>>,
+    context: Arc<ContextHandle>,
+    handle: Mutex<Option<usize>>,
 }
 
 impl Stream {
-    pub fn new(context: std::sync::Arc<Inner>, priority: i32) -> PyResult<Self> {
+    pub fn new(context: Arc<ContextHandle>, priority: i32) -> PyResult<Self> {
         let mut made: ffi::gmb_stream = std::ptr::null_mut();
         // SAFETY: it writes a stream.
         check(unsafe { ffi::gmb_stream_create(context.handle()?, priority, &mut made) })?;
-        Ok(Self { context, handle: std::sync::Mutex::new(Some(made as usize)) })
+        Ok(Self { context, handle: Mutex::new(Some(made as usize)) })
     }
 
     fn get(&self) -> PyResult<usize> {
-        let handle = *self.handle.lock().unwrap_or_else(|p| p.into_inner());
-        handle.ok_or_else(|| crate::error::status(ffi::GMB_ERROR_INVALID_HANDLE, "the stream is closed"))
+        let handle = *lock(&self.handle);
+        handle.ok_or_else(|| closed("the stream is closed"))
     }
 }
 
@@ -177,15 +184,13 @@ impl Stream {
     }
 
     /// Its later work comes after what `event` stands for.
-    fn wait_event(&self, event: &crate::context::Event) -> PyResult<()> {
-        // SAFETY: checked by the library.
-        check(unsafe { ffi::gmb_stream_wait_event(self.context.handle()?, raw(self.get()?), event.handle) })?;
-        Ok(())
+    fn wait_event(&self, event: &Event) -> PyResult<()> {
+        event.point.precede(self.context.handle()?, self.get()?)
     }
 
     /// Destroys it when its work is done. Twice is once.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let Some(stream) = self.handle.lock().unwrap_or_else(|p| p.into_inner()).take() else {
+        let Some(stream) = lock(&self.handle).take() else {
             return Ok(());
         };
         let context = self.context.handle()?;
@@ -205,9 +210,15 @@ impl Stream {
 /// `with` it, a stream is this thread's current one, of the library and of the driver's context.
 #[pyclass(module = "gpumailbox")]
 pub struct StreamGuard {
-    pub context: std::sync::Arc<Inner>,
-    pub stream: usize,
-    pub guards: Vec<u64>,
+    context: Arc<ContextHandle>,
+    stream: usize,
+    guards: Vec<u64>,
+}
+
+impl StreamGuard {
+    pub fn new(context: &Arc<ContextHandle>, stream: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Ok(Self { context: Arc::clone(context), stream: address(stream)?, guards: Vec::new() })
+    }
 }
 
 #[pymethods]
@@ -223,7 +234,7 @@ impl StreamGuard {
     }
 
     #[pyo3(signature = (*_ended))]
-    fn __exit__(&mut self, _ended: &Bound<'_, pyo3::types::PyTuple>) -> PyResult<bool> {
+    fn __exit__(&mut self, _ended: &Bound<'_, PyTuple>) -> PyResult<bool> {
         let Some(id) = self.guards.pop() else { return Ok(false) };
         // SAFETY: checked by the library.
         check(unsafe { ffi::gmb_stream_guard_destroy(ffi::gmb_stream_guard { id }) })?;

@@ -1,12 +1,68 @@
 //! How operations went.
 
+use std::time::Duration;
+
 use pyo3::prelude::*;
 
-use crate::context::{limit, patiently, Inner, Token, EMPTY};
-use crate::error::{self, check};
+use crate::context::ContextHandle;
+use crate::error::{check, status};
 use crate::ffi;
+use crate::waiting::{limit, patiently};
 
 pub const NO_TOKEN: ffi::gmb_token = ffi::gmb_token { id: 0 };
+pub const EMPTY: ffi::gmb_result = ffi::gmb_result { epoch: 0, count: 0, status: 0, flags: 0, lost: 0 };
+
+/// A token, and the epoch of its last operation.
+pub struct Token {
+    pub handle: ffi::gmb_token,
+    pub epoch: u64,
+}
+
+impl Token {
+    pub fn new(context: &ContextHandle) -> PyResult<Self> {
+        let mut handle = NO_TOKEN;
+        // SAFETY: it writes a handle.
+        check(unsafe { ffi::gmb_token_create(context.handle()?, &mut handle) })?;
+        Ok(Self { handle, epoch: 0 })
+    }
+
+    /// Whether its last operation is done.
+    pub fn is_told(&self) -> bool {
+        let mut result = EMPTY;
+        // SAFETY: it writes a result.
+        let told = unsafe { ffi::gmb_token_poll(self.handle, &mut result) };
+        told == 0 && u64::from(result.epoch) >= self.epoch || self.epoch == 0
+    }
+
+    /// Blocks until a result of a later epoch than `after` is told, or time is over; the status.
+    fn wait(&self, after: u64, nanoseconds: u64, result: &mut ffi::gmb_result) -> i32 {
+        // SAFETY: it writes a result.
+        unsafe { ffi::gmb_token_wait(self.handle, after, nanoseconds, result) }
+    }
+
+    /// The same of its last operation.
+    pub fn wait_told(&self, nanoseconds: u64) -> i32 {
+        self.wait(self.epoch.saturating_sub(1), nanoseconds, &mut { EMPTY })
+    }
+
+    /// The result of its last operation.
+    pub fn told(&self, py: Python<'_>) -> PyResult<ffi::gmb_result> {
+        self.told_after(py, self.epoch.saturating_sub(1), None)
+    }
+
+    fn told_after(&self, py: Python<'_>, after: u64, limit: Option<Duration>) -> PyResult<ffi::gmb_result> {
+        let mut told = EMPTY;
+        patiently(py, limit, |left| self.wait(after, left, &mut told))?;
+        Ok(told)
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        // SAFETY: a token that is no longer needed; its operations go on.
+        unsafe { ffi::gmb_token_destroy(self.handle) };
+    }
+}
 
 /// How an operation went.
 #[pyclass(frozen, get_all, name = "Result", module = "gpumailbox")]
@@ -32,38 +88,19 @@ impl Result_ {
 /// Raises what went wrong on the device.
 pub fn result(of: ffi::gmb_result) -> PyResult<Result_> {
     if of.status < 0 {
-        return Err(error::of(
+        return Err(status(
             of.status,
-            &format!("the operation ended on the device, after {} records", of.count),
+            format!("the operation ended on the device, after {} records", of.count),
         ));
     }
-    let partial = i64::from(of.flags) & ffi::GMB_RESULT_PARTIAL != 0;
+    let partial = of.flags & ffi::GMB_RESULT_PARTIAL as u32 != 0;
     Ok(Result_ { epoch: of.epoch, count: of.count, partial, lost: of.lost })
-}
-
-/// Blocks until the operation of this epoch is told.
-pub fn told(py: Python<'_>, token: &Token, timeout: Option<f64>) -> PyResult<ffi::gmb_result> {
-    let mut told = EMPTY;
-    let (handle, after) = (token.handle, token.epoch.saturating_sub(1));
-    let limit = limit(timeout)?;
-    // SAFETY: it writes a result.
-    patiently(py, limit, |left| unsafe { ffi::gmb_token_wait(handle, after, left, &mut told) })?;
-    Ok(told)
 }
 
 /// Where results of operations are told that nobody waits for at once: in graphs, or beside other work.
 #[pyclass(frozen, name = "Token", module = "gpumailbox")]
 pub struct TokenHandle {
-    pub token: ffi::gmb_token,
-}
-
-impl TokenHandle {
-    pub fn new(context: &Inner) -> PyResult<Self> {
-        let mut token = NO_TOKEN;
-        // SAFETY: it writes a handle.
-        check(unsafe { ffi::gmb_token_create(context.handle()?, &mut token) })?;
-        Ok(Self { token })
-    }
+    pub token: Token,
 }
 
 #[pymethods]
@@ -72,10 +109,10 @@ impl TokenHandle {
     fn poll(&self) -> PyResult<Option<Result_>> {
         let mut told = EMPTY;
         // SAFETY: it writes a result.
-        match unsafe { ffi::gmb_token_poll(self.token, &mut told) } {
+        match unsafe { ffi::gmb_token_poll(self.token.handle, &mut told) } {
             0 => result(told).map(Some),
             // No operation has been told to it.
-            unused if unused == ffi::GMB_ERROR_INVALID_ARGUMENT as i32 => Ok(None),
+            ffi::GMB_ERROR_INVALID_ARGUMENT => Ok(None),
             other => check(other).map(|_| None),
         }
     }
@@ -83,18 +120,7 @@ impl TokenHandle {
     /// Blocks until there is a result of a later epoch than `after`; without it, until the last operation's.
     #[pyo3(signature = (after = None, timeout = None))]
     fn wait(&self, py: Python<'_>, after: Option<u64>, timeout: Option<f64>) -> PyResult<Result_> {
-        let mut told = EMPTY;
-        let (token, after) = (self.token, after.unwrap_or(u64::MAX));
         let limit = limit(timeout)?;
-        // SAFETY: it writes a result.
-        patiently(py, limit, |left| unsafe { ffi::gmb_token_wait(token, after, left, &mut told) })?;
-        result(told)
-    }
-}
-
-impl Drop for TokenHandle {
-    fn drop(&mut self) {
-        // SAFETY: nobody has it any more.
-        unsafe { ffi::gmb_token_destroy(self.token) };
+        result(self.token.told_after(py, after.unwrap_or(u64::MAX), limit)?)
     }
 }

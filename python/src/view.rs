@@ -1,28 +1,31 @@
-//! Records where they lie, and descriptors that say when there are some.
+//! Records where they lie.
 
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::array::{Array, Keeper, Kind, Layout};
-use crate::context::{ended, without_lock};
-use crate::error::{check, status};
+use crate::array::{Array, Keeper};
+use crate::elements::Layout;
+use crate::error::check;
 use crate::ffi;
-use crate::shared::{Lent, Shared};
+use crate::interpreter::ended;
+use crate::records::Kind;
+use crate::ring::{Lent, Ring};
 use crate::streams::{self, raw};
+use crate::token::{result, EMPTY};
+use crate::waiting::patiently;
 
 /// Records where they lie.
 #[pyclass(frozen, module = "gpumailbox")]
 pub struct View {
-    pub inner: Arc<Shared>,
-    pub borrow: ffi::gmb_borrow,
-    pub stream: usize,
-    pub lent: Lent,
-    pub kind: Kind,
-    pub popped: ffi::gmb_result,
-    pub spans: ffi::gmb_spans,
+    ring: Arc<Ring>,
+    borrow: ffi::gmb_borrow,
+    stream: usize,
+    lent: Lent,
+    kind: Kind,
+    popped: ffi::gmb_result,
+    spans: ffi::gmb_spans,
 }
 
 // SAFETY: handles, numbers and addresses.
@@ -31,6 +34,35 @@ unsafe impl Send for View {}
 unsafe impl Sync for View {}
 
 impl View {
+    /// Of the next records, at most `max`; blocks until it is known how many there are.
+    pub fn new(
+        py: Python<'_>,
+        ring: &Arc<Ring>,
+        kind: &Kind,
+        max: u32,
+        reader: u32,
+        stream: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let handle = ring.handle()?;
+        let stream = streams::resolve(py, &ring.context, stream)?;
+        let lent = Lent::new(ring);
+        let mut borrow = ffi::gmb_borrow { id: 0 };
+        // SAFETY: it writes a handle.
+        check(unsafe { ffi::gmb_mailbox_borrow(handle, reader, max, raw(stream), &mut borrow) })?;
+        // SAFETY: numbers and addresses only.
+        let (mut popped, mut spans): (_, ffi::gmb_spans) = (EMPTY, unsafe { std::mem::zeroed() });
+        let (popped_at, spans_at) =
+            (&mut popped as *mut ffi::gmb_result as usize, &mut spans as *mut _ as usize);
+        let waited = patiently(py, None, move |left| {
+            // SAFETY: both are this function's.
+            unsafe { ffi::gmb_borrow_wait(borrow, left, popped_at as *mut _, spans_at as *mut _) }
+        })
+        .and_then(|_| result(popped));
+        let view = Self { ring: Arc::clone(ring), borrow, stream, lent, kind: kind.clone(), popped, spans };
+        // Dropped, it releases what it has.
+        waited.map(|_| view)
+    }
+
     fn end(&self, stream: usize) -> PyResult<()> {
         if !self.lent.release() || ended() {
             return Ok(());
@@ -46,16 +78,11 @@ impl View {
     /// One array of all records, or two where they lie around the ring's end; none for no records.
     #[getter]
     fn arrays(&self) -> PyResult<Vec<Array>> {
-        if self.lent.is_released() {
-            return Err(status(
-                ffi::GMB_ERROR_INVALID_HANDLE,
-                "the records were released: they are the mailbox's again",
-            ));
-        }
+        self.lent.check()?;
         let spans = self.spans.records.iter().zip(self.spans.count).filter(|(_, count)| *count > 0);
         Ok(spans
             .map(|(at, count)| Array {
-                context: Arc::clone(&self.inner.context),
+                context: Arc::clone(&self.ring.context),
                 stream: self.stream,
                 layout: Layout::records(*at as u64, &self.kind, count, u64::from(self.spans.stride)),
                 keeper: Keeper::Mailbox(self.lent.clone()),
@@ -74,7 +101,7 @@ impl View {
     #[pyo3(signature = (stream = None))]
     fn release(&self, py: Python<'_>, stream: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let stream = match stream {
-            Some(_) => streams::resolve(py, &self.inner.context, stream)?,
+            Some(_) => streams::resolve(py, &self.ring.context, stream)?,
             None => self.stream,
         };
         self.end(stream)
@@ -93,40 +120,5 @@ impl View {
 impl Drop for View {
     fn drop(&mut self) {
         let _ = self.end(self.stream);
-    }
-}
-
-/// A descriptor for event loops: armed, it becomes readable once as many records are readable, or writable, as were asked for.
-#[pyclass(frozen, module = "gpumailbox")]
-pub struct Watch {
-    pub inner: Arc<Shared>,
-    pub watch: ffi::gmb_watch,
-    pub descriptor: Option<Arc<OwnedFd>>,
-}
-
-#[pymethods]
-impl Watch {
-    /// Not readable again until that is so.
-    #[pyo3(signature = (count = 1))]
-    fn arm(&self, count: u32) -> PyResult<()> {
-        self.inner.handle()?;
-        // SAFETY: checked by the library.
-        check(unsafe { ffi::gmb_watch_arm(self.watch, count) })?;
-        Ok(())
-    }
-
-    /// The descriptor, which stays the watch's.
-    fn fileno(&self) -> i32 {
-        self.descriptor.as_ref().map_or(-1, |descriptor| descriptor.as_raw_fd())
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        if !ended() {
-            let watch = self.watch;
-            // SAFETY: nobody has it any more.
-            without_lock(|| unsafe { ffi::gmb_watch_destroy(watch) });
-        }
     }
 }

@@ -1,4 +1,4 @@
-"""Arrays on a device, of NumPy for the host backend and of PyTorch for CUDA; and how tests wait."""
+"""Arrays on a device, of NumPy for the host backend and of PyTorch for CUDA; how tests wait, and what they see."""
 import ctypes
 import gc
 import importlib.util
@@ -9,6 +9,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 
 import gpumailbox
 
@@ -22,6 +23,8 @@ if REQUIRED and not CUDA:
     raise RuntimeError("GMB_REQUIRE_CUDA=1, and PyTorch has no CUDA device: that is a failure, not a skip")
 BACKENDS = ["host", "cuda"] if CUDA else ["host"]
 SECONDS = 60
+# For what does not come, however long one waits.
+NEVER = 0.02
 POISON = 0xA5
 
 
@@ -39,6 +42,11 @@ def all_given_back(mailbox):
     until(lambda: mailbox.stats()["released"] == mailbox.stats()["pushed"], lambda: f"all given back: {mailbox.stats()}")
 
 
+def still_waits(future, seconds=NEVER):
+    with pytest.raises(TimeoutError):
+        future.result(seconds)
+
+
 def together(*works):
     """Runs them on a thread each, begun at the same moment; what one raises is raised here."""
     begin = threading.Barrier(len(works))
@@ -54,6 +62,37 @@ def together(*works):
 def bits(array):
     """Elements as bytes, so that NaNs are equal to themselves."""
     return np.ascontiguousarray(array).tobytes()
+
+
+def random_rows(rng, count, bytes=64):
+    return rng.integers(0, 256, (count, bytes), dtype=np.uint8)
+
+
+def raises(kind, call, *words):
+    """The right class, a sentence that names what is wrong, and the status by number and name."""
+    with pytest.raises(kind) as caught:
+        call()
+    text = str(caught.value)
+    assert len(text) > 15 and "panicked" not in text, text
+    for word in words:
+        assert word in text, text
+    if isinstance(caught.value, gpumailbox.Error):
+        name = caught.value.name
+        assert caught.value.status < 0 and text.endswith(f"[{name}]") and name.isupper(), (caught.value.status, text)
+
+
+def current(lab, *streams):
+    """Which of them calls without one are for: a mailbox of one stream takes pops of that one alone."""
+    mailbox = lab.context.mailbox(2, 16, single_stream=True)
+    mailbox.pop(1)
+    found = []
+    for stream in streams:
+        try:
+            mailbox.pop(1, stream=stream)
+        except gpumailbox.InvalidArgument:
+            continue
+        found.append(stream)
+    return found
 
 
 class Gate:
@@ -215,3 +254,11 @@ KINDS = {"host": Host, "cuda": Cuda}
 
 def make(backend):
     return KINDS[backend]()
+
+
+@pytest.fixture
+def cuda():
+    """For files that are of CUDA alone: `from lab import cuda as lab`."""
+    made = make("cuda")
+    yield made
+    made.end()

@@ -2,13 +2,15 @@
 import asyncio
 import gc
 import os
+import select
 import threading
+import time
 
 import numpy as np
 import pytest
 
 import gpumailbox
-from lab import SECONDS, bits
+from lab import SECONDS, bits, random_rows
 
 
 def run(work):
@@ -16,10 +18,6 @@ def run(work):
     async def limited():
         return await asyncio.wait_for(work, 2 * SECONDS)
     return asyncio.run(limited())
-
-
-def random_rows(rng, count):
-    return rng.integers(0, 256, (count, 64), dtype=np.uint8)
 
 
 async def begun(coroutine):
@@ -259,7 +257,6 @@ def test_what_is_wrong_is_said_before_anything_waits(lab):
 
 
 def test_a_watchs_descriptor_is_readable_once_for_each_arming(lab, rng):
-    import select
     mailbox, rows = lab.context.mailbox(8, 64), lab.array(random_rows(rng, 8))
     watch = mailbox.watch()
 
@@ -302,7 +299,6 @@ def test_awaiting_keeps_no_descriptors(lab, rng):
 
 def test_a_timeout_is_for_the_whole_pop_however_often_others_are_faster():
     """A mailbox that always wakes and never has any: as under a greedy consumer."""
-    import time
     reading, writing = os.pipe()
     os.write(writing, b"x")
     end = time.monotonic() + 5

@@ -7,22 +7,10 @@ import pytest
 
 import gpumailbox
 from gpumailbox import Closed, Error, InvalidArgument, InvalidDevice, NotSupported, OutOfMemory
-from lab import SECONDS, Foreign, bits
+from lab import SECONDS, Foreign, bits, raises
 
 # What Python itself says of a number that is none, or does not fit.
 NUMBER = (InvalidArgument, OverflowError, TypeError)
-
-
-def raises(kind, call, *words):
-    """The right class, a sentence that names what is wrong, and the status by number and name."""
-    with pytest.raises(kind) as caught:
-        call()
-    text = str(caught.value)
-    assert len(text) > 15 and "panicked" not in text
-    for word in words:
-        assert word in text, text
-    if isinstance(caught.value, Error):
-        assert caught.value.status < 0 and text.endswith(f"[{caught.value.name}]") and caught.value.name.isupper()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gpumailbox
-from lab import all_given_back, bits, torch, until
+from lab import all_given_back, bits, random_rows, torch, until
 
 HERE = os.path.dirname(os.path.abspath(gpumailbox.__file__))
 SIZES = gpumailbox._core._sizes()
@@ -195,7 +195,7 @@ def test_cpp_uses_the_same_library(plugin):
 
 
 def test_python_pushes_and_cpp_pops(lab, rng, plugin):
-    mailbox, values = lab.context.mailbox(32, 64), rng.integers(0, 256, (20, 64), dtype=np.uint8)
+    mailbox, values = lab.context.mailbox(32, 64), random_rows(rng, 20)
     out = lab.poisoned(32, 64)
     mailbox.push(lab.array(values))
     # CUDA's default stream orders it behind whatever filled `out`.
@@ -207,7 +207,7 @@ def test_python_pushes_and_cpp_pops(lab, rng, plugin):
 
 
 def test_cpp_pushes_and_python_pops(lab, rng, plugin):
-    mailbox, values = lab.context.mailbox(16, 64), rng.integers(0, 256, (20, 64), dtype=np.uint8)
+    mailbox, values = lab.context.mailbox(16, 64), random_rows(rng, 20)
     rows = lab.array(values)
     assert plugin.plugin_push(lab.context.handle, mailbox.handle, lab.pointer(rows), 20, 64) == 16
     records = mailbox.pop(32, headers=True)
@@ -252,7 +252,7 @@ def test_what_the_c_api_captures_is_captured_here(lab, rng):
     context, graph = ctypes.c_uint64(lab.context.handle), ctypes.c_uint64()
     own = lab.context.stream()
     stream = ctypes.c_void_p(own.handle)
-    box, values = lab.context.mailbox(64, 64), rng.integers(0, 256, (4, 64), dtype=np.uint8)
+    box, values = lab.context.mailbox(64, 64), random_rows(rng, 4)
     rows, out = lab.array(values), lab.poisoned(8, 64)
     # PyTorch's current stream, too: what its tensors wait for must be within the capture.
     around = torch.cuda.stream(torch.cuda.ExternalStream(own.handle)) if lab.backend == "cuda" else contextlib.nullcontext()

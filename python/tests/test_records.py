@@ -8,11 +8,7 @@ import numpy as np
 import pytest
 
 import gpumailbox
-from lab import POISON, SECONDS, Foreign, Gate, bits, make, torch, until
-
-
-def random_rows(rng, count, bytes=64):
-    return rng.integers(0, 256, (count, bytes), dtype=np.uint8)
+from lab import POISON, SECONDS, Foreign, Gate, bits, make, random_rows, torch, until
 
 
 def indexed(count):

@@ -3,17 +3,10 @@ from collections import deque
 
 import pytest
 
-import gpumailbox
-from lab import SECONDS, all_given_back, bits, make, torch, until
+from lab import SECONDS, all_given_back, bits, torch, until
+from lab import cuda as lab
 
 WIDTH = 64
-
-
-@pytest.fixture
-def lab():
-    made = make("cuda")
-    yield made
-    made.end()
 
 
 @pytest.fixture

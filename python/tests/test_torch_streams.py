@@ -2,31 +2,11 @@
 import pytest
 
 import gpumailbox
-from lab import SECONDS, all_given_back, make, torch, until
+from lab import SECONDS, all_given_back, current, torch, until
+from lab import cuda as lab
 
 # Clock cycles that a stream is kept busy: some 20 ms, in which everything else would be done.
 BUSY = 40_000_000
-
-
-@pytest.fixture
-def lab():
-    made = make("cuda")
-    yield made
-    made.end()
-
-
-def current(lab, *streams):
-    """Which of them calls without one are for: a mailbox of one stream takes pops of that one alone."""
-    mailbox = lab.context.mailbox(2, 16, single_stream=True)
-    mailbox.pop(1)
-    found = []
-    for stream in streams:
-        try:
-            mailbox.pop(1, stream=stream)
-        except gpumailbox.InvalidArgument:
-            continue
-        found.append(stream)
-    return found
 
 
 def test_pytorchs_current_stream_is_used_without_asking(lab):

@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 
 import gpumailbox
-from lab import SECONDS, bits, together
-
-
-def random_rows(rng, count):
-    return rng.integers(0, 256, (count, 64), dtype=np.uint8)
+from lab import SECONDS, bits, current, random_rows, still_waits, together
 
 
 def test_a_view_shows_the_records_without_taking_them_along(lab, rng):
@@ -119,8 +115,7 @@ def test_closing_wakes_who_waits_also_while_records_are_still_looked_at(lab, rng
     array, imported = view.arrays[0], lab.import_(view.arrays[0])
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(mailbox.wait_readable, 5, reader=1, timeout=5)
-        with pytest.raises(TimeoutError):
-            waiting.result(0.02)
+        still_waits(waiting)
         mailbox.close()
         # TimedOut would be the end of its own patience.
         with pytest.raises(gpumailbox.Closed):
@@ -136,20 +131,6 @@ def test_views_of_a_reader_are_released_in_any_order(lab, rng):
         assert bits(lab.numpy(views[index].arrays[0])) == bits(values[2 * index:2 * index + 2])
         views[index].release()
     assert mailbox.wait_writable(8, timeout=SECONDS) == 8
-
-
-def current(lab, *streams):
-    """Which of them calls without one are for: a mailbox of one stream takes pops of that one alone."""
-    mailbox = lab.context.mailbox(2, 16, single_stream=True)
-    mailbox.pop(1)
-    found = []
-    for stream in streams:
-        try:
-            mailbox.pop(1, stream=stream)
-        except gpumailbox.InvalidArgument:
-            continue
-        found.append(stream)
-    return found
 
 
 def test_guards_nest_and_restore(lab):

@@ -1,4 +1,4 @@
-//! A mailbox's handle, and who needs it.
+//! A mailbox's ring, and who needs it.
 
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex, Weak};
 
 use pyo3::prelude::*;
 
-use crate::context::{ended, without_lock, Inner};
-use crate::error::status;
-use crate::ffi;
+use crate::context::ContextHandle;
+use crate::error::closed;
+use crate::interpreter::{ended, without_lock};
+use crate::{ffi, lock};
 
-/// The handle, which goes with the last of those that need it.
-pub struct Shared {
-    pub context: Arc<Inner>,
+/// It goes with the last of those that need it.
+pub struct Ring {
+    pub context: Arc<ContextHandle>,
     handle: AtomicU64,
     closed: AtomicBool,
     /// Views and arrays that lie in the ring.
@@ -22,8 +23,8 @@ pub struct Shared {
     watched: Mutex<Vec<Weak<OwnedFd>>>,
 }
 
-impl Shared {
-    pub fn new(context: &Arc<Inner>, handle: ffi::gmb_mailbox) -> Self {
+impl Ring {
+    pub fn new(context: &Arc<ContextHandle>, handle: ffi::gmb_mailbox) -> Self {
         Self {
             context: Arc::clone(context),
             handle: AtomicU64::new(handle.id),
@@ -36,13 +37,13 @@ impl Shared {
     pub fn handle(&self) -> PyResult<ffi::gmb_mailbox> {
         self.context.handle()?;
         if self.closed.load(Ordering::SeqCst) {
-            return Err(status(ffi::GMB_ERROR_INVALID_HANDLE, "the mailbox is closed"));
+            return Err(closed("the mailbox is closed"));
         }
         Ok(ffi::gmb_mailbox { id: self.handle.load(Ordering::Acquire) })
     }
 
     pub fn watch(&self, descriptor: &Arc<OwnedFd>) {
-        let mut watched = self.watched.lock().unwrap_or_else(|p| p.into_inner());
+        let mut watched = lock(&self.watched);
         watched.retain(|known| known.strong_count() > 0);
         watched.push(Arc::downgrade(descriptor));
     }
@@ -54,7 +55,7 @@ impl Shared {
             return self.destroy();
         }
         // The library wakes who watches when the handle ends, which may take a while.
-        let watched = std::mem::take(&mut *self.watched.lock().unwrap_or_else(|p| p.into_inner()));
+        let watched = std::mem::take(&mut *lock(&self.watched));
         for descriptor in watched.iter().filter_map(Weak::upgrade) {
             if let Ok(own) = descriptor.try_clone() {
                 let _ = std::fs::File::from(own).write(&1u64.to_ne_bytes());
@@ -73,7 +74,7 @@ impl Shared {
     }
 }
 
-impl Drop for Shared {
+impl Drop for Ring {
     fn drop(&mut self) {
         self.destroy();
     }
@@ -81,22 +82,26 @@ impl Drop for Shared {
 
 /// For a view and its arrays: the ring stays as long as there is one, also when the records are given back.
 pub struct Lent {
-    of: Arc<Shared>,
+    of: Arc<Ring>,
     released: Arc<AtomicBool>,
 }
 
 impl Lent {
-    pub fn new(of: &Arc<Shared>) -> Self {
+    pub fn new(of: &Arc<Ring>) -> Self {
         Self::of(of, Arc::default())
     }
 
-    fn of(of: &Arc<Shared>, released: Arc<AtomicBool>) -> Self {
+    fn of(of: &Arc<Ring>, released: Arc<AtomicBool>) -> Self {
         of.lent.fetch_add(1, Ordering::SeqCst);
         Self { of: Arc::clone(of), released }
     }
 
-    pub fn is_released(&self) -> bool {
-        self.released.load(Ordering::Acquire)
+    /// Raises if the records were given back.
+    pub fn check(&self) -> PyResult<()> {
+        if self.released.load(Ordering::Acquire) {
+            return Err(closed("the records were released: they are the mailbox's again"));
+        }
+        Ok(())
     }
 
     /// Whether this is the first time.
