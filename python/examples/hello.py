@@ -2,14 +2,38 @@
 """Records from one module to another: on the host with NumPy, on a GPU with PyTorch."""
 from __future__ import annotations
 
+import argparse
+import importlib
+import importlib.util
+from typing import Any, Callable
+
 import numpy
 
-from common import Device, check, parser
+import gpumailbox
+
+
+def check(condition: bool, what: str) -> None:
+    if not condition:
+        raise RuntimeError(what)
+    print(f"ok: {what}")
+
+
+def open_device(backend: Any) -> tuple[gpumailbox.Context, Callable[[Any], Any], Callable[[Any], Any]]:
+    """A context, and how arrays come onto its device and back: with PyTorch on a GPU, with NumPy on the host."""
+    torch: Any = importlib.import_module("torch") if importlib.util.find_spec("torch") else None
+    if backend == "auto" and not (torch and torch.cuda.is_available()):
+        backend = "host"
+    context = gpumailbox.Context(backend)
+    if context.backend == "host":
+        return context, numpy.asarray, numpy.from_dlpack
+    return context, lambda array: torch.from_numpy(array).cuda(), lambda array: torch.from_dlpack(array).cpu().numpy()
 
 
 def main() -> None:
-    device = Device(parser(__doc__).parse_args().backend)
-    context, to_device, to_host = device.context, device.to_device, device.to_host
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backend", choices=("auto", "host", "cuda"), default="auto")
+    context, to_device, to_host = open_device(parser.parse_args().backend)
+    print(context)
 
     # A record is a row: 16 numbers. The mailbox holds 1024 of them.
     mailbox = context.mailbox(1024, dtype="float32", shape=(16,))
