@@ -11,6 +11,7 @@ using bench::library;
 using bench::library_stream;
 using bench::mailbox;
 using bench::power_of_two;
+using bench::row;
 using bench::small_box;
 using bench::token;
 
@@ -267,8 +268,9 @@ samples focus(const report &out, const library &lib, int streams, gmb_priority f
 // `one(streams, of the focus, of the others)`.
 template <class F> void add_focus(report &out, const std::string &id, F &&one) {
   out.add(id + "_idle", [&] { return one(0, GMB_PRIORITY_FOCUS, GMB_PRIORITY_PERIPHERAL); });
-  out.add(id + "_under_load", [&] { return one(4, GMB_PRIORITY_FOCUS, GMB_PRIORITY_PERIPHERAL); });
-  out.add(id + "_under_load_same_priority", [&] { return one(4, GMB_PRIORITY_NORMAL, GMB_PRIORITY_NORMAL); });
+  const auto loaded = [&](const char *tail) { return row(id + tail).beside(id + "_idle", "the same on an idle GPU"); };
+  out.add(loaded("_under_load"), [&] { return one(4, GMB_PRIORITY_FOCUS, GMB_PRIORITY_PERIPHERAL); });
+  out.add(loaded("_under_load_same_priority"), [&] { return one(4, GMB_PRIORITY_NORMAL, GMB_PRIORITY_NORMAL); });
 }
 
 // Within the namespace: it goes on from here.
@@ -278,13 +280,18 @@ void measure(report &out, const library &lib) {
   for (uint32_t payload : {48u, 112u, 240u, 1008u, 4080u})
     for (const auto &size : bench::sizes)
       add_bulk(out, payload, size, [&](uint32_t of, size_t bytes) { return bulk(out, lib, of, bytes); });
-  out.add("count_to_host", [&] { return counts_to_host(out, lib); });
-  out.add("hop_gpu", [&] { return hops(out, lib, 1); });
-  out.add("hop_gpu_64_records", [&] { return hops(out, lib, 64); });
-  out.add("graph_push", [&] { return graph_operations(out, lib, node::push); });
-  out.add("graph_pop", [&] { return graph_operations(out, lib, node::pop); });
-  out.add("graph_pop_host_count", [&] { return graph_operations(out, lib, node::told_pop); });
-  out.together<3>({"raw_host_cost", "push_host_cost", "pop_host_cost"}, [&] { return host_costs(out, lib); });
+  out.add(row("count_to_host").beside("count_to_host", "kernel writes mapped memory, host polls"),
+          [&] { return counts_to_host(out, lib); });
+  for (uint32_t records : {1u, 64u})
+    out.add(row(records == 1 ? "hop_gpu" : "hop_gpu_64_records")
+                .beside("hop_pair", "kernel + record + wait + kernel behind a gate kernel"),
+            [&] { return hops(out, lib, records); });
+  for (const auto &[id, kind] : {std::pair{"graph_push", node::push}, std::pair{"graph_pop", node::pop},
+                                 std::pair{"graph_pop_host_count", node::told_pop}})
+    out.add(row(id).beside("graph_node", "one-increment kernel node"),
+            [&, which = kind] { return graph_operations(out, lib, which); });
+  const auto called = [](const char *id) { return row(id).beside("raw_host_cost", "raw launch + measured record and wait"); };
+  out.together<3>({"raw_host_cost", called("push_host_cost"), called("pop_host_cost")}, [&] { return host_costs(out, lib); });
   add_focus(out, "focus", [&](int streams, gmb_priority its, gmb_priority others) {
     return focus(out, lib, streams, its, others);
   });

@@ -124,8 +124,9 @@ inline void measure_look_ups(report &out, const library &lib) {
     // More threads than cores would measure the scheduler.
     if (threads > std::thread::hardware_concurrency()) continue;
     const std::string tail = std::to_string(threads) + (threads == 1 ? "_thread" : "_threads");
-    out.add("look_up_" + tail, [&] { return look_ups(out, lib, threads, false); });
-    if (threads > 1) out.add("look_up_one_object_" + tail, [&] { return look_ups(out, lib, threads, true); });
+    const auto look_up = [&](const char *id) { return row(id + tail).beside("call_alone", "a call that looks nothing up"); };
+    out.add(look_up("look_up_"), [&] { return look_ups(out, lib, threads, false); });
+    if (threads > 1) out.add(look_up("look_up_one_object_"), [&] { return look_ups(out, lib, threads, true); });
   }
 }
 
@@ -133,8 +134,10 @@ inline void measure_look_ups(report &out, const library &lib) {
 template <class F> void add_bulk(report &out, uint32_t payload, size of, F &&bulk) {
   const std::string tail = std::to_string(payload) + "B_" + of.name;
   const size_t moved = whole_records(of, payload);
-  out.together<2>({{{"bulk_push_" + tail, "µs", moved}, {"bulk_pop_" + tail, "µs", moved}}},
-                  [&] { return bulk(payload, of.bytes); });
+  const auto moving = [&](const char *id) {
+    return row(id + tail, "µs", moved).beside(copy_of(moved).id, "memcpy of the same payload");
+  };
+  out.together<2>({moving("bulk_push_"), moving("bulk_pop_")}, [&] { return bulk(payload, of.bytes); });
 }
 
 }  // namespace bench

@@ -109,7 +109,8 @@ void measure(report &out) {
       if (size.bytes > 62914560) continue;
       bench::add_bulk(out, payload, size, [&](uint32_t of, size_t bytes) { return bulk(out, lib, of, bytes); });
     }
-  out.add({"queue_240B", "records/s"}, [&] { return queue(out, lib); });
+  const bench::row queued{"queue_240B", "records/s"};
+  out.add(queued.beside("mutexed_queue_240B", "ring of a mutex and two condition variables"), [&] { return queue(out, lib); });
   bench::measure_look_ups(out, lib);
 }
 

@@ -1,5 +1,5 @@
 // What all measuring programs share: options, repetitions, and rows with the JSON they are printed as. A new row is an `add`
-// in the program's `measure`, and its goal a line in goals.json.
+// in the program's `measure`, with what it stands `beside`, and its goal a line in goals.json.
 #ifndef GMB_BENCHES_REPORT_H
 #define GMB_BENCHES_REPORT_H
 
@@ -102,13 +102,22 @@ struct size {
 constexpr size sizes[] = {{"1MB", 983040}, {"16MB", 15728640}, {"63MB", 62914560}, {"503MB", 503316480}};
 constexpr size_t whole_records(size of, size_t payload) { return of.bytes / payload * payload; }
 
-// What a row is: its id, the unit of its samples, and the bytes that each of them moved.
+// What a row is: its id, the unit of its samples, the bytes that each of them moved, and what it stands beside.
 struct row {
   std::string id;
   const char *unit;
   size_t bytes;
+  std::string limit;
+  const char *limit_name = nullptr;
   row(std::string name, const char *of = "µs", size_t moved = 0) : id(std::move(name)), unit(of), bytes(moved) {}
   row(const char *name) : row(std::string(name)) {}
+  // Another row, of the same program or of the one that measures the machine's limits, and what that is in words.
+  row beside(std::string other, const char *in_words) const {
+    row it = *this;
+    it.limit = std::move(other);
+    it.limit_name = in_words;
+    return it;
+  }
 };
 inline row copy_of(size_t bytes) { return {"memcpy_" + std::to_string(bytes), "µs", bytes}; }
 
@@ -213,6 +222,7 @@ private:
                        ",\"runs\":" + std::to_string(n);
     // Of times the least and the 99th percentile, too.
     if (std::string(what.unit) == "µs") text += number("min", all.front()) + number("p99", all[(n * 99 + 99) / 100 - 1]);
+    if (what.limit_name) text += ",\"limit_id\":\"" + what.limit + "\",\"limit_name\":\"" + what.limit_name + "\"";
     if (what.bytes) {
       text += ",\"bytes\":" + std::to_string(what.bytes);
       text += number("gbps", 2e-3 * static_cast<double>(what.bytes) / median);

@@ -43,33 +43,13 @@ def better(first, second):
     return max(first, second, key=lambda row: row["value"] if rate else -row["value"])
 
 
-def limit_of(row, limits, rows):
-    """What a row stands beside: a name and a value."""
-    known = {"count_to_host": ("kernel writes mapped memory, host polls", ["count_to_host"]),
-             "hop_gpu": ("kernel + record + wait + kernel behind a gate kernel", ["hop_pair"]),
-             "hop_gpu_64_records": ("kernel + record + wait + kernel behind a gate kernel", ["hop_pair"]),
-             "graph_push": ("one-increment kernel node", ["graph_node"]),
-             "graph_pop": ("one-increment kernel node", ["graph_node"]),
-             "graph_pop_host_count": ("one-increment kernel node", ["graph_node"]),
-             "queue_240B": ("ring of a mutex and two condition variables", ["mutexed_queue_240B"])}
-    bulk = re.fullmatch(r"bulk_(?:push|pop)_(\d+)B_(\w+)", row["id"])
-    if bulk:
-        name, parts = "memcpy of the same payload", [f"memcpy_{payload_bytes(int(bulk[1]), bulk[2])}"]
-    elif row["id"].startswith("focus_under_load"):
-        return "the same on an idle GPU", rows["focus_idle"]["value"]
-    elif row["id"].startswith("tensor_focus_under_load"):
-        return "the same on an idle GPU", rows["tensor_focus_idle"]["value"]
-    elif row["id"] == "tensor_handoff_and_release":
-        return "its two records of events, by hand", rows["raw_two_records"]["value"]
-    elif row["id"] in ("push_host_cost", "pop_host_cost"):
-        return "raw launch + measured record and wait", rows["raw_host_cost"]["value"]
-    elif row["id"].startswith("look_up") and "call_alone" in rows:
-        return "a call that looks nothing up", rows["call_alone"]["value"]
-    elif row["id"] in known:
-        name, parts = known[row["id"]]
-    else:
-        return None, None
-    return name, sum(limits[part]["value"] for part in parts)
+def with_limit(row, limits, rows):
+    """The row with the value of what it stands beside: one of the machine's limits, or another row."""
+    told = {key: value for key, value in row.items() if key != "limit_id"}
+    limit = row.get("limit_id")
+    if limit is None:
+        return told
+    return dict(told, limit=(limits[limit] if limit in limits else rows[limit])["value"])
 
 
 def floor_of(row, limits, agreed=False):
@@ -188,9 +168,7 @@ def main():
             all_rows.update((name, better(all_rows[name], row)) for name, row in fresh.items())
     listed = []
     for row in rows.values():
-        name, limit = limit_of(row, limits, rows)
-        if name is not None:
-            row = dict(row, limit_name=name, limit=limit)
+        row = with_limit(row, limits, rows)
         floors = {"floor": floor_of(row, limits), "agreed": floor_of(row, limits, agreed=True)}
         listed.append(dict(row, **{key: value for key, value in floors.items() if value is not None}))
     results.mkdir(parents=True, exist_ok=True)
