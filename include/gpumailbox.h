@@ -614,7 +614,7 @@ typedef struct gmb_mailbox_info {
    */
   gmb_full_policy full_policy;
   /**
-   * `GMB_OK`, or what stopped the mailbox for good: `GMB_ERROR_ORDER_VIOLATION`. Nothing moves then.
+   * `GMB_OK`, or what stopped the mailbox for good: `GMB_ERROR_ORDER_VIOLATION`. No record moves then.
    */
   gmb_status fault;
   /**

@@ -6,6 +6,31 @@
 #include <stdint.h>
 
 /**
+ * Threads of a block.
+ */
+#define GMB_BLOCK_THREADS 256
+
+/**
+ * The same where blocks draw their tiles, which are as large as a block moves at once: larger ones lie closer together.
+ */
+#define GMB_DRAWING_THREADS 512
+
+/**
+ * The same of kernels for one block, at most, besides the leader's warp: a block of few threads is launched sooner.
+ */
+#define GMB_ALONE_THREADS 512
+
+/**
+ * Units that a thread moves at once.
+ */
+#define GMB_UNITS_IN_FLIGHT 2
+
+/**
+ * Blocks of a launch, at most.
+ */
+#define GMB_MOST_BLOCKS ((1 << 16) - 1)
+
+/**
  * In `gmb_push_args.flags`: all records or none.
  */
 #define GMB_PUSH_WHOLE 1

@@ -8,6 +8,10 @@
 
 #include "args.h"
 
+/* The host shapes launches by these. */
+static_assert(gmb::ring::units_in_flight == GMB_UNITS_IN_FLIGHT, "units");
+static_assert(gmb::ring::arrived_blocks == GMB_MOST_BLOCKS, "blocks");
+
 template <class T> GMB_HD inline T *at(uint64_t address) { return reinterpret_cast<T *>(address); }
 
 GMB_HD inline gmb_ring_header *ring_of(uint64_t address) { return at<gmb_ring_header>(address); }

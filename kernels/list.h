@@ -1,11 +1,8 @@
-/* Every kernel: a row here, its body in entry.h, its name in src/backend/kernels.rs, and nothing else. */
+/* Every kernel: a row here, its body in entry.h, its name in src/backend/kernels.rs. */
 #ifndef GMB_KERNELS_LIST_H
 #define GMB_KERNELS_LIST_H
 
-#define GMB_BLOCK_THREADS 256
-#define GMB_DRAWING_THREADS 512
-/* The leader's warp, if it has one, and threads with one record under way each. */
-#define GMB_ALONE_THREADS 544
+#define GMB_WARP 32
 
 /* Name, arguments, and for a GPU: the block that it runs in, at most so many threads, at least so many blocks on a
  * multiprocessor. At least so many blocks run at once, so each takes few registers: what many threads have under way
@@ -13,8 +10,8 @@
 #define GMB_KERNELS(ROW)                                                          \
   ROW(push, gmb_push_args, thread_block, GMB_DRAWING_THREADS, 3)                  \
   ROW(pop, gmb_pop_args, thread_block, GMB_DRAWING_THREADS, 2)                    \
-  ROW(push_alone, gmb_push_args, launched<led_block>, GMB_ALONE_THREADS, 1)       \
-  ROW(pop_alone, gmb_pop_args, launched<lone_block>, GMB_ALONE_THREADS, 1)        \
+  ROW(push_alone, gmb_push_args, launched<led_block>, GMB_ALONE_THREADS + GMB_WARP, 1)       \
+  ROW(pop_alone, gmb_pop_args, launched<lone_block>, GMB_ALONE_THREADS + GMB_WARP, 1)        \
   ROW(push_over, gmb_push_args, thread_block, GMB_BLOCK_THREADS, 6)               \
   ROW(pop_over, gmb_pop_args, thread_block, GMB_BLOCK_THREADS, 6)                 \
   ROW(push_latest, gmb_push_args, thread_block, GMB_BLOCK_THREADS, 1)             \

@@ -69,6 +69,7 @@ class _MailboxStats(TypedDict):
     high_water: int
     reader_mask: int
     full_policy: _Policy
+    fault: int
 
 class _ReaderStats(TypedDict):
     released: int

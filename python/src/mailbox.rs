@@ -268,7 +268,7 @@ impl Mailbox {
         // SAFETY: numbers and an address; it writes that many bytes.
         let info: ffi::gmb_mailbox_info =
             unsafe { info(|at, bytes| ffi::gmb_mailbox_get_info(handle, at, bytes)) }?;
-        counts_and_policy(
+        let all = counts_and_policy(
             py,
             &[
                 ("capacity", info.capacity),
@@ -283,7 +283,9 @@ impl Mailbox {
                 ("reader_mask", info.reader_mask.into()),
             ],
             info.full_policy,
-        )
+        )?;
+        all.set_item("fault", info.fault)?;
+        Ok(all)
     }
 
     /// Counts of a reader, as of the operations that are done.

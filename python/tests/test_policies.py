@@ -18,6 +18,7 @@ def test_reject_takes_what_fits_and_counts_the_rest(lab, rng):
     mailbox.push(rows[12:], token=token)
     assert token.wait(timeout=SECONDS).count == 0
     assert mailbox.stats()["rejected"] == 7 and mailbox.stats()["published"] == 8
+    assert mailbox.stats()["fault"] == 0
     assert mailbox.stats()["full_policy"] == "reject" and mailbox.stats()["high_water"] == 8
     assert bits(lab.numpy(mailbox.pop(16))) == bits(values[:8])
 

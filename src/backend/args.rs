@@ -3,6 +3,17 @@
 //! cbindgen writes these into `kernels/args.h`; they are no part of the
 //! public ABI. Addresses are 64-bit device addresses.
 
+/// Threads of a block.
+pub const GMB_BLOCK_THREADS: u32 = 256;
+/// The same where blocks draw their tiles, which are as large as a block moves at once: larger ones lie closer together.
+pub const GMB_DRAWING_THREADS: u32 = 512;
+/// The same of kernels for one block, at most, besides the leader's warp: a block of few threads is launched sooner.
+pub const GMB_ALONE_THREADS: u32 = 512;
+/// Units that a thread moves at once.
+pub const GMB_UNITS_IN_FLIGHT: u32 = 2;
+/// Blocks of a launch, at most.
+pub const GMB_MOST_BLOCKS: u32 = (1 << 16) - 1;
+
 /// In `gmb_push_args.flags`: all records or none.
 pub const GMB_PUSH_WHOLE: u32 = 1;
 /// In `gmb_push_args.flags` and `gmb_pop_args.flags`: blocks draw their tiles.

@@ -19,9 +19,9 @@ use std::sync::Mutex;
 use cudarc::driver::sys;
 use current::{id_of, leave};
 use errors::{check, ends_context, failed, lost};
-use launch::{BLOCK_THREADS, DRAWING_THREADS};
 use once_cell::sync::OnceCell;
 
+use super::args::{GMB_BLOCK_THREADS, GMB_DRAWING_THREADS};
 use super::{
     Backend, ByEntry, DeviceInfo, Entered, Entry, HostFunction, Kept, Kernel, RawEvent, RawGraph, RawNode,
     RawStream, StreamState, DL_CUDA,
@@ -126,8 +126,8 @@ impl Cuda {
                 dlpack_device: (DL_CUDA, ordinal as i32),
                 shares_streams: true,
                 units: 1,
-                block_threads: BLOCK_THREADS,
-                drawing_threads: DRAWING_THREADS,
+                block_threads: GMB_BLOCK_THREADS,
+                drawing_threads: GMB_DRAWING_THREADS,
                 group_records: 1,
                 drawn_records: 1,
                 max_blocks: ByEntry::all(1),
@@ -163,10 +163,11 @@ impl Cuda {
         cuda.overlaps_launches = cuda.alone_functions_wait()?;
         for &(entry, _) in Entry::ALL {
             let function = cuda.functions[entry];
-            cuda.info.max_blocks[entry] = cuda.info.units * cuda.blocks_per_unit(function, BLOCK_THREADS)?;
+            cuda.info.max_blocks[entry] =
+                cuda.info.units * cuda.blocks_per_unit(function, GMB_BLOCK_THREADS)?;
             if entry.draws() {
                 cuda.info.drawing_blocks[entry] =
-                    cuda.info.units * cuda.blocks_per_unit(function, DRAWING_THREADS)?;
+                    cuda.info.units * cuda.blocks_per_unit(function, GMB_DRAWING_THREADS)?;
             }
         }
         Ok(cuda)

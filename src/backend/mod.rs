@@ -1,5 +1,5 @@
-//! What a device must be able to do. [`cuda`] and [`host`] do it; nothing
-//! here knows what a mailbox is.
+//! What a device must be able to do. [`cuda`] and [`host`] do it; of mailboxes
+//! they know the arguments of the kernels, and nothing else.
 //!
 //! Memory addresses are `u64` device addresses; on the host backend they are
 //! host addresses. Streams are raw `CUstream` values, also the caller's own.
@@ -65,7 +65,8 @@ impl BackendKind {
             Err(_) | Ok("" | "auto") => Ok(Self::Auto),
             Ok(asked) => {
                 Self::ALL.iter().find(|(_, name)| *name == asked).map(|&(kind, _)| kind).ok_or_else(|| {
-                    Error::argument(format!("GMB_BACKEND is {asked:?}: use auto, host or cuda"))
+                    let names = Self::ALL.map(|(_, name)| name).join(" or ");
+                    Error::argument(format!("GMB_BACKEND is {asked:?}: use auto, {names}"))
                 })
             }
         }
@@ -122,7 +123,7 @@ pub(crate) struct DeviceInfo {
     pub dlpack_device: (i32, i32),
     /// Whether contexts of the same device can use each other's streams.
     pub shares_streams: bool,
-    /// Blocks that run at once at most: multiprocessors, or block threads.
+    /// Multiprocessors, or block threads.
     pub units: u32,
     /// Threads in each block of a launch.
     pub block_threads: u32,

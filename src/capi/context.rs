@@ -69,13 +69,18 @@ pub struct gmb_context_info {
     pub name: [c_char; 128],
 }
 
+/// As they cross the API.
+const BACKENDS: [(gmb_backend, BackendKind); 3] = [
+    (GMB_BACKEND_AUTO, BackendKind::Auto),
+    (GMB_BACKEND_CUDA, BackendKind::Cuda),
+    (GMB_BACKEND_HOST, BackendKind::Host),
+];
+
 fn backend_kind(value: gmb_backend) -> Result<BackendKind> {
-    match value {
-        GMB_BACKEND_AUTO => Ok(BackendKind::Auto),
-        GMB_BACKEND_CUDA => Ok(BackendKind::Cuda),
-        GMB_BACKEND_HOST => Ok(BackendKind::Host),
-        _ => Err(Error::argument(format!("backend {value} is none of GMB_BACKEND_AUTO, _CUDA, _HOST"))),
-    }
+    let found = BACKENDS.into_iter().find(|&(number, _)| number == value);
+    found
+        .map(|(_, kind)| kind)
+        .ok_or_else(|| Error::argument(format!("backend {value} is none of GMB_BACKEND_AUTO, _CUDA, _HOST")))
 }
 
 /// Opens a device.
@@ -133,7 +138,8 @@ pub extern "C" fn gmb_context_get_info(
         for (to, from) in name.iter_mut().take(127).zip(known.name.bytes()) {
             *to = from as c_char;
         }
-        let backend = if known.backend == BackendKind::Cuda { GMB_BACKEND_CUDA } else { GMB_BACKEND_HOST };
+        let found = BACKENDS.into_iter().find(|&(_, kind)| kind == known.backend);
+        let backend = found.map_or(GMB_BACKEND_AUTO, |(number, _)| number);
         let value = gmb_context_info {
             backend,
             device: known.device,

@@ -165,7 +165,7 @@ pub struct gmb_mailbox_info {
     pub reader_mask: u32,
     /// What a push does when full.
     pub full_policy: gmb_full_policy,
-    /// `GMB_OK`, or what stopped the mailbox for good: `GMB_ERROR_ORDER_VIOLATION`. Nothing moves then.
+    /// `GMB_OK`, or what stopped the mailbox for good: `GMB_ERROR_ORDER_VIOLATION`. No record moves then.
     pub fault: gmb_status,
     /// Zero.
     pub reserved: u32,

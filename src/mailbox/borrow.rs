@@ -174,7 +174,7 @@ impl Mailbox {
     /// `ZERO_COUNT`, `OVERFLOW` (more than `GMB_MAX_RECORDS`; 64 are out), `INVALID_ARGUMENT` (no such reader),
     /// `NOT_SUPPORTED` (under capture, or operations of the mailbox were captured; a mailbox that overwrites and is
     /// arbitrated by the device), `INVALID_STREAM`, `OUT_OF_MEMORY`, `MEMORY_LIMIT`, `DEVICE_LOST`, `DRIVER`. In the result:
-    /// `CORRUPT`.
+    /// `CORRUPT`, `ORDER_VIOLATION`.
     pub fn borrow(&self, reader: u32, max: u32, stream: Stream) -> Result<Borrow> {
         let _range = Range::new(c"borrow");
         check_count("max", max)?;

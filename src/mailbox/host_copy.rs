@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Mailbox, Pop, Push};
 use crate::backend::wait_until;
-use crate::checks::nothing;
+use crate::checks::{check_whole, nothing};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::layout::*;
@@ -68,11 +68,8 @@ impl Mailbox {
         let row = self.row_bytes() as usize;
         let capacity = self.capacity() as usize;
         let rules = self.core.full_policy.rules();
-        if rules.waits && lengths.len() > capacity {
-            return Err(Error::argument(format!(
-                "{} records: under WAIT all or none are pushed, and the capacity is {capacity}",
-                lengths.len()
-            )));
+        if rules.whole {
+            check_whole(&format!("{} records", lengths.len()), lengths.len() as u64, self.capacity())?;
         }
         // Where nothing is overwritten more than the capacity never fits: the rest stays with the caller.
         let most = if rules.overwrites { GMB_MAX_RECORDS as usize } else { capacity };

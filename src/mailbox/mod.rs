@@ -4,11 +4,11 @@ mod attach;
 mod borrow;
 mod capture;
 mod core;
+mod grid;
 mod host_copy;
 mod policy;
 mod readers;
 mod readiness;
-mod shape;
 mod side;
 mod submit;
 mod waiting;
@@ -136,7 +136,7 @@ pub struct MailboxInfo {
     pub readers: u32,
     /// What a push does when it is full.
     pub full_policy: FullPolicy,
-    /// `GMB_OK`, or what stopped the mailbox for good: `GMB_ERROR_ORDER_VIOLATION`. Nothing moves then.
+    /// `GMB_OK`, or what stopped the mailbox for good: `GMB_ERROR_ORDER_VIOLATION`. No record moves then.
     pub fault: gmb_status,
 }
 

@@ -30,7 +30,9 @@ pub(crate) struct Rules {
     pub(super) pop: fn(gmb_pop_args) -> Kernel,
     /// Whether records can be lost: then readers hold no space, and there is always room.
     pub(crate) overwrites: bool,
-    /// Whether a push is all or nothing, and its thread waits for room.
+    /// Whether a push is all or nothing.
+    pub(super) whole: bool,
+    /// Whether the thread that pushes waits for room.
     pub(crate) waits: bool,
     /// Whether only the newest record counts: a pop gives one.
     pub(super) keeps_newest: bool,
@@ -42,17 +44,19 @@ const QUEUE: Rules = Rules {
     push: Kernel::Push,
     pop: Kernel::Pop,
     overwrites: false,
+    whole: false,
     waits: false,
     keeps_newest: false,
 };
 
 impl FullPolicy {
+    /// Those that a number can name.
     const ALL: [Self; 4] = [Self::Reject, Self::Wait, Self::OverwriteOldest, Self::Latest];
 
     pub(crate) const fn rules(self) -> &'static Rules {
         match self {
             Self::Reject => &QUEUE,
-            Self::Wait => &Rules { value: GMB_FULL_WAIT, waits: true, ..QUEUE },
+            Self::Wait => &Rules { value: GMB_FULL_WAIT, whole: true, waits: true, ..QUEUE },
             Self::OverwriteOldest => &Rules {
                 value: GMB_FULL_OVERWRITE_OLDEST,
                 push: Kernel::PushOver,

@@ -62,16 +62,16 @@ impl Mailbox {
         let count = u64::from(args.count);
         let rules = self.core.full_policy.rules();
         let most = if rules.overwrites { count } else { count.min(self.core.capacity) };
-        let shape = self.shape_of(most, &(rules.push)(args), args.max_length);
+        let grid = self.grid_of(most, &(rules.push)(args), args.max_length);
         // What overwrites must know what is borrowed: under this lock nothing is borrowed or released then.
         let borrowed = if rules.overwrites { self.core.borrows.tables() } else { 0 };
         let kernel = |report| {
-            let flags = args.flags | shape.flags;
-            (rules.push)(gmb_push_args { report, tile: shape.tile, flags, borrowed, ..args })
+            let flags = args.flags | grid.flags;
+            (rules.push)(gmb_push_args { report, tile: grid.tile, flags, borrowed, ..args })
         };
         if let Some(capture) = stream.capture() {
             let readers = self.core.readers.in_use().map(|(_, side)| side);
-            return self.capture(&self.core.push, readers, (stream, capture), shape.blocks, token, kernel);
+            return self.capture(&self.core.push, readers, (stream, capture), grid.blocks, token, kernel);
         }
         let only = self.core.check_stream(stream)?;
         // Before the waits: a call that is refused leaves nothing in the stream.
@@ -89,7 +89,7 @@ impl Mailbox {
             }
         }
         let after = self.core.push.sure().wrapping_add(count);
-        self.core.submit(&self.core.push, submitted, stream, shape.blocks, most, submission, kernel)?;
+        self.core.submit(&self.core.push, submitted, stream, grid.blocks, most, submission, kernel)?;
         choose(only, stream);
         // A length that the device refuses would end the push.
         if rules.waits && args.lengths == 0 {
@@ -126,13 +126,13 @@ impl Mailbox {
         let most = u64::from(pop.max).min(self.core.capacity);
         let longest = self.stride - HEADER_BYTES;
         let rules = self.core.full_policy.rules();
-        let shape = self.shape_of(most, &(rules.pop)(args), longest);
+        let grid = self.grid_of(most, &(rules.pop)(args), longest);
         let kernel = |report| {
-            (rules.pop)(gmb_pop_args { report, tile: shape.tile, flags: args.flags | shape.flags, ..args })
+            (rules.pop)(gmb_pop_args { report, tile: grid.tile, flags: args.flags | grid.flags, ..args })
         };
         if let Some(capture) = stream.capture() {
             let push = std::iter::once(&self.core.push);
-            return self.capture(side, push, (stream, capture), shape.blocks, token, kernel);
+            return self.capture(side, push, (stream, capture), grid.blocks, token, kernel);
         }
         let only = self.core.check_stream(stream)?;
         let submission = token.map(Token::submit).transpose()?;
@@ -149,7 +149,7 @@ impl Mailbox {
         }
         // Before the launch: afterwards the pop may have reported, and would count twice.
         let released = side.sure();
-        self.core.submit(side, submitted, stream, shape.blocks, most, submission, kernel)?;
+        self.core.submit(side, submitted, stream, grid.blocks, most, submission, kernel)?;
         choose(only, stream);
         if rules.waits && self.arbitration == Arbitration::Cpu {
             let unread = ahead(published, released);
@@ -202,7 +202,7 @@ impl Mailbox {
             msg_type: push.msg_type,
             lanes_log2: self.lanes_log2(),
             max_length: longest as u32,
-            flags: if self.core.full_policy.rules().waits { GMB_PUSH_WHOLE } else { 0 } | self.order(),
+            flags: if self.core.full_policy.rules().whole { GMB_PUSH_WHOLE } else { 0 } | self.order(),
             readers: self.core.readers.mask(),
             tile: 0,
             borrowed: 0,

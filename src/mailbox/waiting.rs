@@ -8,6 +8,7 @@ use super::side::ahead;
 use super::{Arbitration, Mailbox, Push};
 use crate::backend::args::gmb_push_args;
 use crate::backend::wait_until;
+use crate::checks::check_whole;
 use crate::error::{Error, Result};
 use crate::results::Token;
 use crate::status::*;
@@ -57,12 +58,7 @@ impl Mailbox {
         stream: Stream,
         token: Option<&Token>,
     ) -> Result<()> {
-        if u64::from(push.count) > self.core.capacity {
-            return Err(Error::argument(format!(
-                "count {}: under WAIT all records or none are pushed, and the capacity is {}",
-                push.count, self.core.capacity
-            )));
-        }
+        check_whole(&format!("count {}", push.count), push.count.into(), self.core.capacity)?;
         // Before the wait, not after it.
         self.check_token(token)?;
         drop(token.map(Token::submit).transpose()?);

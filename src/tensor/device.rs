@@ -124,7 +124,7 @@ impl Ring {
         };
         let mut state = lock(&self.state);
         if !state.closed && !self.has_room(&state) {
-            if self.policy == FullPolicy::Reject {
+            if !self.policy.rules().waits {
                 drop(state);
                 return refuse(full(self.capacity), item);
             }

@@ -69,7 +69,8 @@ static int run_launched(void *function, unsigned blocks, void **parameters) {
   const kernel &each = *static_cast<kernel *>(function);
   /* The caller may change them once this returns; a launch copies them. */
   alignas(16) unsigned char arguments[256];
-  static_assert(sizeof(gmb_push_args) <= sizeof arguments && sizeof(gmb_pop_args) <= sizeof arguments, "arguments");
+#define FITS(name, type, ...) static_assert(sizeof(type) <= sizeof arguments, #name);
+  GMB_KERNELS(FITS)
   std::memcpy(arguments, parameters[0], each.bytes);
   gmb_report_args report = {};
   if (each.report != 0) {

@@ -60,7 +60,9 @@ impl Model {
             }
             (FullPolicy::OverwriteOldest, Some(first)) => self.capacity - since(first),
             (FullPolicy::OverwriteOldest | FullPolicy::Latest, None) => u64::MAX,
-            (_, held) => self.capacity - since(held.unwrap_or(self.claimed)),
+            (FullPolicy::Reject | FullPolicy::Wait, held) => {
+                self.capacity - since(held.unwrap_or(self.claimed))
+            }
         };
         let accepted = room.min(records.len() as u64);
         self.pushed.extend(records[..accepted as usize].iter().cloned());

@@ -5,25 +5,21 @@ use std::ptr::null_mut;
 use cudarc::driver::sys;
 
 use super::{cu_stream, Cuda};
-use crate::backend::args::{gmb_pop_args, gmb_push_args, GMB_DRAW_TILES};
+use crate::backend::args::{
+    gmb_pop_args, gmb_push_args, GMB_ALONE_THREADS, GMB_BLOCK_THREADS, GMB_DRAWING_THREADS, GMB_DRAW_TILES,
+};
 use crate::backend::{Entry, Kernel, RawStream};
 use crate::error::Result;
 
-/// Threads in a block; the kernels' launch bounds allow as many as are launched.
-pub(super) const BLOCK_THREADS: u32 = 256;
-/// The same where blocks draw their tiles, which are as large as a block moves at once: larger ones lie closer together.
-pub(super) const DRAWING_THREADS: u32 = 512;
 const WARP: u32 = 32;
-/// The same of kernels for one block, at most: a block of few threads is launched sooner.
-const ALONE_THREADS: u32 = 512;
 
 /// As many threads as move so many records at once.
 fn threads_for(records: u32, lanes_log2: u32) -> u32 {
-    (records.min(ALONE_THREADS >> lanes_log2) << lanes_log2).next_multiple_of(WARP).max(WARP)
+    (records.min(GMB_ALONE_THREADS >> lanes_log2) << lanes_log2).next_multiple_of(WARP).max(WARP)
 }
 
 /// What is launched: the function, how many threads its blocks have, whether it waits by itself for what is before it.
-struct Layout {
+struct Launch {
     function: sys::CUfunction,
     threads: u32,
     waits: bool,
@@ -48,7 +44,7 @@ impl Cuda {
         Ok(true)
     }
 
-    fn layout(&self, kernel: &Kernel, blocks: u32) -> Layout {
+    fn launch_of(&self, kernel: &Kernel, blocks: u32) -> Launch {
         let entry = kernel.entry(blocks);
         let (threads, waits) = match (entry, kernel) {
             // The leader has a warp of its own.
@@ -57,11 +53,11 @@ impl Cuda {
             (_, Kernel::Push(gmb_push_args { flags, .. }) | Kernel::Pop(gmb_pop_args { flags, .. }))
                 if flags & GMB_DRAW_TILES != 0 =>
             {
-                (DRAWING_THREADS, false)
+                (GMB_DRAWING_THREADS, false)
             }
-            _ => (BLOCK_THREADS, false),
+            _ => (GMB_BLOCK_THREADS, false),
         };
-        Layout { function: self.functions[entry], threads, waits }
+        Launch { function: self.functions[entry], threads, waits }
     }
 
     /// Launches a kernel that starts when the one before it has ended.
@@ -70,7 +66,7 @@ impl Cuda {
     /// As of [`crate::backend::Backend::launch`].
     pub(super) unsafe fn launch_after(&self, kernel: &Kernel, blocks: u32, stream: RawStream) -> Result<()> {
         let _current = self.enter()?;
-        let Layout { function, threads, .. } = self.layout(kernel, blocks);
+        let Launch { function, threads, .. } = self.launch_of(kernel, blocks);
         let mut parameters = [kernel.args().cast_mut()];
         // SAFETY: the function is loaded and its one argument is the kernel's; the rest is vouched for by the caller.
         let result = unsafe {
@@ -97,7 +93,7 @@ impl Cuda {
     /// # Safety
     /// As of [`crate::backend::Backend::launch`].
     pub(super) unsafe fn launch_beside(&self, kernel: &Kernel, blocks: u32, stream: RawStream) -> Result<()> {
-        let Layout { function, threads, waits } = self.layout(kernel, blocks);
+        let Launch { function, threads, waits } = self.launch_of(kernel, blocks);
         if !self.overlaps_launches || !waits {
             // SAFETY: vouched for by the caller.
             return unsafe { self.launch_after(kernel, blocks, stream) };

@@ -210,7 +210,7 @@ impl Model {
         let held = self.records.len() as u64 - self.released;
         let accepted = match self.policy {
             FullPolicy::Reject => (records.len() as u64).min(self.capacity - held),
-            _ => records.len() as u64,
+            FullPolicy::Wait | FullPolicy::OverwriteOldest | FullPolicy::Latest => records.len() as u64,
         };
         self.records.extend_from_slice(&records[..accepted as usize]);
         accepted
