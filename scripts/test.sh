@@ -38,15 +38,6 @@ if gpu_present; then
 fi
 run "documentation tests" cargo test --doc --locked
 run "stage" scripts/stage.sh
-run "symbols" scripts/symbols.sh
-run "ABI" scripts/abi.sh
-run "ABI changes are noticed" tests/abi/notices.sh
-run "reference" scripts/reference.sh
-run "hostile input" scripts/hostile.sh
-run "hostile input can fail" scripts/hostile.sh --broken
-run "licences" scripts/licences.sh --verify
-run "package" scripts/package.sh
-run "Python package" scripts/python.sh
 
 # Two cores have room for two rows of steps: those of one run beside those of the other, and their lines come last.
 mkdir -p target
@@ -56,9 +47,6 @@ set -m
 (
   passed=0
   run "reproducible" scripts/reproducible.sh
-  if command -v dpkg >/dev/null; then
-    run "Debian packages" scripts/deb.sh
-  fi
   run "models" scripts/loom.sh
   run "protocol" scripts/protocol.sh
   run "fuzzing" scripts/fuzz.sh
@@ -72,6 +60,18 @@ set +m
 beside_pid=$!
 trap 'kill -- "-$beside_pid" 2>/dev/null || true' EXIT
 
+run "symbols" scripts/symbols.sh
+run "ABI" scripts/abi.sh
+run "ABI changes are noticed" tests/abi/notices.sh
+run "reference" scripts/reference.sh
+run "hostile input" scripts/hostile.sh
+run "hostile input can fail" scripts/hostile.sh --broken
+run "licences" scripts/licences.sh --verify
+run "package" scripts/package.sh
+run "Python package" scripts/python.sh
+if command -v dpkg >/dev/null; then
+  run "Debian packages" scripts/deb.sh
+fi
 [[ ${GMB_CUDA:-AUTO} == OFF ]] || run "ptxas" scripts/ptxas.sh release
 run "headers alone" scripts/headers.sh
 run "examples" scripts/examples.sh --test
