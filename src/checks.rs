@@ -55,10 +55,10 @@ pub(crate) fn check_capacity(holder: &str, capacity: u64, most: u64) -> Result<(
 }
 
 /// What is pushed as a whole must fit an empty mailbox.
-pub(crate) fn check_whole(what: &str, count: u64, capacity: u64) -> Result<()> {
+pub(crate) fn check_whole(count: u64, capacity: u64) -> Result<()> {
     if count > capacity {
         return Err(Error::argument(format!(
-            "{what}: under this policy all records are pushed or none, and the capacity is {capacity}"
+            "count {count}: under this policy all records are pushed or none, and the capacity is {capacity}"
         )));
     }
     Ok(())

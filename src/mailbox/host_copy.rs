@@ -69,7 +69,7 @@ impl Mailbox {
         let capacity = self.capacity() as usize;
         let rules = self.core.full_policy.rules();
         if rules.whole {
-            check_whole(&format!("{} records", lengths.len()), lengths.len() as u64, self.capacity())?;
+            check_whole(lengths.len() as u64, self.capacity())?;
         }
         // Where nothing is overwritten more than the capacity never fits: the rest stays with the caller.
         let most = if rules.overwrites { GMB_MAX_RECORDS as usize } else { capacity };

@@ -58,7 +58,7 @@ impl Mailbox {
         stream: Stream,
         token: Option<&Token>,
     ) -> Result<()> {
-        check_whole(&format!("count {}", push.count), push.count.into(), self.core.capacity)?;
+        check_whole(push.count.into(), self.core.capacity)?;
         // Before the wait, not after it.
         self.check_token(token)?;
         drop(token.map(Token::submit).transpose()?);
