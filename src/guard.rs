@@ -95,7 +95,7 @@ impl GuardCore {
                 format!("{DEPTH} stream guards are held by this thread: end one first"),
             ));
         }
-        let leave = context.backend().enter_context()?;
+        let leave = context.backend().push_context()?;
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let entry =
             Entry { guard: id, place: context.place(), raw: resolved.raw as usize, ended: false, leave };

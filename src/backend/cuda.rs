@@ -349,7 +349,7 @@ impl Backend for Cuda {
         self.knows(address, bytes)
     }
 
-    fn enter_context(&self) -> Result<Option<fn()>> {
+    fn push_context(&self) -> Result<Option<fn()>> {
         std::mem::forget(self.enter_again(true)?);
         Ok(Some(leave))
     }

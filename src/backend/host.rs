@@ -281,7 +281,7 @@ impl Backend for Host {
         }))
     }
 
-    fn enter_context(&self) -> Result<Option<fn()>> {
+    fn push_context(&self) -> Result<Option<fn()>> {
         Ok(None)
     }
 

@@ -180,8 +180,8 @@ pub(crate) trait Backend: Send + Sync {
     /// True when kernels can reach the whole range. Costs calls of the driver.
     fn can_reach(&self, address: u64, bytes: u64) -> Result<bool>;
 
-    /// Makes the device's context current for this thread, on top of what was, and says how to take it off again.
-    fn enter_context(&self) -> Result<Option<fn()>>;
+    /// Pushes the device's context onto this thread's stack, and says how to pop it again.
+    fn push_context(&self) -> Result<Option<fn()>>;
     /// Makes the context current for the calls that this thread makes until the answer is
     /// dropped: each would otherwise do so by itself.
     fn enter_for_calls(&self) -> Result<Entered>;
