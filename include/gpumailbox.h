@@ -70,7 +70,7 @@ struct ArrowSchema;
 /**
  * Version of the layout of `gmb_ring_header`, `gmb_ring_side` and slots.
  */
-#define GMB_LAYOUT_VERSION 2
+#define GMB_LAYOUT_VERSION 3
 
 /**
  * Readers a mailbox can have.
@@ -458,9 +458,14 @@ typedef struct gmb_ring_side {
    */
   uint64_t newest;
   /**
+   * In shared mode, as a signed number: slots that a producer may take, or records that this reader's consumers may;
+   * less than zero while some who found too few give back what they took.
+   */
+  uint64_t credits;
+  /**
    * Keeps the combining words on a line of their own.
    */
-  uint64_t pad2[10];
+  uint64_t pad2[9];
   /**
    * Operations finished on this side.
    */

@@ -11,7 +11,7 @@ use std::mem::{offset_of, size_of};
 pub const GMB_MAGIC: u64 = 0x3147_4e49_5242_4d47;
 
 /// Version of the layout of `gmb_ring_header`, `gmb_ring_side` and slots.
-pub const GMB_LAYOUT_VERSION: u32 = 2;
+pub const GMB_LAYOUT_VERSION: u32 = 3;
 
 /// Readers a mailbox can have.
 pub const GMB_MAX_READERS: u32 = 16;
@@ -105,8 +105,11 @@ pub struct gmb_ring_side {
     pub drawn: u64,
     /// Of a writer that keeps one record: one more than the number of its slot, or zero where its index tells that.
     pub newest: u64,
+    /// In shared mode, as a signed number: slots that a producer may take, or records that this reader's consumers may;
+    /// less than zero while some who found too few give back what they took.
+    pub credits: u64,
     /// Keeps the combining words on a line of their own.
-    pub pad2: [u64; 10],
+    pub pad2: [u64; 9],
     /// Operations finished on this side.
     pub operations: u64,
     /// Records asked for and not moved, for want of room or of records.
@@ -315,7 +318,8 @@ impl gmb_ring_side {
             floor: index,
             drawn: 0,
             newest: 0,
-            pad2: [0; 10],
+            credits: 0,
+            pad2: [0; 9],
             operations: 0,
             refused: 0,
             empty: 0,

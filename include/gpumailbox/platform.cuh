@@ -106,6 +106,8 @@ __device__ inline uint64_t load_ahead(const uint64_t *p) { return load_relaxed(p
 /* Orders accesses on both sides of it as the device's other blocks see them. */
 __device__ inline void fence_device() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
 __device__ inline void fence_acquire() { fence_device(); }
+/* The same, and all of these fences come in one order, in which each sees what was stored before the earlier ones. */
+__device__ inline void fence_in_one_order() { asm volatile("fence.sc.gpu;" ::: "memory"); }
 /* Everything before it is visible to the CPU before anything after it. */
 __device__ inline void fence_system() { asm volatile("fence.acq_rel.sys;" ::: "memory"); }
 __device__ inline void store_release(uint64_t *p, uint64_t v) {
@@ -136,6 +138,12 @@ __device__ inline void add_fenced(uint64_t *p, uint64_t v) { add_relaxed(p, v); 
 __device__ inline bool replace_fenced(uint64_t *p, uint64_t expected, uint64_t v) {
   uint64_t seen;
   asm volatile("atom.relaxed.gpu.global.cas.b64 %0, [%1], %2, %3;" : "=l"(seen) : "l"(p), "l"(expected), "l"(v) : "memory");
+  return seen == expected;
+}
+/* The same by itself; whoever sees it, or replaces it in turn, sees what was seen before. */
+__device__ inline bool replace_limit(uint64_t *p, uint64_t expected, uint64_t v) {
+  uint64_t seen;
+  asm volatile("atom.acq_rel.gpu.global.cas.b64 %0, [%1], %2, %3;" : "=l"(seen) : "l"(p), "l"(expected), "l"(v) : "memory");
   return seen == expected;
 }
 /* Stores `v` where zero stood; gives what stands there then. */
@@ -225,6 +233,9 @@ inline uint32_t draw_next(uint64_t *p) { return static_cast<uint32_t>(__atomic_f
 template <class T> inline bool replace_fenced(T *p, T expected, T v) {
   return __atomic_compare_exchange_n(p, &expected, v, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
 }
+template <class T> inline bool replace_limit(T *p, T expected, T v) {
+  return __atomic_compare_exchange_n(p, &expected, v, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
 template <class T> inline T settle_relaxed(T *p, T v) {
   T seen = 0;
   return __atomic_compare_exchange_n(p, &seen, v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED) ? v : seen;
@@ -248,6 +259,7 @@ inline void store_pair_system(uint64_t *p, uint64_t lo, uint64_t hi) {
   store_system(p + 1, hi);
   store_system(p, lo);
 }
+inline void fence_in_one_order() { __sync_synchronize(); }
 #if defined(__SANITIZE_THREAD__)
 /* ThreadSanitizer refuses fences; what they order here is atomic, so there is nothing for it to miss. */
 inline void fence_device() { __sync_synchronize(); }
@@ -329,6 +341,71 @@ template <bool Alone, uint32_t Aside = 0> struct cuda_block {
 using thread_block = cuda_block<false>;
 using lone_block = cuda_block<true>;
 using led_block = cuda_block<true, 32>;
+#endif
+
+/* The threads that do one operation of a kernel's own together; all of them call it, with the same arguments. On the CPU
+ * each is one thread. */
+struct one_thread {
+  GMB_HD uint32_t lane() const { return 0; }
+  GMB_HD uint32_t lanes() const { return 1; }
+  GMB_HD void sync() const {}
+  template <class T> GMB_HD T from_leader(T v) const { return v; }
+  GMB_HD uint32_t least(uint32_t v) const { return v; }
+};
+#if defined(__CUDACC__)
+/* A whole warp. */
+struct one_warp {
+#if GMB_ON_DEVICE
+  __device__ uint32_t lane() const { return threadIdx.x & 31; }
+  __device__ uint32_t lanes() const { return 32; }
+  __device__ void sync() const { __syncwarp(); }
+  __device__ uint32_t from_leader(uint32_t v) const { return __shfl_sync(0xffffffff, v, 0); }
+  __device__ uint64_t from_leader(uint64_t v) const { return __shfl_sync(0xffffffff, static_cast<unsigned long long>(v), 0); }
+  __device__ uint32_t least(uint32_t v) const {
+    GMB_UNROLL
+    for (int step = 16; step > 0; step /= 2) {
+      const uint32_t other = __shfl_xor_sync(0xffffffff, v, step);
+      if (other < v) v = other;
+    }
+    return v;
+  }
+#else
+  GMB_HD uint32_t lane() const { return 0; }
+  GMB_HD uint32_t lanes() const { return 1; }
+  GMB_HD void sync() const {}
+  template <class T> GMB_HD T from_leader(T v) const { return v; }
+  GMB_HD uint32_t least(uint32_t v) const { return v; }
+#endif
+};
+/* A whole one-dimensional block; `word` lies in its shared memory. */
+struct one_block {
+  uint64_t *word;
+#if GMB_ON_DEVICE
+  __device__ uint32_t lane() const { return threadIdx.x; }
+  __device__ uint32_t lanes() const { return blockDim.x; }
+  __device__ void sync() const { __syncthreads(); }
+  template <class T> __device__ T from_leader(T v) const {
+    __syncthreads();
+    if (threadIdx.x == 0) *word = v;
+    __syncthreads();
+    return static_cast<T>(*word);
+  }
+  __device__ uint32_t least(uint32_t v) const {
+    __syncthreads();
+    if (threadIdx.x == 0) *word = v;
+    __syncthreads();
+    atomicMin(reinterpret_cast<unsigned *>(word), v);
+    __syncthreads();
+    return static_cast<uint32_t>(*word);
+  }
+#else
+  GMB_HD uint32_t lane() const { return 0; }
+  GMB_HD uint32_t lanes() const { return 1; }
+  GMB_HD void sync() const {}
+  template <class T> GMB_HD T from_leader(T v) const { return v; }
+  GMB_HD uint32_t least(uint32_t v) const { return v; }
+#endif
+};
 #endif
 
 /* A block of one CPU thread; other blocks of the operation run beside it. */

@@ -93,9 +93,10 @@ class team {
 /* A ring made by hand: the library's own initialization is not trusted here. */
 class ring_memory {
  public:
-  ring_memory(uint64_t capacity, uint32_t payload, uint64_t first, gmb_full_policy policy = GMB_FULL_REJECT) {
+  ring_memory(uint64_t capacity, uint32_t payload, uint64_t first, gmb_full_policy policy = GMB_FULL_REJECT,
+              size_t behind = 0) {
     const uint32_t stride = 16 + (payload + 15) / 16 * 16;
-    const size_t bytes = (sizeof(gmb_ring_header) + capacity * stride + 127) / 128 * 128;
+    const size_t bytes = (sizeof(gmb_ring_header) + capacity * stride + behind + 127) / 128 * 128;
     memory_.reset(static_cast<unsigned char *>(std::aligned_alloc(128, bytes)));
     std::memset(memory_.get(), 0, bytes);
     gmb_ring_header *h = header();
