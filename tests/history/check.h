@@ -8,7 +8,6 @@
 #define GMB_TESTS_HISTORY_CHECK_H
 
 #include <algorithm>
-#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -28,9 +27,6 @@ struct log {
   uint32_t reader;
   const event *events;
   size_t count;
-  bool backwards; /* the first event is the last in memory */
-
-  const event &operator[](size_t i) const { return backwards ? events[-static_cast<ptrdiff_t>(i)] : events[i]; }
 };
 
 /* What is wrong, or nothing. `first` is the index of the first record; an index may be nobody's, if its slot was
@@ -47,11 +43,11 @@ inline std::string check(const std::vector<log> &logs, uint64_t first, uint32_t 
   std::vector<event> push(total, event{0, 0, nobody, 0}), pop;
   const auto collect = [&](const log &one, std::vector<event> &into) -> std::string {
     for (size_t i = 0; i < one.count; ++i) {
-      const event &e = one[i];
+      const event &e = one.events[i];
       const uint64_t index = e.index - first;
       if (index >= total) return "an index that nobody can have" + at(index);
       if (e.end < e.start) return "an operation ends before it begins" + at(index);
-      if (i > 0 && index <= one[i - 1].index - first) return "not in its order" + at(index);
+      if (i > 0 && index <= one.events[i - 1].index - first) return "not in its order" + at(index);
       if (into[index].index != nobody) return (one.pushes ? "pushed twice" : "popped twice") + at(index);
       into[index] = event{e.start, e.end, index, e.value};
     }

@@ -167,6 +167,15 @@ __global__ void drain(work w) {
   if (group.lane() == 0) w.to.popped[blockIdx.x] = popped;
 }
 
+/* Puts the groups' events close together, each's pushes before its pops, in their order: from `begin[group]` on. */
+__global__ void pack(const event *events, uint32_t part, const uint32_t *pushed, const uint32_t *popped, const uint64_t *begin,
+                     event *packed) {
+  const event *mine = events + static_cast<uint64_t>(blockIdx.x) * part;
+  event *to = packed + begin[blockIdx.x];
+  const uint32_t front = pushed[blockIdx.x], back = popped[blockIdx.x];
+  for (uint32_t i = threadIdx.x; i < front + back; i += blockDim.x) to[i] = i < front ? mine[i] : mine[part - 1 - (i - front)];
+}
+
 __global__ void make_ring(gmb_ring_header *ring, uint64_t capacity, uint64_t first, uint32_t readers) {
   if (blockIdx.x == 0 && threadIdx.x == 0) {
     ring->magic = GMB_MAGIC;
@@ -215,8 +224,9 @@ template <class T> struct device {
 struct round_history {
   std::string name;
   uint64_t first, capacity;
-  uint32_t readers, groups, part, drained;
+  uint32_t readers, groups, drained;
   std::vector<event> events, rest;
+  std::vector<uint64_t> begin;
   std::vector<uint32_t> pushed, popped, left;
   std::vector<unsigned long long> counts;
   gmb_ring_header header;
@@ -226,12 +236,12 @@ struct round_history {
     std::vector<history::log> logs;
     uint64_t all = counts[1];
     for (uint32_t g = 0; g < groups; ++g) {
-      const event *mine = events.data() + static_cast<size_t>(g) * part;
-      logs.push_back({true, 0, mine, pushed[g], false});
-      logs.push_back({false, g % readers, mine + part - 1, popped[g], true});
+      const event *mine = events.data() + begin[g];
+      logs.push_back({true, 0, mine, pushed[g]});
+      logs.push_back({false, g % readers, mine + pushed[g], popped[g]});
       all += pushed[g];
     }
-    for (uint32_t r = 0; r < readers; ++r) logs.push_back({false, r, rest.data() + static_cast<size_t>(r) * drained, left[r], false});
+    for (uint32_t r = 0; r < readers; ++r) logs.push_back({false, r, rest.data() + static_cast<size_t>(r) * drained, left[r]});
     const gmb_ring_side &writer = header.writer;
     const uint64_t end = first + all;
     if (writer.claimed != end || writer.committed != end || writer.floor != end || writer.credits != capacity)
@@ -243,9 +253,18 @@ struct round_history {
 constexpr uint32_t most_groups = 1u << 18, most_attempts = 1u << 21;
 constexpr uint64_t most_capacity = 1u << 16;
 
-round_history run(std::mt19937_64 &random, uint32_t units, const device<event> &events, const device<event> &rest,
-                  const device<uint32_t> &pushed, const device<uint32_t> &popped, const device<uint32_t> &left,
-                  const device<unsigned long long> &counts, const device<unsigned char> &memory) {
+/* What the rounds take turns with. */
+struct room {
+  const device<event> events{static_cast<size_t>(most_attempts + most_groups) * most};
+  const device<event> packed{static_cast<size_t>(most_attempts + most_groups) * most};
+  const device<event> rest{3 * most_capacity};
+  const device<uint64_t> begin{most_groups};
+  const device<uint32_t> pushed{most_groups}, popped{most_groups}, left{3};
+  const device<unsigned long long> counts{3};
+  const device<unsigned char> memory{gmb::ring::shared_bytes(sizeof(gmb_ring_header), most_capacity, 16 + payload)};
+};
+
+round_history run(std::mt19937_64 &random, uint32_t units, const room &in) {
   round_history round{};
   const char *kinds[] = {"threads", "warps", "blocks"};
   const uint32_t kind = static_cast<uint32_t>(random() % 3);
@@ -264,33 +283,41 @@ round_history run(std::mt19937_64 &random, uint32_t units, const device<event> &
   if (blocks == 1 && kind == 2) attempts = 1u << 14;
   if (attempts > (1u << 15)) attempts = 1u << 15;
   if (attempts == 0) attempts = 1;
-  round.part = attempts * most;
+  const uint32_t part = attempts * most;
   round.drained = static_cast<uint32_t>(most_capacity);
   round.name = std::to_string(round.groups) + " " + kinds[kind] + " in " + std::to_string(blocks) + " blocks, " +
                std::to_string(round.capacity) + " slots, " + std::to_string(round.readers) + " readers, from index " +
                std::to_string(round.first);
-  gmb_ring_header *ring = reinterpret_cast<gmb_ring_header *>(memory.at);
-  memory.zero();
-  counts.zero();
+  gmb_ring_header *ring = reinterpret_cast<gmb_ring_header *>(in.memory.at);
+  in.memory.zero();
+  in.counts.zero();
   make_ring<<<1, 1>>>(ring, round.capacity, round.first, round.readers);
   const work all{ring, round.readers, attempts, random(),
-                 {events.at, round.part, pushed.at, popped.at, counts.at, counts.at + 1, counts.at + 2}};
+                 {in.events.at, part, in.pushed.at, in.popped.at, in.counts.at, in.counts.at + 1, in.counts.at + 2}};
   if (kind == 0) by_thread<<<blocks, 256>>>(all);
   else if (kind == 1) by_warp<<<blocks, 256>>>(all);
   else by_block<<<blocks, 64>>>(all);
   CHECK(cudaGetLastError());
   work end = all;
-  end.to.events = rest.at;
+  end.to.events = in.rest.at;
   end.to.part = round.drained;
-  end.to.popped = left.at;
+  end.to.popped = in.left.at;
   drain<<<round.readers, 32>>>(end);
   CHECK(cudaDeviceSynchronize());
-  round.events = events.get(static_cast<size_t>(round.groups) * round.part);
-  round.rest = rest.get(static_cast<size_t>(round.readers) * round.drained);
-  round.pushed = pushed.get(round.groups);
-  round.popped = popped.get(round.groups);
-  round.left = left.get(round.readers);
-  round.counts = counts.get(3);
+  round.pushed = in.pushed.get(round.groups);
+  round.popped = in.popped.get(round.groups);
+  round.left = in.left.get(round.readers);
+  round.counts = in.counts.get(3);
+  uint64_t all_events = 0;
+  for (uint32_t g = 0; g < round.groups; ++g) {
+    round.begin.push_back(all_events);
+    all_events += round.pushed[g] + round.popped[g];
+  }
+  CHECK(cudaMemcpy(in.begin.at, round.begin.data(), round.groups * sizeof round.begin[0], cudaMemcpyHostToDevice));
+  pack<<<round.groups, 64>>>(in.events.at, part, in.pushed.at, in.popped.at, in.begin.at, in.packed.at);
+  CHECK(cudaGetLastError());
+  round.events = in.packed.get(all_events);
+  round.rest = in.rest.get(static_cast<size_t>(round.readers) * round.drained);
   CHECK(cudaMemcpy(&round.header, ring, sizeof round.header, cudaMemcpyDeviceToHost));
   return round;
 }
@@ -299,10 +326,7 @@ int check_all(uint64_t seed, uint64_t operations) {
   cudaDeviceProp properties;
   CHECK(cudaGetDeviceProperties(&properties, 0));
   std::mt19937_64 random(seed);
-  const device<event> events(static_cast<size_t>(most_attempts) * most + (1u << 18) * most), rest(3 * most_capacity);
-  const device<uint32_t> pushed(most_groups), popped(most_groups), left(3);
-  const device<unsigned long long> counts(3);
-  const device<unsigned char> memory(gmb::ring::shared_bytes(sizeof(gmb_ring_header), most_capacity, 16 + payload));
+  const room in;
   const device<uint64_t> tick(1);
   const uint64_t far = ~0ull;
   CHECK(cudaMemcpy(tick.at, &far, sizeof far, cudaMemcpyHostToDevice));
@@ -322,8 +346,7 @@ int check_all(uint64_t seed, uint64_t operations) {
     }
   };
   while (done < operations && failed == 0) {
-    auto round = std::make_shared<round_history>(run(random, static_cast<uint32_t>(properties.multiProcessorCount), events, rest,
-                                                     pushed, popped, left, counts, memory));
+    auto round = std::make_shared<round_history>(run(random, static_cast<uint32_t>(properties.multiProcessorCount), in));
     done += round->counts[0];
     for (uint32_t g = 0; g < round->groups; ++g) records += round->pushed[g];
     ++rounds;
