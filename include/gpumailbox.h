@@ -20,6 +20,16 @@ struct ArrowDeviceArray;
 struct ArrowSchema;
 
 /**
+ * In `gmb_push_args.flags`, of a mailbox in shared mode: room was taken before, by `gmb_kernel_credit`.
+ */
+#define GMB_PUSH_CREDITED 8
+
+/**
+ * Bytes of the words at `meeting`, on a line of their own.
+ */
+#define GMB_MEETING_BYTES 128
+
+/**
  * In `gmb_mailbox_options.flags`: all operations come on one stream, that of the first. No event
  * is recorded then, and another stream is `GMB_ERROR_INVALID_STREAM`.
  */
@@ -411,6 +421,11 @@ typedef struct gmb_mailbox_options {
 } gmb_mailbox_options;
 
 /**
+ * How operations of one side of a mailbox stand to each other: `GMB_MODE_*`.
+ */
+typedef int32_t gmb_mode;
+
+/**
  * One side of a ring: the writer or a reader. 512 bytes, hot words on lines
  * of their own.
  */
@@ -463,9 +478,13 @@ typedef struct gmb_ring_side {
    */
   uint64_t credits;
   /**
+   * Of a writer in shared mode: records that were abandoned and that not all readers have passed over.
+   */
+  uint64_t abandoned;
+  /**
    * Keeps the combining words on a line of their own.
    */
-  uint64_t pad2[9];
+  uint64_t pad2[8];
   /**
    * Operations finished on this side.
    */
@@ -549,9 +568,9 @@ typedef struct gmb_ring_header {
    */
   int32_t fault;
   /**
-   * Reserved, zero.
+   * How operations of one side stand to each other: `GMB_MODE_*`.
    */
-  uint32_t reserved0;
+  gmb_mode mode;
   /**
    * Fills the line.
    */
@@ -1207,6 +1226,17 @@ typedef struct gmb_tensor_slot {
 #define GMB_FULL_LATEST 3
 
 /**
+ * One push, and one pop of a reader, at a time: events or the order of a stream see to that.
+ */
+#define GMB_MODE_ORDERED 0
+
+/**
+ * Any number of producers and consumers at once: operations that the CPU launches, and threads, warps and blocks of
+ * running kernels.
+ */
+#define GMB_MODE_SHARED 1
+
+/**
  * Success.
  */
 #define GMB_OK 0
@@ -1390,6 +1420,11 @@ typedef struct gmb_tensor_slot {
  * The tensor mailbox is full.
  */
 #define GMB_ERROR_FULL -35
+
+/**
+ * The mailbox is in another mode than the code that uses it is for: ordered or shared.
+ */
+#define GMB_ERROR_WRONG_MODE -36
 
 
 

@@ -46,6 +46,11 @@
 #define GMB_ORDERED 4
 
 /**
+ * In `gmb_push_args.flags`, of a mailbox in shared mode: room was taken before, by `gmb_kernel_credit`.
+ */
+#define GMB_PUSH_CREDITED 8
+
+/**
  * In `gmb_reader_args.action`: let the reader in at the next record.
  */
 #define GMB_READER_ADD_NEXT 0
@@ -59,6 +64,11 @@
  * In `gmb_reader_args.action`: let the reader out.
  */
 #define GMB_READER_REMOVE 2
+
+/**
+ * Bytes of the words at `meeting`, on a line of their own.
+ */
+#define GMB_MEETING_BYTES 128
 
 /**
  * Words of the ring's header that never change: a kernel need not read them.
@@ -157,7 +167,7 @@ typedef struct gmb_push_args {
    */
   uint32_t max_length;
   /**
-   * `GMB_PUSH_WHOLE`, `GMB_DRAW_TILES`, `GMB_ORDERED`.
+   * `GMB_PUSH_WHOLE`, `GMB_DRAW_TILES`, `GMB_ORDERED`, `GMB_PUSH_CREDITED`.
    */
   uint32_t flags;
   /**
@@ -172,6 +182,10 @@ typedef struct gmb_push_args {
    * Tables of what readers have borrowed, or zero while nothing is.
    */
   uint64_t borrowed;
+  /**
+   * In shared mode: words by which the blocks of the operation know each other, zero between operations.
+   */
+  uint64_t meeting;
   /**
    * Where the slots lie.
    */
@@ -227,6 +241,10 @@ typedef struct gmb_pop_args {
    */
   uint32_t reserved;
   /**
+   * As for a push.
+   */
+  uint64_t meeting;
+  /**
    * Where the slots lie.
    */
   struct gmb_geometry_args geometry;
@@ -260,6 +278,10 @@ typedef struct gmb_reader_args {
    * Progress word of the reader.
    */
   uint64_t reader_progress;
+  /**
+   * Where the slots lie.
+   */
+  struct gmb_geometry_args geometry;
 } gmb_reader_args;
 
 /**

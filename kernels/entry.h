@@ -3,7 +3,7 @@
 #define GMB_KERNELS_ENTRY_H
 
 #include <gpumailbox/alone.cuh>
-#include <gpumailbox/borrow.cuh>
+#include <gpumailbox/shared_bulk.cuh>
 #include <gpumailbox/tensor.cuh>
 
 #include "args.h"
@@ -11,6 +11,7 @@
 /* The host shapes launches by these. */
 static_assert(gmb::ring::units_in_flight == GMB_UNITS_IN_FLIGHT, "units");
 static_assert(gmb::ring::arrived_blocks == GMB_MOST_BLOCKS, "blocks");
+static_assert(sizeof(gmb::ring::meeting) <= GMB_MEETING_BYTES, "meeting");
 
 template <class T> GMB_HD inline T *at(uint64_t address) { return reinterpret_cast<T *>(address); }
 
@@ -89,6 +90,38 @@ template <class Block> GMB_HD inline void run_borrow(const Block &block, const g
 
 template <class Block> GMB_HD inline void run_release(const Block &block, const gmb_borrow_args &a) {
   gmb::ring::release(block, ring_of(a.ring), a.reader, at<gmb::ring::held>(a.table), a.place, report_of(a.report));
+}
+
+GMB_HD inline gmb::ring::shared_ring shared_ring_of(uint64_t ring, const gmb_geometry_args &a) {
+  return {ring_of(ring), geometry_of(ring, a)};
+}
+
+template <class Block> GMB_HD inline void run_push_shared(const Block &block, const gmb_push_args &a) {
+  gmb::ring::push_bulk(block, shared_ring_of(a.ring, a.geometry), source_of(a), (a.flags & GMB_PUSH_CREDITED) != 0,
+                       1u << a.lanes_log2, at<gmb::ring::meeting>(a.meeting), report_of(a.report));
+}
+
+template <class Block> GMB_HD inline void run_pop_shared(const Block &block, const gmb_pop_args &a) {
+  gmb::ring::pop_bulk(block, shared_ring_of(a.ring, a.geometry), a.reader, sink_of(a), 1u << a.lanes_log2,
+                      at<gmb::ring::meeting>(a.meeting), report_of(a.report));
+}
+
+template <class Block> GMB_HD inline void run_credit(const Block &block, const gmb_push_args &a) {
+  gmb::ring::credit_bulk(block, shared_ring_of(a.ring, a.geometry), a.count, report_of(a.report));
+}
+
+template <class Block> GMB_HD inline void run_borrow_shared(const Block &block, const gmb_borrow_args &a) {
+  gmb::ring::borrow_bulk(block, shared_ring_of(a.ring, a.geometry), a.reader, a.max, at<gmb::ring::held>(a.table) + a.place,
+                         at<gmb_spans>(a.device_spans), report_of(a.report));
+}
+
+template <class Block> GMB_HD inline void run_release_shared(const Block &block, const gmb_borrow_args &a) {
+  gmb::ring::release_bulk(block, shared_ring_of(a.ring, a.geometry), at<gmb::ring::held>(a.table) + a.place);
+}
+
+template <class Block> GMB_HD inline void run_reader_shared(const Block &block, const gmb_reader_args &a) {
+  gmb::ring::change_reader_bulk(block, shared_ring_of(a.ring, a.geometry), a.reader,
+                                static_cast<gmb::ring::reader_action>(a.action));
 }
 
 template <class Block> GMB_HD inline void run_tensor(const Block &block, const gmb_tensor_args &a) {

@@ -19,6 +19,12 @@
   ROW(reader, gmb_reader_args, thread_block, GMB_BLOCK_THREADS, 1)                     \
   ROW(borrow, gmb_borrow_args, lone_block, GMB_BLOCK_THREADS, 1)                       \
   ROW(release, gmb_borrow_args, lone_block, GMB_BLOCK_THREADS, 1)                      \
+  ROW(push_shared, gmb_push_args, thread_block, GMB_BLOCK_THREADS, 4)                  \
+  ROW(pop_shared, gmb_pop_args, thread_block, GMB_BLOCK_THREADS, 4)                    \
+  ROW(credit, gmb_push_args, lone_block, GMB_BLOCK_THREADS, 1)                         \
+  ROW(borrow_shared, gmb_borrow_args, lone_block, GMB_BLOCK_THREADS, 1)                \
+  ROW(release_shared, gmb_borrow_args, lone_block, GMB_BLOCK_THREADS, 1)               \
+  ROW(reader_shared, gmb_reader_args, lone_block, GMB_BLOCK_THREADS, 1)                \
   ROW(tensor, gmb_tensor_args, lone_block, GMB_BLOCK_THREADS, 1)
 
 #endif

@@ -43,6 +43,16 @@ pub const GMB_FULL_OVERWRITE_OLDEST: gmb_full_policy = 2;
 /// Never fails: a pop gives the newest record, once.
 pub const GMB_FULL_LATEST: gmb_full_policy = 3;
 
+/// How operations of one side of a mailbox stand to each other: `GMB_MODE_*`.
+#[allow(non_camel_case_types)]
+pub type gmb_mode = i32;
+
+/// One push, and one pop of a reader, at a time: events or the order of a stream see to that.
+pub const GMB_MODE_ORDERED: gmb_mode = 0;
+/// Any number of producers and consumers at once: operations that the CPU launches, and threads, warps and blocks of
+/// running kernels.
+pub const GMB_MODE_SHARED: gmb_mode = 1;
+
 /// What precedes each payload in the ring: 16 bytes, one access.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,8 +118,10 @@ pub struct gmb_ring_side {
     /// In shared mode, as a signed number: slots that a producer may take, or records that this reader's consumers may;
     /// less than zero while some who found too few give back what they took.
     pub credits: u64,
+    /// Of a writer in shared mode: records that were abandoned and that not all readers have passed over.
+    pub abandoned: u64,
     /// Keeps the combining words on a line of their own.
-    pub pad2: [u64; 9],
+    pub pad2: [u64; 8],
     /// Operations finished on this side.
     pub operations: u64,
     /// Records asked for and not moved, for want of room or of records.
@@ -179,8 +191,8 @@ pub struct gmb_ring_header {
     pub initial_index: u64,
     /// Zero, or the error that stopped this mailbox for good.
     pub fault: i32,
-    /// Reserved, zero.
-    pub reserved0: u32,
+    /// How operations of one side stand to each other: `GMB_MODE_*`.
+    pub mode: gmb_mode,
     /// Fills the line.
     pub pad: [u64; 7],
     /// The producing side.
@@ -319,7 +331,8 @@ impl gmb_ring_side {
             drawn: 0,
             newest: 0,
             credits: 0,
-            pad2: [0; 9],
+            abandoned: 0,
+            pad2: [0; 8],
             operations: 0,
             refused: 0,
             empty: 0,

@@ -37,8 +37,10 @@
 
 /* A build with GMB_CHAOS delays at random where another block or side could
  * come between; tests only. */
-#if defined(GMB_CHAOS)
+#if !GMB_ON_DEVICE
 #include <sched.h>
+#endif
+#if defined(GMB_CHAOS)
 #define GMB_CHAOS_POINT(where) ::gmb::ring::chaos_delay(where)
 #else
 #define GMB_CHAOS_POINT(where) ((void)0)
@@ -121,6 +123,9 @@ __device__ inline uint64_t fetch_add_acq_rel(uint64_t *p, uint64_t v) {
 __device__ inline void add_relaxed(uint64_t *p, uint64_t v) {
   asm volatile("red.relaxed.gpu.global.add.u64 [%0], %1;" ::"l"(p), "l"(v) : "memory");
 }
+__device__ inline void raise_relaxed(uint64_t *p, uint64_t v) {
+  asm volatile("red.relaxed.gpu.global.max.u64 [%0], %1;" ::"l"(p), "l"(v) : "memory");
+}
 __device__ inline void lower_relaxed(uint64_t *p, uint64_t v) {
   asm volatile("red.relaxed.gpu.global.min.u64 [%0], %1;" ::"l"(p), "l"(v) : "memory");
 }
@@ -165,6 +170,8 @@ __device__ inline void await_launch_before() {
   asm volatile("griddepcontrol.wait; griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
+/* Before what was not there is looked at again, for the n-th time. */
+__device__ inline void back_off(uint32_t n) { __nanosleep(8u << (n < 5 ? n : 5)); }
 /* Accesses of several units that are under way at once. Where not `wanted`, what is loaded is undefined. They are
  * predicated and no branches: what is loaded for one of two ways only, the assembler moves into it, behind the wait for
  * whatever decides. No cache hint: streaming loads made large operations slower (docs/performance.md). */
@@ -246,6 +253,11 @@ template <class T> inline T settle_acq_rel(T *p, T v) {
 }
 template <class T> inline void add_relaxed(T *p, T v) { __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }
 template <class T> inline void add_fenced(T *p, T v) { __atomic_fetch_add(p, v, __ATOMIC_RELEASE); }
+template <class T> inline void raise_relaxed(T *p, T v) {
+  T seen = load_relaxed(p);
+  while (v > seen && !__atomic_compare_exchange_n(p, &seen, v, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+}
 template <class T> inline void lower_relaxed(T *p, T v) {
   T seen = load_relaxed(p);
   while (v < seen && !__atomic_compare_exchange_n(p, &seen, v, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
@@ -260,6 +272,7 @@ inline void store_pair_system(uint64_t *p, uint64_t lo, uint64_t hi) {
   store_system(p, lo);
 }
 inline void fence_in_one_order() { __sync_synchronize(); }
+inline void back_off(uint32_t) { sched_yield(); }
 #if defined(__SANITIZE_THREAD__)
 /* ThreadSanitizer refuses fences; what they order here is atomic, so there is nothing for it to miss. */
 inline void fence_device() { __sync_synchronize(); }
@@ -325,6 +338,7 @@ template <bool Alone, uint32_t Aside = 0> struct cuda_block {
   __device__ void sync() const { __syncthreads(); }
   /* The low half of the first word, and all of it. */
   __device__ void lower_half(uint32_t v) const { atomicMin(reinterpret_cast<unsigned *>(word), v); }
+  __device__ void add_half(uint32_t v) const { atomicAdd(reinterpret_cast<unsigned *>(word), v); }
   __device__ void lower_word(uint64_t v) const {
     atomicMin(reinterpret_cast<unsigned long long *>(word), static_cast<unsigned long long>(v));
   }
@@ -335,6 +349,7 @@ template <bool Alone, uint32_t Aside = 0> struct cuda_block {
   GMB_HD uint32_t blocks() const { return 1; }
   GMB_HD void sync() const {}
   GMB_HD void lower_half(uint32_t) const {}
+  GMB_HD void add_half(uint32_t) const {}
   GMB_HD void lower_word(uint64_t) const {}
 #endif
 };
@@ -426,6 +441,7 @@ struct host_block {
   GMB_HD void lower_half(uint32_t v) const {
     if (v < static_cast<uint32_t>(*word)) *word = v;
   }
+  GMB_HD void add_half(uint32_t v) const { *word += v; }
   GMB_HD void lower_word(uint64_t v) const {
     if (v < *word) *word = v;
   }

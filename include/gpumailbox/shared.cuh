@@ -22,22 +22,26 @@ namespace ring {
 /* The length of a slot whose producer had nothing to put there. */
 constexpr uint32_t tombstone = ~0u;
 
-/* A ring in shared mode. Behind its slots each has a word: the readers that have not released its record. */
+/* A ring in shared mode. Behind its slots each has a word, its state. */
 struct shared_ring {
   gmb_ring_header *header;
   geometry at;
 
   GMB_HD explicit shared_ring(gmb_ring_header *ring) : header(ring), at(ring) {}
-  GMB_HD uint64_t *unreleased(uint64_t index) const {
+  GMB_HD shared_ring(gmb_ring_header *ring, const geometry &slots) : header(ring), at(slots) {}
+  GMB_HD uint64_t *state(uint64_t index) const {
     return reinterpret_cast<uint64_t *>(at.slots + at.capacity() * at.stride) + (static_cast<uint32_t>(index) & at.mask);
   }
-  GMB_HD uint64_t *sequence(uint64_t index) const { return &at.slot(index)->lo; }
 };
 
-/* Bytes of such a ring. */
-GMB_HD inline uint64_t shared_bytes(uint64_t header_bytes, uint64_t capacity, uint64_t stride) {
-  return header_bytes + capacity * (stride + sizeof(uint64_t));
+/* A slot's state: which record was published there last, and how many readers have not released that. Zero before the
+ * first: that is nobody's, whatever the indices begin with. */
+constexpr uint64_t unreleased_readers = 31, was_published = 32;
+GMB_HD inline uint64_t published_state(uint64_t index, uint32_t readers) { return (index + 1) << 6 | was_published | readers; }
+GMB_HD inline bool is_published(uint64_t state, uint64_t index) {
+  return (state | unreleased_readers) == published_state(index, static_cast<uint32_t>(unreleased_readers));
 }
+static_assert(GMB_MAX_READERS <= unreleased_readers, "their number fits a state");
 
 /* Slots that are an operation's own, from taking the tickets to giving them on. */
 struct claim {
@@ -60,63 +64,87 @@ GMB_HD inline uint32_t take_credits(uint64_t *credits, uint32_t wanted) {
   return got;
 }
 
-/* The leader's part: credits, and tickets for them. */
-GMB_HD inline claim take_tickets(gmb_ring_side *side, uint32_t wanted) {
-  claim mine = {0, take_credits(&side->credits, wanted)};
+/* All of the credits that are wanted, or none. */
+GMB_HD inline bool take_all_credits(uint64_t *credits, uint32_t wanted) {
+  if (static_cast<int64_t>(load_relaxed(credits)) < static_cast<int64_t>(wanted)) return false;
+  GMB_CHAOS_POINT(8);
+  if (static_cast<int64_t>(fetch_add_acq_rel(credits, ~static_cast<uint64_t>(wanted) + 1)) >= static_cast<int64_t>(wanted)) return true;
+  add_relaxed(credits, static_cast<uint64_t>(wanted));
+  return false;
+}
+
+/* Tickets for credits. Acquires, too: what made a ticket's slot free may have been seen only by whoever took the ticket
+ * before it. */
+GMB_HD inline claim take_tickets(gmb_ring_side *side, uint32_t credits) {
   GMB_CHAOS_POINT(10);
-  /* Acquires, too: what made this ticket's slot free may have been seen only by whoever took the ticket before it. */
-  if (mine.count > 0) mine.first = fetch_add_acq_rel(&side->claimed, static_cast<uint64_t>(mine.count));
-  return mine;
+  return {credits > 0 ? fetch_add_acq_rel(&side->claimed, static_cast<uint64_t>(credits)) : 0, credits};
 }
 
 template <class Group> GMB_HD inline claim take_together(const Group &group, gmb_ring_side *side, uint32_t wanted) {
   claim mine = {0, 0};
-  if (group.lane() == 0) mine = take_tickets(side, wanted);
+  if (group.lane() == 0) mine = take_tickets(side, take_credits(&side->credits, wanted));
   return {group.from_leader(mine.first), group.from_leader(mine.count)};
 }
 
-/* Moves the limit `*upto` over what is `done` behind it, as far as that goes, and calls `moved(count)` for each move.
- * Called by whoever has made something done, after a fence_in_one_order: of several that did, the one whose fence is the
- * last sees what all of them did, and goes over it if nobody else has. */
-template <class Done, class Moved> GMB_HD inline void move_limit(uint64_t *upto, const Done &done, const Moved &moved) {
+/* States that a lane looks at in one trip to memory. */
+constexpr uint32_t states_in_flight = 4;
+
+/* Moves the limit `*upto` over what is `done` behind it, as far as that goes, and the leader calls `moved(count)` for each
+ * move. Called by whoever has made something done, its leader after a fence_in_one_order: of several that did, the one
+ * whose fence is the last sees what all of them did, and goes over it if nobody else has. What is `known` to be done is
+ * not looked at. */
+template <class Group, class Done, class Moved>
+GMB_HD inline void move_limit(const Group &group, uint64_t *upto, const claim &known, const Done &done, const Moved &moved) {
   for (;;) {
-    const uint64_t from = load_acquire(upto);
-    uint32_t count = 0;
-    while (count < GMB_MAX_RECORDS && done(from + count)) ++count;
-    if (count == 0) return;
+    const uint64_t from = group.from_leader(group.lane() == 0 ? load_acquire(upto) : 0);
+    uint64_t to = from - known.first < known.count ? known.first + known.count : from;
+    const uint32_t each = states_in_flight * group.lanes();
+    for (uint32_t run = each; run == each && to - from < GMB_MAX_RECORDS;) {
+      uint32_t first_not = each;
+      GMB_UNROLL
+      for (uint32_t k = 0; k < states_in_flight; ++k) {
+        const uint32_t i = k * group.lanes() + group.lane();
+        if (!done(to + i) && i < first_not) first_not = i;
+      }
+      run = group.least(first_not);
+      to += run;
+    }
+    fence_acquire();
+    if (to == from) return;
     GMB_CHAOS_POINT(11);
-    if (replace_limit(upto, from, from + count)) moved(count);
+    if (group.lane() == 0 && replace_limit(upto, from, to)) moved(to - from);
   }
 }
 
 /* Slots that nobody reads any more are free. The writer's `floor` is the index up to which all are. */
-GMB_HD inline void move_free(const shared_ring &ring) {
+template <class Group> GMB_HD inline void move_free(const Group &group, const shared_ring &ring, const claim &known) {
   gmb_ring_side *writer = &ring.header->writer;
+  /* A reader has taken what it has released. Without one, no slot may be written again that the other limit is not past. */
+  const bool read = load_relaxed(&ring.header->reader_mask) != 0;
   move_limit(
-      &writer->floor,
+      group, &writer->floor, known,
       [&](uint64_t index) {
-        return static_cast<int64_t>(index - load_acquire(&writer->committed)) < 0 && load_acquire(ring.unreleased(index)) == 0;
+        const uint64_t state = load_ahead(ring.state(index));
+        return is_published(state, index) && (state & unreleased_readers) == 0 &&
+               (read || static_cast<int64_t>(index - load_ahead(&writer->committed)) < 0);
       },
-      [&](uint32_t count) { fetch_add_acq_rel(&writer->credits, static_cast<uint64_t>(count)); });
+      [&](uint64_t count) { fetch_add_acq_rel(&writer->credits, count); });
 }
 
 /* Records are there up to the first that is not. */
-GMB_HD inline void move_published(const shared_ring &ring) {
+template <class Group> GMB_HD inline void move_published(const Group &group, const shared_ring &ring, const claim &known) {
   gmb_ring_header *header = ring.header;
   const uint32_t readers = load_relaxed(&header->reader_mask);
-  bool any = false;
   move_limit(
-      &header->writer.committed, [&](uint64_t index) { return load_acquire(ring.sequence(index)) == index + 1; },
-      [&](uint32_t count) {
-        any = true;
+      group, &header->writer.committed, known, [&](uint64_t index) { return is_published(load_ahead(ring.state(index)), index); },
+      [&](uint64_t count) {
         for (uint32_t r = 0; readers >> r != 0; ++r) {
-          if (readers >> r & 1) fetch_add_acq_rel(&header->reader[r].credits, static_cast<uint64_t>(count));
+          if (readers >> r & 1) fetch_add_acq_rel(&header->reader[r].credits, count);
         }
       });
-  if (any && readers == 0) {
-    fence_in_one_order();
-    move_free(ring);
-  }
+  if (readers != 0) return;
+  if (group.lane() == 0) fence_in_one_order();
+  move_free(group, ring, claim{0, 0});
 }
 
 /* Takes slots: as many as are free, `wanted` at most. They must be committed or abandoned, all of them. Does not block. */
@@ -124,34 +152,40 @@ template <class Group> GMB_HD inline claim reserve(const Group &group, const sha
   return take_together(group, &ring.header->writer, wanted);
 }
 
-/* Gives the slots of a claim, all written, to the readers. */
-template <class Group> GMB_HD inline void publish(const Group &group, const shared_ring &ring, const claim &mine) {
+/* Marks slots of a claim that are written as published. Behind a sync and each lane's fence_device. */
+GMB_HD inline void mark_published(const shared_ring &ring, const claim &part, uint32_t lane, uint32_t lanes) {
   uint32_t readers = 0;
   for (uint32_t mask = load_relaxed(&ring.header->reader_mask); mask != 0; mask &= mask - 1) ++readers;
-  group.sync();
-  fence_device();
-  for (uint32_t i = group.lane(); i < mine.count; i += group.lanes()) {
-    const uint64_t index = mine.first + i;
-    store_relaxed(ring.unreleased(index), static_cast<uint64_t>(readers));
+  for (uint32_t i = lane; i < part.count; i += lanes) {
     GMB_CHAOS_POINT(12);
-    store_release(ring.sequence(index), index + 1);
+    store_release(ring.state(part.first + i), published_state(part.first + i, readers));
   }
-  /* The leader's fence is for what the others published, too. */
-  group.sync();
-  if (group.lane() != 0) return;
-  fence_in_one_order();
-  move_published(ring);
 }
 
-/* A record's slot but for its sequence, which publishes it. */
+/* Gives the slots of a claim, all written, to the readers. */
+template <class Group> GMB_HD inline void publish(const Group &group, const shared_ring &ring, const claim &mine) {
+  group.sync();
+  fence_device();
+  mark_published(ring, mine, group.lane(), group.lanes());
+  /* The leader's fence is for what the others published, too. */
+  group.sync();
+  if (group.lane() == 0) fence_in_one_order();
+  move_published(group, ring, mine);
+}
+
+/* A record's first unit. */
 GMB_HD inline void write_label(const shared_ring &ring, uint64_t index, uint32_t length, uint32_t type) {
-  store_relaxed(&ring.at.slot(index)->hi, header_unit(0, length, type).hi);
+  *ring.at.slot(index) = header_unit(index + 1, length, type);
 }
 
 /* What was reserved is not needed: readers pass it over. */
 template <class Group> GMB_HD inline void abandon(const Group &group, const shared_ring &ring, const claim &mine) {
   if (mine.count == 0) return;
   for (uint32_t i = group.lane(); i < mine.count; i += group.lanes()) write_label(ring, mine.first + i, tombstone, 0);
+  /* Before it is published: who finds it knows that there is one. */
+  if (group.lane() == 0 && load_relaxed(&ring.header->reader_mask) != 0) {
+    add_relaxed(&ring.header->writer.abandoned, static_cast<uint64_t>(mine.count));
+  }
   publish(group, ring, mine);
 }
 
@@ -179,20 +213,31 @@ GMB_HD inline claim push_shared(const Group &group, const shared_ring &ring, con
   return mine;
 }
 
+/* Marks records of a claim as released by one reader; how many of them this was the last one of. Behind a sync and each
+ * lane's fence_device. */
+GMB_HD inline uint32_t mark_released(const shared_ring &ring, const claim &part, uint32_t lane, uint32_t lanes) {
+  uint32_t last = 0;
+  for (uint32_t i = lane; i < part.count; i += lanes) {
+    const uint64_t index = part.first + i;
+    const bool abandoned = header_length(*ring.at.slot(index)) == tombstone;
+    GMB_CHAOS_POINT(13);
+    const uint64_t before = fetch_add_acq_rel(ring.state(index), ~static_cast<uint64_t>(0));
+    if ((before & unreleased_readers) != 1) continue;
+    ++last;
+    if (abandoned) add_relaxed(&ring.header->writer.abandoned, ~static_cast<uint64_t>(0));
+  }
+  return last;
+}
+
 /* Ends the reading of records by a reader. */
 template <class Group> GMB_HD inline void release(const Group &group, const shared_ring &ring, const claim &mine) {
   group.sync();
   fence_device();
-  bool last = false;
-  for (uint32_t i = group.lane(); i < mine.count; i += group.lanes()) {
-    GMB_CHAOS_POINT(13);
-    last |= fetch_add_acq_rel(ring.unreleased(mine.first + i), ~static_cast<uint64_t>(0)) == 1;
-  }
-  if (group.least(last ? 0 : 1) != 0) return;
+  const uint32_t last = mark_released(ring, mine, group.lane(), group.lanes());
+  if (group.least(last > 0 ? 0 : 1) != 0) return;
   group.sync();
-  if (group.lane() != 0) return;
-  fence_in_one_order();
-  move_free(ring);
+  if (group.lane() == 0) fence_in_one_order();
+  move_free(group, ring, claim{0, 0});
 }
 
 /* Pops up to `into.max` records of a reader, dense: those that are there, without those that were abandoned; so there may
@@ -207,7 +252,7 @@ GMB_HD inline uint32_t pop_shared(const Group &group, const shared_ring &ring, u
   for (uint32_t i = 0; i < mine.count; ++i) {
     const uint64_t index = mine.first + i;
     const unit *slot = ring.at.slot(index);
-    const unit header = {load_relaxed(&slot->lo), load_relaxed(&slot->hi)};
+    const unit header = *slot;
     const uint32_t length = header_length(header);
     if (length == tombstone) continue;
     if (header.lo != index + 1 || length > ring.at.payload_bytes) {

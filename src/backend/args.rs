@@ -20,6 +20,8 @@ pub const GMB_PUSH_WHOLE: u32 = 1;
 pub const GMB_DRAW_TILES: u32 = 2;
 /// In both: all operations of the mailbox run one after the other.
 pub const GMB_ORDERED: u32 = 4;
+/// In `gmb_push_args.flags`, of a mailbox in shared mode: room was taken before, by `gmb_kernel_credit`.
+pub const GMB_PUSH_CREDITED: u32 = 8;
 
 /// In `gmb_reader_args.action`: let the reader in at the next record.
 pub const GMB_READER_ADD_NEXT: u32 = 0;
@@ -64,6 +66,9 @@ pub struct gmb_geometry_args {
     pub reserved: u32,
 }
 
+/// Bytes of the words at `meeting`, on a line of their own.
+pub const GMB_MEETING_BYTES: u32 = 128;
+
 /// Arguments of `gmb_kernel_push`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -89,7 +94,7 @@ pub struct gmb_push_args {
     pub lanes_log2: u32,
     /// Lengths above this are refused: the payload size, or the stride if that is less.
     pub max_length: u32,
-    /// `GMB_PUSH_WHOLE`, `GMB_DRAW_TILES`, `GMB_ORDERED`.
+    /// `GMB_PUSH_WHOLE`, `GMB_DRAW_TILES`, `GMB_ORDERED`, `GMB_PUSH_CREDITED`.
     pub flags: u32,
     /// A bit for each reader that is probably in use.
     pub readers: u32,
@@ -97,6 +102,8 @@ pub struct gmb_push_args {
     pub tile: u32,
     /// Tables of what readers have borrowed, or zero while nothing is.
     pub borrowed: u64,
+    /// In shared mode: words by which the blocks of the operation know each other, zero between operations.
+    pub meeting: u64,
     /// Where the slots lie.
     pub geometry: gmb_geometry_args,
     /// Where the outcome goes.
@@ -128,6 +135,8 @@ pub struct gmb_pop_args {
     pub tile: u32,
     /// Zero.
     pub reserved: u32,
+    /// As for a push.
+    pub meeting: u64,
     /// Where the slots lie.
     pub geometry: gmb_geometry_args,
     /// Where the outcome goes.
@@ -174,6 +183,8 @@ pub struct gmb_reader_args {
     pub writer_progress: u64,
     /// Progress word of the reader.
     pub reader_progress: u64,
+    /// Where the slots lie.
+    pub geometry: gmb_geometry_args,
 }
 
 /// Arguments of `gmb_kernel_tensor`: one block that puts a tensor into its slot.

@@ -66,6 +66,18 @@ kernels! {{
     Borrow(gmb_borrow_args) = c"gmb_kernel_borrow";
     /// End a borrow.
     Release(gmb_borrow_args) = c"gmb_kernel_release";
+    /// Push into a ring in shared mode.
+    PushShared(gmb_push_args) = c"gmb_kernel_push_shared";
+    /// Pop from such a ring.
+    PopShared(gmb_pop_args) = c"gmb_kernel_pop_shared";
+    /// Take room there for a push that comes later.
+    Credit(gmb_push_args) = c"gmb_kernel_credit";
+    /// Borrow records there.
+    BorrowShared(gmb_borrow_args) = c"gmb_kernel_borrow_shared";
+    /// End such a borrow.
+    ReleaseShared(gmb_borrow_args) = c"gmb_kernel_release_shared";
+    /// Let a reader of it in or out.
+    ReaderShared(gmb_reader_args) = c"gmb_kernel_reader_shared";
     /// Put a tensor's record where device code finds it.
     Tensor(gmb_tensor_args) = c"gmb_kernel_tensor";
 }

@@ -138,7 +138,7 @@ impl Mailbox {
             full_policy: options.full_policy.rules().value as u32,
             initial_index: first,
             fault: GMB_OK,
-            reserved0: 0,
+            mode: GMB_MODE_ORDERED,
             pad: [0; 7],
             writer: gmb_ring_side::at(first),
             reader: [gmb_ring_side::at(first); GMB_MAX_READERS as usize],

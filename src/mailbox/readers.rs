@@ -183,6 +183,7 @@ impl Mailbox {
             action,
             writer_progress: self.core.push.progress(),
             reader_progress: side.progress(),
+            geometry: self.geometry(),
         });
         // SAFETY: the ring and the lines outlive the kernel.
         unsafe { self.context.backend().launch(&kernel, 1, stream.raw)? };

@@ -189,8 +189,7 @@ __global__ void make_ring(gmb_ring_header *ring, uint64_t capacity, uint64_t fir
     ring->writer.claimed = ring->writer.committed = ring->writer.floor = first;
     ring->writer.credits = capacity;
     for (gmb_ring_side &side : ring->reader) side.claimed = side.committed = first;
-    const shared_ring made(ring);
-    *made.sequence(first + capacity - 1) = first;
+    ring->mode = GMB_MODE_SHARED;
   }
 }
 

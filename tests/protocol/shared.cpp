@@ -1,146 +1,10 @@
 // Shared mode, on host threads: any number of producers and consumers at once. Every record reaches every reader once and
 // whole, those of a producer in their order; what succeeds is linearizable; nobody waits for anybody.
-#include "fixture.h"
+#include "shared.h"
 
-#include <gpumailbox/shared.cuh>
-
-#include <optional>
 #include <set>
 
 namespace {
-
-using gmb::ring::claim;
-using gmb::ring::one_thread;
-using gmb::ring::shared_ring;
-
-constexpr one_thread me;
-
-/* A ring made by hand, as the library must make one. */
-class shared_memory {
- public:
-  shared_memory(uint64_t capacity, uint64_t first, uint32_t readers)
-      : memory_(capacity, payload, first, GMB_FULL_REJECT, capacity * sizeof(uint64_t)) {
-    gmb_ring_header *h = memory_.header();
-    h->reader_mask = (1u << readers) - 1;
-    h->writer.credits = capacity;
-    /* No slot may look as if its first record were there: one of index -1 has the sequence 0. */
-    shared_ring ring(h);
-    for (uint64_t i = first; i - first < capacity; ++i) *ring.sequence(i) = i + 1 - capacity;
-  }
-  shared_ring ring() const { return shared_ring(memory_.header()); }
-
- private:
-  ring_memory memory_;
-};
-
-uint64_t number_of(uint32_t producer, uint64_t n) { return static_cast<uint64_t>(producer) << 40 | n; }
-
-/* What a consumer saw, in its order. */
-struct seen {
-  uint32_t reader;
-  std::vector<uint64_t> indices, numbers;
-};
-
-/* Which record lies at place r of a room: its number stands in its first bytes, the rest follows from that. */
-std::optional<uint64_t> record_at(const room &from, uint32_t r) {
-  const auto *bytes = reinterpret_cast<const unsigned char *>(from.rows.data()) + r * row;
-  const gmb_record_header &h = from.headers[r];
-  uint64_t n;
-  std::memcpy(&n, bytes, sizeof n);
-  bool same = h.length == 8 + length_of(n, payload - 8) && h.msg_type == type_of(n);
-  for (uint32_t i = 8; same && i < h.length; ++i) same = bytes[i] == byte_of(n, i);
-  return same ? std::optional<uint64_t>(n) : std::nullopt;
-}
-
-void fill(batch &records, uint32_t r, uint64_t n) {
-  auto *bytes = reinterpret_cast<unsigned char *>(records.rows.data()) + r * row;
-  records.lengths[r] = 8 + length_of(n, payload - 8);
-  records.types[r] = type_of(n);
-  std::memcpy(bytes, &n, sizeof n);
-  for (uint32_t i = 8; i < records.lengths[r]; ++i) bytes[i] = byte_of(n, i);
-}
-
-void many(uint64_t capacity, uint64_t first, uint32_t producers, uint32_t consumers, uint32_t readers, uint64_t each,
-          uint64_t seed) {
-  shared_memory memory(capacity, first, readers);
-  const shared_ring ring = memory.ring();
-  std::atomic<uint32_t> at_work{producers};
-  std::atomic<uint64_t> abandoned{0};
-  std::vector<std::thread> threads;
-  for (uint32_t p = 0; p < producers; ++p) {
-    threads.emplace_back([&, p] {
-      std::mt19937_64 random(seed + p);
-      batch records;
-      for (uint64_t sent = 0; sent < each && failures == 0;) {
-        if (random() % 16 == 0) {
-          const claim slots = gmb::ring::reserve(me, ring, 1 + static_cast<uint32_t>(random() % 3));
-          GMB_CHAOS_POINT(15);
-          gmb::ring::abandon(me, ring, slots);
-          abandoned += slots.count;
-        }
-        const uint32_t count = static_cast<uint32_t>(std::min<uint64_t>(1 + random() % 12, each - sent));
-        for (uint32_t r = 0; r < count; ++r) fill(records, r, number_of(p, sent + r));
-        int32_t status = -1;
-        const uint32_t accepted = gmb::ring::push_shared(me, ring, records.of(count), status).count;
-        if (accepted > count || status != GMB_OK) ++failures;
-        if (accepted == 0) std::this_thread::yield();
-        sent += accepted;
-      }
-      --at_work;
-    });
-  }
-  std::vector<seen> saw(readers * consumers);
-  for (uint32_t c = 0; c < readers * consumers; ++c) {
-    saw[c].reader = c % readers;
-    threads.emplace_back([&, c] {
-      std::mt19937_64 random(seed + 1000 + c);
-      room records;
-      seen &mine = saw[c];
-      while (failures == 0) {
-        const bool over = at_work == 0;
-        int32_t status = -1;
-        const uint32_t wanted = 1 + static_cast<uint32_t>(random() % 12);
-        const uint32_t count = gmb::ring::pop_shared(me, ring, mine.reader, records.of(wanted), status);
-        if (count > wanted || status != GMB_OK) ++failures;
-        for (uint32_t r = 0; r < count && failures == 0; ++r) {
-          const auto number = record_at(records, r);
-          if (!number) ++failures;
-          mine.numbers.push_back(number.value_or(0));
-          mine.indices.push_back(records.headers[r].sequence - 1);
-        }
-        const gmb_ring_side &side = ring.header->reader[mine.reader];
-        if (count == 0 && over && gmb::ring::load_acquire(&side.claimed) == gmb::ring::load_acquire(&ring.header->writer.claimed)) break;
-        if (count == 0) std::this_thread::yield();
-      }
-    });
-  }
-  for (auto &thread : threads) thread.join();
-  EXPECT(failures == 0);
-  const uint64_t end = first + producers * each + abandoned;
-  EXPECT(ring.header->writer.claimed == end && ring.header->writer.committed == end && ring.header->writer.floor == end);
-  EXPECT(ring.header->writer.credits == capacity);
-  for (uint32_t reader = 0; reader < readers; ++reader) {
-    EXPECT(ring.header->reader[reader].credits == 0 && ring.header->reader[reader].claimed == end);
-    /* By index: every record once, those of a producer in their order. */
-    std::vector<std::pair<uint64_t, uint64_t>> all;
-    for (const seen &one : saw) {
-      if (one.reader != reader) continue;
-      for (size_t i = 0; i < one.indices.size(); ++i) {
-        EXPECT(i == 0 || one.indices[i] - first > one.indices[i - 1] - first);
-        all.emplace_back(one.indices[i] - first, one.numbers[i]);
-      }
-    }
-    std::sort(all.begin(), all.end());
-    EXPECT(all.size() == producers * each);
-    std::vector<uint64_t> next(producers);
-    for (size_t i = 0; i < all.size(); ++i) {
-      EXPECT(i == 0 || all[i].first != all[i - 1].first);
-      const uint32_t p = static_cast<uint32_t>(all[i].second >> 40);
-      EXPECT(p < producers && all[i].second == number_of(p, next[p]));
-      ++next[p];
-    }
-  }
-}
 
 /* One operation that succeeded: when it was called and when it returned, by one clock. */
 struct operation {
@@ -280,6 +144,104 @@ void nobody_reads() {
   for (int round = 0; round < 5; ++round) EXPECT(gmb::ring::push_shared(me, ring, from.of(3), status).count == 3);
 }
 
+/* A launch takes what fits, beside what kernels do, and leaves out what was abandoned. */
+void launches_and_kernels_together() {
+  shared_memory memory(16, ~0ull - 9, 2);
+  const shared_ring ring = memory.ring();
+  launcher host(ring, 3);
+  batch from;
+  room into;
+  int32_t status = -1;
+  for (uint32_t r = 0; r < 20; ++r) fill(from, r, r);
+  EXPECT(host.push(from.of(3), status).count == 3 && status == GMB_OK);
+  gmb::ring::abandon(me, ring, gmb::ring::reserve(me, ring, 1));
+  EXPECT(gmb::ring::push_shared(me, ring, from.of(2), status).count == 2);
+  gmb::ring::abandon(me, ring, gmb::ring::reserve(me, ring, 2));
+  EXPECT(host.push(from.of(20), status).count == 8 && status == GMB_OK);
+  EXPECT(host.push(from.of(1), status).count == 0 && status == GMB_OK);
+  EXPECT(ring.header->writer.abandoned == 3 && ring.header->writer.refused == 13 && ring.header->writer.high_water == 16);
+  EXPECT(host.pop(0, into.of(9), status) == 6 && status == GMB_OK);
+  const uint64_t numbers[] = {0, 1, 2, 0, 1, 0};
+  for (uint32_t r = 0; r < 6; ++r) EXPECT(record_at(into, r) == numbers[r]);
+  EXPECT(into.headers[3].sequence == ~0ull - 9 + 5 && into.headers[5].sequence == ~0ull - 9 + 9);
+  EXPECT(host.pop(1, into.of(20), status) == 13 && ring.header->writer.abandoned == 0);
+  EXPECT(ring.header->writer.credits == 9);
+  EXPECT(host.pop(0, into.of(20), status) == 7 && ring.header->writer.credits == 16);
+  EXPECT(host.pop(0, into.of(20), status) == 0 && status == GMB_OK && ring.header->reader[0].empty == 1);
+  /* All or none, and room that was taken before. */
+  source whole = from.of(20);
+  whole.whole = true;
+  const auto credit = [&](uint32_t count) {
+    return host.run([&](const host_block &block, const report &to) { gmb::ring::credit_bulk(block, ring, count, to); });
+  };
+  const auto credited = [&](const source &records) {
+    return host.run([&](const host_block &block, const report &to) {
+      gmb::ring::push_bulk(block, ring, records, true, 1, &host.meeting, to);
+    });
+  };
+  EXPECT(credit(17).count == 0 && credit(10).count == 10 && credit(7).count == 0);
+  EXPECT(host.push(from.of(20), status).count == 6);
+  whole.count = 10;
+  EXPECT(credited(whole).count == 10 && ring.header->writer.credits == 0);
+  EXPECT(host.pop(0, into.of(20), status) == 16 && host.pop(1, into.of(20), status) == 16);
+  /* A bad length ends it: nothing of a whole push is there, and its room is free again. */
+  from.lengths[2] = payload + 1;
+  EXPECT(credit(10).count == 10);
+  const gmb_result bad = credited(whole);
+  EXPECT(bad.count == 0 && bad.status == GMB_ERROR_BAD_LENGTH && ring.header->writer.credits == 16);
+  EXPECT(host.push(from.of(4), status).count == 2 && status == GMB_ERROR_BAD_LENGTH);
+  /* A slot that somebody wrote to ends the pop; what comes after it is gone. */
+  ring.at.slot(ring.header->writer.claimed - 2)->hi = payload + 1;
+  EXPECT(host.pop(0, into.of(4), status) == 0 && status == GMB_ERROR_CORRUPT);
+  EXPECT(gmb::ring::pop_shared(me, ring, 1, into.of(4), status) == 1 && ring.header->writer.credits == 16);
+  /* A ring in the other mode, or none at all, is left alone. */
+  ring.header->mode = GMB_MODE_ORDERED;
+  EXPECT(host.push(from.of(1), status).count == 0 && status == GMB_ERROR_WRONG_MODE);
+  ring.header->magic = 0;
+  EXPECT(host.pop(0, into.of(1), status) == 0 && status == GMB_ERROR_BAD_MAGIC);
+}
+
+/* Readers come and go while nothing else runs, and records are borrowed in place. */
+void readers_and_borrows() {
+  shared_memory memory(8, 1000, 1);
+  const shared_ring ring = memory.ring();
+  launcher host(ring, 1);
+  batch from;
+  room into;
+  int32_t status = -1;
+  for (uint32_t r = 0; r < 8; ++r) fill(from, r, r);
+  const auto change = [&](uint32_t reader, gmb::ring::reader_action action) {
+    host.run([&](const host_block &block, const report &) { gmb::ring::change_reader_bulk(block, ring, reader, action); });
+  };
+  EXPECT(host.push(from.of(4), status).count == 4);
+  gmb::ring::abandon(me, ring, gmb::ring::reserve(me, ring, 1));
+  change(1, gmb::ring::reader_action::add_oldest);
+  change(2, gmb::ring::reader_action::add_next);
+  EXPECT(ring.header->reader_mask == 7);
+  EXPECT(host.pop(0, into.of(8), status) == 4 && host.pop(2, into.of(8), status) == 0);
+  EXPECT(ring.header->writer.credits == 3 && ring.header->writer.abandoned == 1);
+  gmb_spans spans{};
+  gmb::ring::held entry{};
+  const auto borrow = [&](uint32_t reader, uint32_t count) {
+    return host.run([&](const host_block &block, const report &to) {
+      gmb::ring::borrow_bulk(block, ring, reader, count, &entry, &spans, to);
+    });
+  };
+  const auto release = [&] {
+    host.run([&](const host_block &block, const report &) { gmb::ring::release_bulk(block, ring, &entry); });
+  };
+  EXPECT(borrow(1, 3).count == 3 && spans.first == 1000 && spans.count[0] + spans.count[1] == 3);
+  EXPECT(std::memcmp(spans.records[0], from.rows.data(), from.lengths[0]) == 0 && ring.header->writer.credits == 3);
+  release();
+  EXPECT(ring.header->writer.credits == 6);
+  /* What it has not read takes no space any more, the one that was abandoned neither. */
+  change(1, gmb::ring::reader_action::remove);
+  EXPECT(ring.header->writer.credits == 8 && ring.header->writer.abandoned == 0 && ring.header->reader_mask == 5);
+  EXPECT(host.push(from.of(8), status).count == 8);
+  EXPECT(host.pop(0, into.of(8), status) == 8 && host.pop(2, into.of(3), status) == 3 && record_at(into, 2) == 2u);
+  EXPECT(borrow(2, 8).count == 5 && spans.first == 1008 && borrow(2, 8).count == 0);
+}
+
 }  // namespace
 
 int main(int argc, char **argv) {
@@ -287,12 +249,16 @@ int main(int argc, char **argv) {
   const uint64_t each = tests.total / 8;
   tests.test("the history checker can say no", the_checker_can_say_no);
   tests.test("small histories are linearizable", [&] { small_histories(tests.total / 10, tests.seed); });
-  tests.test("two producers, two consumers, a slot", [&] { many(1, 0, 2, 2, 1, each, tests.seed + 1); });
-  tests.test("four producers, four consumers", [&] { many(16, 0, 4, 4, 1, each, tests.seed + 2); });
-  tests.test("three readers with two consumers each", [&] { many(8, 0, 2, 2, 3, each, tests.seed + 3); });
-  tests.test("across index 2^32", [&] { many(4, (1ull << 32) - 1000, 3, 2, 1, each, tests.seed + 4); });
-  tests.test("across index 2^64", [&] { many(64, ~0ull - 1000, 2, 2, 2, each, tests.seed + 5); });
-  tests.test("the first record has index 2^64 - 1", [&] { many(2, ~0ull, 2, 2, 1, each, tests.seed + 6); });
+  tests.test("two producers, two consumers, a slot", [&] { many({1, 0, 2, 2, 1}, each, tests.seed + 1); });
+  tests.test("four producers, four consumers", [&] { many({16, 0, 4, 4, 1}, each, tests.seed + 2); });
+  tests.test("three readers with two consumers each", [&] { many({8, 0, 2, 2, 3}, each, tests.seed + 3); });
+  tests.test("across index 2^32", [&] { many({4, (1ull << 32) - 1000, 3, 2, 1}, each, tests.seed + 4); });
+  tests.test("across index 2^64", [&] { many({64, ~0ull - 1000, 2, 2, 2}, each, tests.seed + 5); });
+  tests.test("the first record has index 2^64 - 1", [&] { many({2, ~0ull, 2, 2, 1}, each, tests.seed + 6); });
+  tests.test("launches beside kernels", [&] { many({32, ~0ull - 1000, 3, 3, 1, 2}, each / 4, tests.seed + 7); });
+  tests.test("launches beside kernels, two readers", [&] { many({8, 5, 3, 2, 2, 1}, each / 4, tests.seed + 8); });
+  tests.test("launches and kernels together", launches_and_kernels_together);
+  tests.test("readers come and go, and borrow", readers_and_borrows);
   tests.test("a slot that is reserved stops nobody", a_reserved_slot_stops_nobody);
   tests.test("what is wrong is said", what_is_wrong_is_said);
   tests.test("nobody reads", nobody_reads);
