@@ -36,8 +36,8 @@ struct ArrowSchema;
 #define GMB_MAILBOX_SINGLE_STREAM 1
 
 /**
- * In `gmb_mailbox_options.flags`: any number of concurrent producers and consumers. Never with
- * `GMB_FULL_OVERWRITE_OLDEST` or `_LATEST`; with the others not in this version. `GMB_ERROR_NOT_SUPPORTED`.
+ * In `gmb_mailbox_options.flags`: any number of pushes, and of pops of a reader, at once, those of running kernels among
+ * them (`gpumailbox/device.cuh`). Not with `GMB_FULL_OVERWRITE_OLDEST` or `_LATEST`: `GMB_ERROR_NOT_SUPPORTED`.
  */
 #define GMB_MAILBOX_SHARED 2
 
@@ -642,9 +642,9 @@ typedef struct gmb_mailbox_info {
    */
   gmb_status fault;
   /**
-   * Zero.
+   * Whether operations of one side run one after the other.
    */
-  uint32_t reserved;
+  gmb_mode mode;
 } gmb_mailbox_info;
 
 /**

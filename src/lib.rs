@@ -55,8 +55,8 @@ pub use guard::StreamGuard;
 pub use layout::*;
 pub use log::{set_log, LogLevel};
 pub use mailbox::{
-    Arbitration, Attach, Borrow, FullPolicy, HostRows, Interest, Mailbox, MailboxInfo, MailboxOptions, Pop,
-    Push, ReaderInfo, ReaderStart, Watch,
+    Arbitration, Attach, Borrow, FullPolicy, HostRows, Interest, Mailbox, MailboxInfo, MailboxOptions, Mode,
+    Pop, Push, ReaderInfo, ReaderStart, Watch,
 };
 pub use memory::{DeviceBuffer, MemoryInfo, PinnedBuffer};
 pub use results::{After, Token};

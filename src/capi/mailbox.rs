@@ -8,9 +8,9 @@ use super::stream::{gmb_stream, stream};
 use super::token::gmb_token;
 use super::{optional_token, output, sized, timeout, write_info, Sized32, CONTEXTS, MAILBOXES};
 use crate::error::{Error, Result};
-use crate::layout::{gmb_full_policy, gmb_record_header, gmb_ring_header};
+use crate::layout::{gmb_full_policy, gmb_mode, gmb_record_header, gmb_ring_header};
 use crate::status::*;
-use crate::{Arbitration, FullPolicy, Mailbox, MailboxOptions, Pop, Push};
+use crate::{Arbitration, FullPolicy, Mailbox, MailboxOptions, Mode, Pop, Push};
 
 /// Handle of a mailbox: records in a ring in device memory. Zero is null.
 #[repr(C)]
@@ -36,8 +36,8 @@ pub const GMB_ARBITRATION_DEVICE: gmb_arbitration = 1;
 /// In `gmb_mailbox_options.flags`: all operations come on one stream, that of the first. No event
 /// is recorded then, and another stream is `GMB_ERROR_INVALID_STREAM`.
 pub const GMB_MAILBOX_SINGLE_STREAM: u32 = 1;
-/// In `gmb_mailbox_options.flags`: any number of concurrent producers and consumers. Never with
-/// `GMB_FULL_OVERWRITE_OLDEST` or `_LATEST`; with the others not in this version. `GMB_ERROR_NOT_SUPPORTED`.
+/// In `gmb_mailbox_options.flags`: any number of pushes, and of pops of a reader, at once, those of running kernels among
+/// them (`gpumailbox/device.cuh`). Not with `GMB_FULL_OVERWRITE_OLDEST` or `_LATEST`: `GMB_ERROR_NOT_SUPPORTED`.
 pub const GMB_MAILBOX_SHARED: u32 = 2;
 
 /// What a mailbox is made with. Start from `GMB_MAILBOX_OPTIONS_INIT`.
@@ -167,8 +167,8 @@ pub struct gmb_mailbox_info {
     pub full_policy: gmb_full_policy,
     /// `GMB_OK`, or what stopped the mailbox for good: `GMB_ERROR_ORDER_VIOLATION`. No record moves then.
     pub fault: gmb_status,
-    /// Zero.
-    pub reserved: u32,
+    /// Whether operations of one side run one after the other.
+    pub mode: gmb_mode,
 }
 
 pub(super) fn arbitration(value: gmb_arbitration) -> Result<Arbitration> {
@@ -191,20 +191,13 @@ pub(super) fn options_of(options: *const gmb_mailbox_options) -> Result<MailboxO
     if options.flags & !(GMB_MAILBOX_SINGLE_STREAM | GMB_MAILBOX_SHARED) != 0 {
         return Err(Error::argument(format!("flags {:#x}: unknown bits are set", options.flags)));
     }
-    if options.flags & GMB_MAILBOX_SHARED != 0 {
-        let why = if full_policy.rules().overwrites {
-            "a mailbox that overwrites has one producer at a time and cannot be GMB_MAILBOX_SHARED"
-        } else {
-            "GMB_MAILBOX_SHARED is not in this version"
-        };
-        return Err(Error::new(GMB_ERROR_NOT_SUPPORTED, why));
-    }
     Ok(MailboxOptions {
         capacity: options.capacity,
         payload_bytes: options.payload_bytes,
         producer_id: options.producer_id,
         consumer_id: options.consumer_id,
         arbitration: arbitration(options.arbitration)?,
+        mode: if options.flags & GMB_MAILBOX_SHARED != 0 { Mode::Shared } else { Mode::Ordered },
         full_policy,
         readers: options.readers,
         initial_index: options.initial_index,
@@ -272,7 +265,7 @@ pub extern "C" fn gmb_mailbox_get_info(
             reader_mask: known.readers,
             full_policy: known.full_policy.rules().value,
             fault: known.fault,
-            reserved: 0,
+            mode: known.mode.value(),
         };
         write_info(info, info_size, value)
     })

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 use super::borrow::Borrows;
 use super::core::Core;
 use super::readers::Readers;
+use super::shared::Shared;
 use super::side::Side;
 use super::waiting::Line;
-use super::{slot_stride, Arbitration, FullPolicy, Mailbox, MailboxOptions};
+use super::{slot_stride, Arbitration, FullPolicy, Mailbox, MailboxOptions, Mode};
 use crate::checks::check_address;
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -44,7 +45,9 @@ impl Mailbox {
     /// `INVALID_ARGUMENT`, `OVERFLOW`, as for [`Mailbox::new`].
     pub fn required_bytes(options: &MailboxOptions) -> Result<u64> {
         let stride = slot_stride(options)?;
-        let slots = options.capacity.checked_mul(u64::from(stride));
+        // A shared mailbox has a word for each slot behind them.
+        let state = if options.mode == Mode::Shared { size_of::<u64>() as u64 } else { 0 };
+        let slots = options.capacity.checked_mul(u64::from(stride) + state);
         slots
             .and_then(|slots| slots.checked_add(size_of::<gmb_ring_header>() as u64))
             .filter(|&bytes| bytes <= isize::MAX as u64)
@@ -102,13 +105,16 @@ impl Mailbox {
     ) -> Result<Self> {
         check_region(context, memory, memory_bytes, size_of::<gmb_ring_header>() as u64)?;
         let header = read_header(context, memory)?;
-        let policy = check_header(&header)?;
-        let bytes = size_of::<gmb_ring_header>() as u64 + header.capacity_bytes;
+        let found = check_header(&header)?;
+        let bytes = Self::required_bytes(&found)?;
         if memory_bytes < bytes {
             return Err(Error::new(
                 GMB_ERROR_TRUNCATED,
                 format!("{memory_bytes} bytes of memory: the mailbox there takes {bytes}"),
             ));
+        }
+        if found.mode == Mode::Shared {
+            check_states(context, &header, memory)?;
         }
         if header.writer.newest != 0 && options.arbitration == Arbitration::Device {
             return Err(Error::new(
@@ -117,20 +123,21 @@ impl Mailbox {
             ));
         }
         let ring = Ring { address: memory, bytes, owned: false };
-        Self::over(context, &header, policy, options, ring)
+        Self::over(context, &header, &found, options, ring)
     }
 
     /// Writes the header of a new mailbox and zeroes its slots.
     pub(super) fn write(context: &Context, options: &MailboxOptions, ring: Ring) -> Result<Self> {
         let first = options.initial_index;
         let readers = options.readers.max(1);
-        let header = gmb_ring_header {
+        let stride = slot_stride(options)?;
+        let mut header = gmb_ring_header {
             magic: GMB_MAGIC,
             version: GMB_LAYOUT_VERSION,
             header_bytes: size_of::<gmb_ring_header>() as u32,
             capacity: options.capacity,
-            capacity_bytes: ring.bytes - size_of::<gmb_ring_header>() as u64,
-            stride: slot_stride(options)?,
+            capacity_bytes: options.capacity * u64::from(stride),
+            stride,
             payload_bytes: options.payload_bytes,
             producer_id: options.producer_id,
             consumer_id: options.consumer_id,
@@ -138,14 +145,17 @@ impl Mailbox {
             full_policy: options.full_policy.rules().value as u32,
             initial_index: first,
             fault: GMB_OK,
-            mode: GMB_MODE_ORDERED,
+            mode: options.mode.value(),
             pad: [0; 7],
             writer: gmb_ring_side::at(first),
             reader: [gmb_ring_side::at(first); GMB_MAX_READERS as usize],
         };
+        if options.mode == Mode::Shared {
+            header.writer.credits = options.capacity;
+        }
         let attach = Attach { arbitration: options.arbitration, single_stream: options.single_stream };
         let (address, bytes) = (ring.address, ring.bytes as usize);
-        let mailbox = Self::over(context, &header, options.full_policy, &attach, ring)?;
+        let mailbox = Self::over(context, &header, options, &attach, ring)?;
         let service = context.service();
         // SAFETY: the ring has room for the header and all slots; both are waited for.
         unsafe {
@@ -161,11 +171,12 @@ impl Mailbox {
     fn over(
         context: &Context,
         header: &gmb_ring_header,
-        full_policy: FullPolicy,
+        made: &MailboxOptions,
         options: &Attach,
         ring: Ring,
     ) -> Result<Self> {
-        let records = !options.single_stream;
+        // The operations of a shared mailbox are marked on their lanes.
+        let records = !options.single_stream && made.mode == Mode::Ordered;
         // What is owned is freed by the mailbox's drop, and by nobody if there is none.
         let parts = || {
             let push = Side::new(context, header.writer.committed, header.writer.operations, records)?;
@@ -184,7 +195,8 @@ impl Mailbox {
             stride: header.stride,
             core: Arc::new(Core {
                 context: context.clone(),
-                full_policy,
+                full_policy: made.full_policy,
+                shared: (made.mode == Mode::Shared).then(Shared::default),
                 single_stream: options.single_stream,
                 capacity: header.capacity,
                 push,
@@ -215,8 +227,8 @@ fn check_region(context: &Context, memory: u64, bytes: u64, needed: u64) -> Resu
     context.check_reachable(&Extent::whole("memory", memory, bytes))
 }
 
-/// Holds a header found in memory against what this library would have written.
-fn check_header(header: &gmb_ring_header) -> Result<FullPolicy> {
+/// Holds a header found in memory against what this library would have written; with what it was made.
+fn check_header(header: &gmb_ring_header) -> Result<MailboxOptions> {
     if header.magic != GMB_MAGIC {
         return Err(Error::new(
             GMB_ERROR_BAD_MAGIC,
@@ -237,16 +249,17 @@ fn check_header(header: &gmb_ring_header) -> Result<FullPolicy> {
         |what: &str| Error::new(GMB_ERROR_CORRUPT, format!("the mailbox's header is damaged: {what}"));
     let full_policy = FullPolicy::from_value(header.full_policy as i32)
         .ok_or_else(|| corrupt(&format!("full_policy {}", header.full_policy)))?;
+    let mode = Mode::from_value(header.mode).ok_or_else(|| corrupt(&format!("mode {}", header.mode)))?;
     let options = MailboxOptions {
+        mode,
         capacity: header.capacity,
         payload_bytes: header.payload_bytes,
         full_policy,
         ..Default::default()
     };
-    let bytes = Mailbox::required_bytes(&options).map_err(|e| corrupt(e.message()))?;
+    Mailbox::required_bytes(&options).map_err(|e| corrupt(e.message()))?;
     let size = size_of::<gmb_ring_header>();
     if header.header_bytes as usize != size
-        || header.capacity_bytes != bytes - size as u64
         || u64::from(header.stride) * header.capacity != header.capacity_bytes
         || header.reader_mask >> GMB_MAX_READERS != 0
         || header.writer.newest > header.capacity
@@ -262,6 +275,9 @@ fn check_header(header: &gmb_ring_header) -> Result<FullPolicy> {
     let busy = |side: &gmb_ring_side| {
         side.arrivals != 0 || side.grant != u64::MAX || side.agreed != 0 || side.drawn != 0
     };
+    if mode == Mode::Shared {
+        return check_shared(header, corrupt).map(|()| options);
+    }
     let writing = header.writer.claimed != header.writer.committed;
     if writing || busy(&header.writer) || header.reader.iter().any(busy) {
         return Err(Error::new(GMB_ERROR_BUSY, "an operation on the mailbox is under way, or was cut off"));
@@ -280,7 +296,58 @@ fn check_header(header: &gmb_ring_header) -> Result<FullPolicy> {
             "a reader of the mailbox has borrowed records, or was cut off",
         ));
     }
-    Ok(full_policy)
+    Ok(options)
+}
+
+/// The same of indices and credits in shared mode.
+fn check_shared(header: &gmb_ring_header, corrupt: impl Fn(&str) -> Error) -> Result<()> {
+    let writer = &header.writer;
+    let held = writer.claimed.wrapping_sub(writer.floor);
+    let readers =
+        || (0..).zip(&header.reader).filter(|(r, _)| header.reader_mask >> r & 1 == 1).map(|(_, s)| s);
+    let unread = |side: &gmb_ring_side| writer.committed.wrapping_sub(side.claimed);
+    if held > header.capacity || readers().any(|side| unread(side) > header.capacity) {
+        return Err(corrupt("its indices do not fit each other"));
+    }
+    let counted =
+        writer.credits == header.capacity - held && readers().all(|side| side.credits == unread(side));
+    if writer.claimed != writer.committed || !counted {
+        return Err(busy());
+    }
+    Ok(())
+}
+
+fn busy() -> Error {
+    Error::new(
+        GMB_ERROR_BUSY,
+        "an operation on the mailbox is under way or was cut off, or records are borrowed",
+    )
+}
+
+/// Of a slot's state, the readers that have not released its record, as in shared.cuh.
+const UNRELEASED_READERS: u64 = 31;
+
+/// Whether each record is held by the readers that have not come to it, and by no other: one that was borrowed is.
+fn check_states(context: &Context, header: &gmb_ring_header, ring: u64) -> Result<()> {
+    let states = ring + u64::from(header.header_bytes) + header.capacity_bytes;
+    let first = header.writer.floor;
+    let held = header.writer.committed.wrapping_sub(first);
+    let sides = || (0..).zip(&header.reader).filter(|(r, _)| header.reader_mask >> r & 1 == 1);
+    let waiting = |place: u64| sides().filter(|(_, side)| side.claimed.wrapping_sub(first) <= place).count();
+    let mut words = [0; 1024];
+    let mut done = 0;
+    while done < held {
+        let slot = first.wrapping_add(done) & (header.capacity - 1);
+        let count = (held - done).min(header.capacity - slot).min(words.len() as u64);
+        let some = &mut words[..count as usize];
+        // SAFETY: the states lie behind the slots, one for each.
+        unsafe { context.backend().read_words(some, states + slot * 8, context.service())? };
+        if (done..).zip(&*some).any(|(place, state)| state & UNRELEASED_READERS != waiting(place) as u64) {
+            return Err(busy());
+        }
+        done += count;
+    }
+    Ok(())
 }
 
 /// Reads a header, also while kernels write it; waits for nothing but the reading.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use super::core::Core;
+use super::lanes::Lane;
 use super::readers::not_in_use;
 use super::submit::choose;
 use super::{Arbitration, Mailbox};
@@ -160,6 +161,8 @@ pub struct Borrow {
     geometry: gmb_geometry_args,
     reader: u32,
     place: u32,
+    /// Of a shared mailbox, where it was launched.
+    lane: Option<Arc<Lane>>,
     released: AtomicBool,
 }
 
@@ -202,6 +205,34 @@ impl Mailbox {
         let only = core.check_stream(stream)?;
         let (place, token) = core.borrows.place(&self.context, reader)?;
         let submission = token.submit()?;
+        if let Some(shared) = &core.shared {
+            let args = gmb_borrow_args {
+                ring: core.ring.address,
+                table: tables + u64::from(reader) * TABLE_BYTES,
+                device_spans: token.spans(),
+                reader,
+                place,
+                max,
+                geometry: self.geometry(),
+                ..Default::default()
+            };
+            let report = submission.report();
+            let epoch = report.epoch;
+            if self.arbitration == Arbitration::Cpu {
+                shared.pushes.make_wait(stream)?;
+            }
+            if let Some(lane) = lock(&shared.released).get(&(reader, place)) {
+                lane.make_wait(stream)?;
+            }
+            let lane = core.submit_shared(shared.takes.hold(), shared, stream, 1, report, |report, _| {
+                Kernel::BorrowShared(gmb_borrow_args { report, ..args })
+            })?;
+            core.borrows.used[reader as usize].fetch_or(1 << place, Ordering::AcqRel);
+            submission.confirm();
+            choose(only, stream);
+            let token = Arc::clone(&token);
+            return Ok(self.borrowed(token, epoch, reader, place, Some(lane)));
+        }
         side.make_wait(stream)?;
         if self.arbitration == Arbitration::Cpu {
             core.push.make_wait(stream)?;
@@ -232,17 +263,21 @@ impl Mailbox {
         core.borrows.used[reader as usize].fetch_or(1 << place, Ordering::AcqRel);
         submission.confirm();
         choose(only, stream);
-        let made = Borrow {
-            core: Arc::clone(core),
-            token: Arc::clone(&token),
-            epoch,
-            geometry: self.geometry(),
-            reader,
-            place,
-            released: AtomicBool::new(false),
-        };
+        let made = self.borrowed(Arc::clone(&token), epoch, reader, place, None);
         side.launched(&mut submitted, stream, most)?;
         Ok(made)
+    }
+
+    fn borrowed(
+        &self,
+        token: Arc<Token>,
+        epoch: u32,
+        reader: u32,
+        place: u32,
+        lane: Option<Arc<Lane>>,
+    ) -> Borrow {
+        let (core, geometry) = (Arc::clone(&self.core), self.geometry());
+        Borrow { core, token, epoch, geometry, reader, place, lane, released: AtomicBool::new(false) }
     }
 
     fn check_uncaptured(&self) -> Result<()> {
@@ -320,12 +355,6 @@ impl Borrow {
             return Err(released());
         }
         let only = core.check_stream(stream)?;
-        side.make_wait(stream)?;
-        if pushes.is_some() {
-            core.push.make_wait(stream)?;
-        }
-        side.can_reach(&mut submitted);
-        side.begin_borrow();
         let args = gmb_borrow_args {
             ring: core.ring.address,
             table: core.borrows.make(core)? + u64::from(self.reader) * TABLE_BYTES,
@@ -334,10 +363,29 @@ impl Borrow {
             geometry: self.geometry,
             ..Default::default()
         };
-        // As much as may have been claimed behind it comes free.
-        core.submit(side, submitted, stream, 1, core.capacity, None, |report| {
-            Kernel::Release(gmb_borrow_args { report, ..args })
-        })?;
+        match (&core.shared, &self.lane) {
+            (Some(shared), Some(lane)) => {
+                lane.make_wait(stream)?;
+                let held = shared.takes.hold();
+                let lane =
+                    core.submit_shared(held, shared, stream, 1, gmb_report_args::default(), |report, _| {
+                        Kernel::ReleaseShared(gmb_borrow_args { report, ..args })
+                    })?;
+                lock(&shared.released).insert((self.reader, self.place), lane);
+            }
+            _ => {
+                side.make_wait(stream)?;
+                if pushes.is_some() {
+                    core.push.make_wait(stream)?;
+                }
+                side.can_reach(&mut submitted);
+                side.begin_borrow();
+                // As much as may have been claimed behind it comes free.
+                core.submit(side, submitted, stream, 1, core.capacity, None, |report| {
+                    Kernel::Release(gmb_borrow_args { report, ..args })
+                })?;
+            }
+        }
         choose(only, stream);
         self.released.store(true, Ordering::Release);
         core.borrows.used[self.reader as usize].fetch_and(!(1 << self.place), Ordering::AcqRel);

@@ -54,8 +54,8 @@ impl Mailbox {
         }
         let mut report = captured.as_ref().map(|token| token.report()).unwrap_or_default();
         report.operation = side.next_operation() as u32;
-        // On a single stream nobody asks how far a side is.
-        if !self.core.single_stream {
+        // On a single stream nobody asks how far a side is; of a shared mailbox the header says it.
+        if !self.core.single_stream && self.core.shared.is_none() {
             report.host_progress = side.progress();
         }
         // SAFETY: the graph holds the ring and the slots; the caller vouches for the rest.

@@ -6,8 +6,9 @@ use std::sync::{Mutex, MutexGuard};
 use super::attach::{read_header, Ring};
 use super::borrow::Borrows;
 use super::readers::Readers;
+use super::shared::Shared;
 use super::side::{Side, Submitted};
-use super::FullPolicy;
+use super::{FullPolicy, Mode};
 use crate::backend::CaptureId;
 use crate::context::Context;
 use crate::graph::{Hold, Part};
@@ -18,6 +19,8 @@ pub(super) struct Core {
     pub(super) context: Context,
     pub(super) full_policy: FullPolicy,
     pub(super) single_stream: bool,
+    /// Of a shared mailbox.
+    pub(super) shared: Option<Shared>,
     pub(super) capacity: u64,
     pub(super) push: Side,
     pub(super) readers: Readers,
@@ -31,6 +34,14 @@ pub(super) struct Core {
 }
 
 impl Core {
+    pub(super) fn mode(&self) -> Mode {
+        if self.shared.is_some() {
+            Mode::Shared
+        } else {
+            Mode::Ordered
+        }
+    }
+
     /// True when operations were captured: then nobody knows how many will have run, or when.
     pub(super) fn is_captured(&self) -> bool {
         self.captured.load(Ordering::Acquire) != 0
@@ -76,8 +87,12 @@ impl Core {
             Ok(()) => true,
             Err(error) => error.status() == GMB_ERROR_DEVICE_LOST,
         };
+        let lanes = match self.shared.as_ref().map_or(Ok(()), Shared::finish) {
+            Ok(()) => true,
+            Err(error) => error.status() == GMB_ERROR_DEVICE_LOST,
+        };
         // Each of them, whatever the others say.
-        self.readers.all().map(done).fold(done(&self.push), |all, one| all & one)
+        self.readers.all().map(done).fold(done(&self.push) & lanes, |all, one| all & one)
     }
 }
 
@@ -97,6 +112,9 @@ impl Drop for Core {
             return;
         }
         self.borrows.free(&self.context);
+        if let Some(shared) = &self.shared {
+            shared.meetings.free(&self.context);
+        }
         if self.ring.owned {
             // SAFETY: every operation is done, and no other work may use the ring.
             let _ = unsafe { self.context.free_ring(self.ring.address) };

@@ -6,9 +6,11 @@ mod capture;
 mod core;
 mod grid;
 mod host_copy;
+mod lanes;
 mod policy;
 mod readers;
 mod readiness;
+mod shared;
 mod side;
 mod submit;
 mod waiting;
@@ -48,6 +50,33 @@ pub enum Arbitration {
     Device,
 }
 
+/// How operations of one side stand to each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// One push, and one pop of a reader, runs at a time: the library sees to that.
+    #[default]
+    Ordered,
+    /// Any number at once: those of this mailbox on several streams, and those of threads, warps and blocks of running
+    /// kernels (`gpumailbox/device.cuh`). For [`FullPolicy::Reject`] and [`FullPolicy::Wait`].
+    Shared,
+}
+
+impl Mode {
+    const ALL: [Self; 2] = [Self::Ordered, Self::Shared];
+
+    /// As it stands in a header.
+    pub(crate) const fn value(self) -> gmb_mode {
+        match self {
+            Self::Ordered => GMB_MODE_ORDERED,
+            Self::Shared => GMB_MODE_SHARED,
+        }
+    }
+
+    fn from_value(value: gmb_mode) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.value() == value)
+    }
+}
+
 /// What a mailbox is made with.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MailboxOptions {
@@ -61,6 +90,8 @@ pub struct MailboxOptions {
     pub consumer_id: u32,
     /// Who orders pushes against pops.
     pub arbitration: Arbitration,
+    /// Whether operations of one side run one after the other, or beside each other.
+    pub mode: Mode,
     /// What a push does when it is full.
     pub full_policy: FullPolicy,
     /// Readers to begin with, 1 to `GMB_MAX_READERS`; 0 means 1. Every record reaches each of them.
@@ -136,6 +167,8 @@ pub struct MailboxInfo {
     pub readers: u32,
     /// What a push does when it is full.
     pub full_policy: FullPolicy,
+    /// Whether operations of one side run one after the other.
+    pub mode: Mode,
     /// `GMB_OK`, or what stopped the mailbox for good: `GMB_ERROR_ORDER_VIOLATION`. No record moves then.
     pub fault: gmb_status,
 }
@@ -188,7 +221,10 @@ impl Mailbox {
         let header = attach::read_header(&self.context, self.core.ring.address)?;
         let published = header.writer.committed;
         let in_use = || self.core.readers.in_use().map(|(r, _)| &header.reader[r as usize]);
-        let most_behind = in_use().map(|reader| unread(&header, reader)).max().unwrap_or(0);
+        let most_behind = match self.core.shared {
+            Some(_) => published.wrapping_sub(header.writer.floor),
+            None => in_use().map(|reader| unread(&header, reader)).max().unwrap_or(0),
+        };
         Ok(MailboxInfo {
             capacity: self.core.capacity,
             payload_bytes: self.payload_bytes,
@@ -202,6 +238,7 @@ impl Mailbox {
             high_water: header.writer.high_water,
             readers: self.core.readers.mask(),
             full_policy: self.core.full_policy,
+            mode: self.core.mode(),
             fault: header.fault,
         })
     }
@@ -256,6 +293,12 @@ fn slot_stride(options: &MailboxOptions) -> Result<u32> {
     if options.full_policy.rules().keeps_newest && capacity < 2 {
         return Err(Error::argument(
             "capacity 1: under LATEST the newest record and the one that replaces it need a slot each",
+        ));
+    }
+    if options.mode == Mode::Shared && options.full_policy.rules().overwrites {
+        return Err(Error::new(
+            GMB_ERROR_NOT_SUPPORTED,
+            "a mailbox that overwrites has one producer at a time: it cannot be shared",
         ));
     }
     if options.readers > GMB_MAX_READERS {

@@ -5,7 +5,7 @@ use std::sync::{Mutex, OnceLock};
 
 use super::side::{Side, UNBOUNDED};
 use super::submit::choose;
-use super::{attach, Mailbox};
+use super::{attach, shared, Mailbox};
 use crate::backend::args::*;
 use crate::backend::Kernel;
 use crate::context::Context;
@@ -87,6 +87,15 @@ impl Readers {
         reader < GMB_MAX_READERS && self.mask() >> reader & 1 == 1
     }
 
+    fn set(&self, reader: u32, used: bool) {
+        let bit = 1 << reader;
+        if used {
+            self.mask.fetch_or(bit, Ordering::AcqRel);
+        } else {
+            self.mask.fetch_and(!bit, Ordering::AcqRel);
+        }
+    }
+
     /// The readers in use.
     pub(super) fn in_use(&self) -> impl Iterator<Item = (u32, &Side)> {
         let mask = self.mask();
@@ -119,8 +128,8 @@ pub(super) fn not_in_use(reader: u32) -> Error {
 
 impl Mailbox {
     /// Lets one more reader in, in the order of the stream and of the
-    /// mailbox's pushes. Does not block beyond the launch. Its number is the
-    /// least that is not in use, and valid for pops at once.
+    /// mailbox's pushes. Does not block beyond the launch; of a shared mailbox it blocks until all its operations are
+    /// done, and no kernel may use it meanwhile. Its number is the least that is not in use, and valid for pops at once.
     ///
     /// # Errors
     /// `OVERFLOW` (all 16 are in use), `INVALID_STREAM`, `NOT_SUPPORTED` (the stream is being captured, or
@@ -144,7 +153,7 @@ impl Mailbox {
     }
 
     /// Lets a reader out, in the order of the stream, of its own pops and of the mailbox's
-    /// pushes: what it has not read no longer takes space. Does not block beyond the launch.
+    /// pushes: what it has not read no longer takes space. Blocks as letting one in does.
     /// Later pops of this reader are refused.
     ///
     /// # Errors
@@ -160,6 +169,14 @@ impl Mailbox {
     fn change_reader(&self, reader: u32, side: &Side, action: u32, stream: Stream) -> Result<()> {
         let _range = Range::new(c"let a reader in or out");
         let stream = self.context.resolve(stream)?;
+        let args = gmb_reader_args {
+            ring: self.core.ring.address,
+            reader,
+            action,
+            writer_progress: self.core.push.progress(),
+            reader_progress: side.progress(),
+            geometry: self.geometry(),
+        };
         let mut pushes = lock(&self.core.push.submission);
         let mut pops = lock(&side.submission);
         let only = self.core.check_stream(stream)?;
@@ -171,29 +188,21 @@ impl Mailbox {
             ));
         }
         self.core.borrows.check_none(reader)?;
+        if let Some(shared) = &self.core.shared {
+            self.change_shared_reader(shared, args)?;
+            self.core.readers.set(reader, action != GMB_READER_REMOVE);
+            return Ok(());
+        }
         self.core.push.make_wait(stream)?;
         side.make_wait(stream)?;
         if action != GMB_READER_REMOVE {
             // A bound that holds wherever the kernel finds that the reader begins.
             side.begin_life(self.core.push.reached().wrapping_sub(self.core.capacity));
         }
-        let kernel = Kernel::Reader(gmb_reader_args {
-            ring: self.core.ring.address,
-            reader,
-            action,
-            writer_progress: self.core.push.progress(),
-            reader_progress: side.progress(),
-            geometry: self.geometry(),
-        });
         // SAFETY: the ring and the lines outlive the kernel.
-        unsafe { self.context.backend().launch(&kernel, 1, stream.raw)? };
+        unsafe { self.context.backend().launch(&Kernel::Reader(args), 1, stream.raw)? };
         choose(only, stream);
-        let bit = 1 << reader;
-        if action == GMB_READER_REMOVE {
-            self.core.readers.mask.fetch_and(!bit, Ordering::AcqRel);
-        } else {
-            self.core.readers.mask.fetch_or(bit, Ordering::AcqRel);
-        }
+        self.core.readers.set(reader, action != GMB_READER_REMOVE);
         let noted = self.core.push.launched(&mut pushes, stream, 0);
         side.launched(&mut pops, stream, UNBOUNDED).and(noted)
     }
@@ -207,6 +216,9 @@ impl Mailbox {
         self.core.readers.get(reader)?;
         let header = attach::read_header(&self.context, self.core.ring.address)?;
         let side = &header.reader[reader as usize];
+        if self.core.shared.is_some() {
+            return Ok(shared::reader_info(side));
+        }
         Ok(ReaderInfo {
             released: side.committed,
             unread: super::unread(&header, side),

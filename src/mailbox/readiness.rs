@@ -42,6 +42,9 @@ impl Core {
                 "operations in graphs of a single-stream mailbox do not tell the host how far they are",
             ));
         }
+        if self.shared.is_some() {
+            return self.ready_shared(interest);
+        }
         match interest {
             Interest::Readable { reader } => {
                 let side = self.readers.get(reader)?;

@@ -48,6 +48,9 @@ impl Mailbox {
         let _entered = self.context.backend().enter_for_calls()?;
         let stream = self.context.resolve(stream)?;
         self.check_token(token)?;
+        if let Some(shared) = &self.core.shared {
+            return self.push_shared(shared, args, stream, token, false);
+        }
         self.push_now(lock(&self.core.push.submission), args, stream, token)
     }
 
@@ -118,6 +121,9 @@ impl Mailbox {
         self.check_token(token)?;
         let _entered = self.context.backend().enter_for_calls()?;
         let stream = self.context.resolve(stream)?;
+        if let Some(shared) = &self.core.shared {
+            return self.pop_shared(shared, args, stream, token);
+        }
         let (_pushes, mut submitted) = self.core.lock_reader(side);
         if !self.core.readers.is_in_use(pop.reader) {
             return Err(not_in_use(pop.reader));
@@ -206,6 +212,7 @@ impl Mailbox {
             readers: self.core.readers.mask(),
             tile: 0,
             borrowed: 0,
+            meeting: 0,
             geometry: self.geometry(),
             report: gmb_report_args::default(),
         })
@@ -237,6 +244,7 @@ impl Mailbox {
             flags: self.order(),
             tile: 0,
             reserved: 0,
+            meeting: 0,
             geometry: self.geometry(),
             report: gmb_report_args::default(),
         })

@@ -75,6 +75,10 @@ impl Mailbox {
             if !place.is_first() {
                 return None;
             }
+            if let Some(shared) = &self.core.shared {
+                let pushed = self.push_with_credit(shared, args, stream, token);
+                return pushed.transpose();
+            }
             let mut submitted = lock(&self.core.push.submission);
             let end = self.core.push.can_reach(&mut submitted).wrapping_add(u64::from(push.count));
             // Certain after what is enqueued; the stream then waits for those pops. Only the

@@ -22,6 +22,7 @@ mod policies;
 mod profiler;
 mod readers;
 mod readiness;
+mod shared;
 mod stress;
 mod support;
 mod tensors;

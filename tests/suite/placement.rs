@@ -13,6 +13,7 @@ const OPTIONS: MailboxOptions = MailboxOptions {
     readers: 2,
     initial_index: u64::MAX - 10,
     single_stream: false,
+    mode: Mode::Ordered,
 };
 
 fn memory(context: &Context, options: &MailboxOptions) -> (DeviceBuffer, u64) {
