@@ -42,6 +42,13 @@ struct ArrowSchema;
 #define GMB_MAILBOX_SHARED 2
 
 /**
+ * In `gmb_mailbox_options.flags`: for latency, one producer and one consumer of running kernels (`gpumailbox/express.cuh`),
+ * and at most `GMB_EXPRESS_BYTES` of payload. Only with `GMB_FULL_REJECT` and one reader; pushes, pops and waits of the CPU
+ * are `GMB_ERROR_NOT_SUPPORTED`. Not together with `GMB_MAILBOX_SHARED`.
+ */
+#define GMB_MAILBOX_EXPRESS 4
+
+/**
  * Major version of this header.
  */
 #define GMB_VERSION_MAJOR 0
@@ -106,6 +113,11 @@ struct ArrowSchema;
  * Set in `gmb_result.flags` when `lost` is not zero.
  */
 #define GMB_RESULT_LOST 2
+
+/**
+ * Largest payload of a mailbox in express mode.
+ */
+#define GMB_EXPRESS_BYTES 240
 
 /**
  * Most dimensions of a tensor that is handed over.
@@ -1235,6 +1247,11 @@ typedef struct gmb_tensor_slot {
  * running kernels.
  */
 #define GMB_MODE_SHARED 1
+
+/**
+ * One producer and one consumer, each a thread or a warp of a running kernel: nothing is launched.
+ */
+#define GMB_MODE_EXPRESS 2
 
 /**
  * Success.

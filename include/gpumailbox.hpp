@@ -409,6 +409,8 @@ struct mailbox_options : gmb_mailbox_options {
   }
   mailbox_options &with_initial_index(uint64_t index) { return initial_index = index, *this; }
   mailbox_options &with_single_stream() { return flags |= GMB_MAILBOX_SINGLE_STREAM, *this; }
+  mailbox_options &with_shared() { return flags |= GMB_MAILBOX_SHARED, *this; }
+  mailbox_options &with_express() { return flags |= GMB_MAILBOX_EXPRESS, *this; }
 };
 
 /* Records of T in device memory, one after the other, to push as they are. */

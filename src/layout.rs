@@ -52,6 +52,11 @@ pub const GMB_MODE_ORDERED: gmb_mode = 0;
 /// Any number of producers and consumers at once: operations that the CPU launches, and threads, warps and blocks of
 /// running kernels.
 pub const GMB_MODE_SHARED: gmb_mode = 1;
+/// One producer and one consumer, each a thread or a warp of a running kernel: nothing is launched.
+pub const GMB_MODE_EXPRESS: gmb_mode = 2;
+
+/// Largest payload of a mailbox in express mode.
+pub const GMB_EXPRESS_BYTES: u32 = 240;
 
 /// What precedes each payload in the ring: 16 bytes, one access.
 #[repr(C)]

@@ -206,6 +206,15 @@ __device__ inline unit load_shared(const unit *p) {
   asm volatile("ld.relaxed.gpu.v2.u64 {%0, %1}, [%2];" : "=l"(u.lo), "=l"(u.hi) : "l"(p) : "memory");
   return u;
 }
+/* A unit in one access that nothing comes between. */
+__device__ inline unit load_unit_at_once(const unit *p) {
+  unit u;
+  asm volatile("{ .reg .b128 v; ld.relaxed.gpu.global.b128 v, [%2]; mov.b128 {%0, %1}, v; }" : "=l"(u.lo), "=l"(u.hi) : "l"(p) : "memory");
+  return u;
+}
+__device__ inline void store_unit_at_once(unit *p, unit u) {
+  asm volatile("{ .reg .b128 v; mov.b128 v, {%1, %2}; st.relaxed.gpu.global.b128 [%0], v; }" ::"l"(p), "l"(u.lo), "l"(u.hi) : "memory");
+}
 __device__ inline void store_shared(unit *p, unit u) {
   asm volatile("st.relaxed.gpu.v2.u64 [%0], {%1, %2};" ::"l"(p), "l"(u.lo), "l"(u.hi) : "memory");
 }
@@ -292,6 +301,17 @@ inline unit load_shared(const unit *p) {
   u.lo = __atomic_load_n(&p->lo, __ATOMIC_RELAXED);
   u.hi = __atomic_load_n(&p->hi, __ATOMIC_RELAXED);
   return u;
+}
+/* In two: what stands in the high half is there after the low one. */
+inline unit load_unit_at_once(const unit *p) {
+  unit u;
+  u.hi = __atomic_load_n(&p->hi, __ATOMIC_ACQUIRE);
+  u.lo = __atomic_load_n(&p->lo, __ATOMIC_RELAXED);
+  return u;
+}
+inline void store_unit_at_once(unit *p, unit u) {
+  __atomic_store_n(&p->lo, u.lo, __ATOMIC_RELAXED);
+  __atomic_store_n(&p->hi, u.hi, __ATOMIC_RELEASE);
 }
 inline void store_shared(unit *p, unit u) {
   __atomic_store_n(&p->lo, u.lo, __ATOMIC_RELAXED);

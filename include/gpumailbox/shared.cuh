@@ -14,7 +14,7 @@
 #ifndef GPUMAILBOX_SHARED_CUH
 #define GPUMAILBOX_SHARED_CUH
 
-#include "ring.cuh"
+#include "ordered.cuh"
 
 namespace gmb {
 namespace ring {
@@ -178,37 +178,34 @@ GMB_HD inline void write_label(const shared_ring &ring, uint64_t index, uint32_t
   *ring.at.slot(index) = header_unit(index + 1, length, type);
 }
 
+/* Before they are published: whoever finds one knows that there are some. */
+GMB_HD inline void count_abandoned(const shared_ring &ring, uint32_t count) {
+  if (load_relaxed(&ring.header->reader_mask) != 0) add_relaxed(&ring.header->writer.abandoned, static_cast<uint64_t>(count));
+}
+
 /* What was reserved is not needed: readers pass it over. */
 template <class Group> GMB_HD inline void abandon(const Group &group, const shared_ring &ring, const claim &mine) {
   if (mine.count == 0) return;
   for (uint32_t i = group.lane(); i < mine.count; i += group.lanes()) write_label(ring, mine.first + i, tombstone, 0);
-  /* Before it is published: who finds it knows that there is one. */
-  if (group.lane() == 0 && load_relaxed(&ring.header->reader_mask) != 0) {
-    add_relaxed(&ring.header->writer.abandoned, static_cast<uint64_t>(mine.count));
-  }
+  if (group.lane() == 0) count_abandoned(ring, mine.count);
   publish(group, ring, mine);
 }
 
 /* Pushes up to `from.count` records: the first so many that fit, or those before the first that is too long, which
- * `status` says. Which ones they became. Does not block. */
+ * `status` says; of a whole push all or none. Which ones they became. Does not block. */
 template <class Group>
 GMB_HD inline claim push_shared(const Group &group, const shared_ring &ring, const source &from, int32_t &status) {
-  uint32_t good = from.count;
-  for (uint32_t i = group.lane(); i < good; i += group.lanes()) {
-    if (from.length_of(i) > from.max_length) good = i;
-  }
-  good = group.least(good);
+  const uint32_t good = first_too_long(group, from);
   status = good < from.count ? static_cast<int32_t>(GMB_ERROR_BAD_LENGTH) : static_cast<int32_t>(GMB_OK);
-  const claim mine = good == 0 ? claim{0, 0} : reserve(group, ring, good);
-  if (mine.count == 0) return mine;
-  const uint32_t units = units_of(from.max_length);
-  for (uint64_t n = group.lane(); n < static_cast<uint64_t>(mine.count) * units; n += group.lanes()) {
-    const uint32_t i = static_cast<uint32_t>(n / units), u = static_cast<uint32_t>(n % units);
-    const uint64_t index = mine.first + i;
-    const uint32_t length = from.length_of(i) < from.max_length ? from.length_of(i) : from.max_length;
-    if (u == 0) write_label(ring, index, length, from.type_of(i));
-    else if (u < units_of(length)) ring.at.slot(index)[u] = row_of(from.records, i, from.stride)[u - 1];
+  claim mine = {0, 0};
+  if (group.lane() == 0 && good > 0 && !(from.whole && good < from.count)) {
+    gmb_ring_side *side = &ring.header->writer;
+    const uint32_t credits = from.whole ? (take_all_credits(&side->credits, good) ? good : 0) : take_credits(&side->credits, good);
+    mine = take_tickets(side, credits);
   }
+  mine = {group.from_leader(mine.first), group.from_leader(mine.count)};
+  if (mine.count == 0) return mine;
+  write_records(group, ring.at, mine.first, mine.count, from);
   publish(group, ring, mine);
   return mine;
 }
@@ -246,27 +243,22 @@ template <class Group> GMB_HD inline void release(const Group &group, const shar
 template <class Group>
 GMB_HD inline uint32_t pop_shared(const Group &group, const shared_ring &ring, uint32_t reader, const sink &into,
                                   int32_t &status) {
-  const claim mine = take_together(group, &ring.header->reader[reader & (GMB_MAX_READERS - 1)], into.max);
   status = GMB_OK;
   uint32_t count = 0;
-  for (uint32_t i = 0; i < mine.count; ++i) {
-    const uint64_t index = mine.first + i;
-    const unit *slot = ring.at.slot(index);
-    const unit header = *slot;
-    const uint32_t length = header_length(header);
-    if (length == tombstone) continue;
-    if (header.lo != index + 1 || length > ring.at.payload_bytes) {
-      status = GMB_ERROR_CORRUPT;
-      continue;
+  /* Not nothing while there is something behind what was abandoned. */
+  while (count == 0) {
+    const claim mine = take_together(group, &ring.header->reader[reader & (GMB_MAX_READERS - 1)], into.max);
+    if (mine.count == 0) break;
+    for (uint32_t i = 0; i < mine.count; ++i) {
+      const unit header = *ring.at.slot(mine.first + i);
+      if (header_length(header) == tombstone) continue;
+      if (read_record(group, ring.at, mine.first + i, header, into, count)) ++count;
+      else status = GMB_ERROR_CORRUPT;
+      GMB_CHAOS_POINT(14);
     }
-    if (group.lane() == 0 && into.headers) *reinterpret_cast<unit *>(into.headers + count) = header;
-    for (uint32_t u = 1 + group.lane(); u < units_of(length); u += group.lanes()) {
-      row_of(into.records, count, into.stride)[u - 1] = slot[u];
-    }
-    ++count;
-    GMB_CHAOS_POINT(14);
+    release(group, ring, mine);
+    if (status != GMB_OK) break;
   }
-  if (mine.count > 0) release(group, ring, mine);
   return count;
 }
 

@@ -39,6 +39,10 @@ pub const GMB_MAILBOX_SINGLE_STREAM: u32 = 1;
 /// In `gmb_mailbox_options.flags`: any number of pushes, and of pops of a reader, at once, those of running kernels among
 /// them (`gpumailbox/device.cuh`). Not with `GMB_FULL_OVERWRITE_OLDEST` or `_LATEST`: `GMB_ERROR_NOT_SUPPORTED`.
 pub const GMB_MAILBOX_SHARED: u32 = 2;
+/// In `gmb_mailbox_options.flags`: for latency, one producer and one consumer of running kernels (`gpumailbox/express.cuh`),
+/// and at most `GMB_EXPRESS_BYTES` of payload. Only with `GMB_FULL_REJECT` and one reader; pushes, pops and waits of the CPU
+/// are `GMB_ERROR_NOT_SUPPORTED`. Not together with `GMB_MAILBOX_SHARED`.
+pub const GMB_MAILBOX_EXPRESS: u32 = 4;
 
 /// What a mailbox is made with. Start from `GMB_MAILBOX_OPTIONS_INIT`.
 #[repr(C)]
@@ -188,16 +192,23 @@ pub(super) fn full_policy(value: gmb_full_policy) -> Result<FullPolicy> {
 pub(super) fn options_of(options: *const gmb_mailbox_options) -> Result<MailboxOptions> {
     let options = sized(options, "options")?;
     let full_policy = full_policy(options.full_policy)?;
-    if options.flags & !(GMB_MAILBOX_SINGLE_STREAM | GMB_MAILBOX_SHARED) != 0 {
+    let known = GMB_MAILBOX_SINGLE_STREAM | GMB_MAILBOX_SHARED | GMB_MAILBOX_EXPRESS;
+    if options.flags & !known != 0 {
         return Err(Error::argument(format!("flags {:#x}: unknown bits are set", options.flags)));
     }
+    let mode = match options.flags & (GMB_MAILBOX_SHARED | GMB_MAILBOX_EXPRESS) {
+        0 => Mode::Ordered,
+        GMB_MAILBOX_SHARED => Mode::Shared,
+        GMB_MAILBOX_EXPRESS => Mode::Express,
+        _ => return Err(Error::argument("GMB_MAILBOX_SHARED and _EXPRESS are two modes: choose one")),
+    };
     Ok(MailboxOptions {
         capacity: options.capacity,
         payload_bytes: options.payload_bytes,
         producer_id: options.producer_id,
         consumer_id: options.consumer_id,
         arbitration: arbitration(options.arbitration)?,
-        mode: if options.flags & GMB_MAILBOX_SHARED != 0 { Mode::Shared } else { Mode::Ordered },
+        mode,
         full_policy,
         readers: options.readers,
         initial_index: options.initial_index,

@@ -196,6 +196,7 @@ impl Mailbox {
             core: Arc::new(Core {
                 context: context.clone(),
                 full_policy: made.full_policy,
+                mode: made.mode,
                 shared: (made.mode == Mode::Shared).then(Shared::default),
                 single_stream: options.single_stream,
                 capacity: header.capacity,

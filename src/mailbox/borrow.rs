@@ -180,6 +180,7 @@ impl Mailbox {
     /// `CORRUPT`, `ORDER_VIOLATION`.
     pub fn borrow(&self, reader: u32, max: u32, stream: Stream) -> Result<Borrow> {
         let _range = Range::new(c"borrow");
+        self.core.check_launches()?;
         check_count("max", max)?;
         let side = self.core.readers.get(reader)?;
         if self.core.full_policy.rules().overwrites && self.arbitration == Arbitration::Device {

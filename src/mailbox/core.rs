@@ -11,14 +11,16 @@ use super::side::{Side, Submitted};
 use super::{FullPolicy, Mode};
 use crate::backend::CaptureId;
 use crate::context::Context;
+use crate::error::{Error, Result};
 use crate::graph::{Hold, Part};
-use crate::status::{GMB_ERROR_DEVICE_LOST, GMB_OK};
+use crate::status::{GMB_ERROR_DEVICE_LOST, GMB_ERROR_NOT_SUPPORTED, GMB_OK};
 use crate::sync::lock;
 
 pub(super) struct Core {
     pub(super) context: Context,
     pub(super) full_policy: FullPolicy,
     pub(super) single_stream: bool,
+    pub(super) mode: Mode,
     /// Of a shared mailbox.
     pub(super) shared: Option<Shared>,
     pub(super) capacity: u64,
@@ -34,12 +36,15 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn mode(&self) -> Mode {
-        if self.shared.is_some() {
-            Mode::Shared
-        } else {
-            Mode::Ordered
+    /// For what an express mailbox does not have.
+    pub(super) fn check_launches(&self) -> Result<()> {
+        if self.mode != Mode::Express {
+            return Ok(());
         }
+        Err(Error::new(
+            GMB_ERROR_NOT_SUPPORTED,
+            "in express mode kernels push and pop by themselves (gpumailbox/express.cuh), and nothing is launched",
+        ))
     }
 
     /// True when operations were captured: then nobody knows how many will have run, or when.

@@ -64,6 +64,7 @@ impl Mailbox {
         records: &HostRows<'_>,
         timeout: Option<Duration>,
     ) -> Result<gmb_result> {
+        self.core.check_launches()?;
         let HostRows { rows, stride, lengths, types } = *records;
         let row = self.row_bytes() as usize;
         let capacity = self.capacity() as usize;
@@ -148,6 +149,7 @@ impl Mailbox {
         stride: usize,
         headers: &mut [gmb_record_header],
     ) -> Result<gmb_result> {
+        self.core.check_launches()?;
         let (max, row) = (headers.len().min(self.capacity() as usize), self.row_bytes() as usize);
         if headers.is_empty() {
             return Err(nothing("max"));

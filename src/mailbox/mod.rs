@@ -59,16 +59,21 @@ pub enum Mode {
     /// Any number at once: those of this mailbox on several streams, and those of threads, warps and blocks of running
     /// kernels (`gpumailbox/device.cuh`). For [`FullPolicy::Reject`] and [`FullPolicy::Wait`].
     Shared,
+    /// For latency: one producer and one consumer of running kernels (`gpumailbox/express.cuh`), and payloads of
+    /// `GMB_EXPRESS_BYTES` at most. Nothing is launched: pushes, pops and what waits for them are `NOT_SUPPORTED`. For
+    /// [`FullPolicy::Reject`] and one reader.
+    Express,
 }
 
 impl Mode {
-    const ALL: [Self; 2] = [Self::Ordered, Self::Shared];
+    const ALL: [Self; 3] = [Self::Ordered, Self::Shared, Self::Express];
 
     /// As it stands in a header.
     pub(crate) const fn value(self) -> gmb_mode {
         match self {
             Self::Ordered => GMB_MODE_ORDERED,
             Self::Shared => GMB_MODE_SHARED,
+            Self::Express => GMB_MODE_EXPRESS,
         }
     }
 
@@ -238,7 +243,7 @@ impl Mailbox {
             high_water: header.writer.high_water,
             readers: self.core.readers.mask(),
             full_policy: self.core.full_policy,
-            mode: self.core.mode(),
+            mode: self.core.mode,
             fault: header.fault,
         })
     }
@@ -310,6 +315,9 @@ fn slot_stride(options: &MailboxOptions) -> Result<u32> {
     if options.payload_bytes == 0 {
         return Err(Error::argument("payload_bytes is 0: a record needs at least 1"));
     }
+    if options.mode == Mode::Express {
+        return express_stride(options);
+    }
     options
         .payload_bytes
         .checked_next_multiple_of(GMB_ALIGNMENT)
@@ -320,4 +328,21 @@ fn slot_stride(options: &MailboxOptions) -> Result<u32> {
                 format!("payload_bytes {} leaves no slot stride", options.payload_bytes),
             )
         })
+}
+
+/// The same in express mode: of 16 bytes four are a flag, and length and type take eight, as in express.cuh.
+fn express_stride(options: &MailboxOptions) -> Result<u32> {
+    let payload = options.payload_bytes;
+    if payload > GMB_EXPRESS_BYTES {
+        return Err(Error::argument(format!(
+            "payload_bytes {payload}: in express mode a record has at most {GMB_EXPRESS_BYTES} bytes"
+        )));
+    }
+    if options.full_policy != FullPolicy::Reject || options.readers > 1 {
+        return Err(Error::new(
+            GMB_ERROR_NOT_SUPPORTED,
+            "in express mode a mailbox has one reader, and rejects what it has no room for",
+        ));
+    }
+    Ok((payload.next_multiple_of(4) + 8).div_ceil(12) * GMB_ALIGNMENT)
 }

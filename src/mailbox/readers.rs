@@ -168,6 +168,7 @@ impl Mailbox {
     /// One operation of both the pushing and the reader's side.
     fn change_reader(&self, reader: u32, side: &Side, action: u32, stream: Stream) -> Result<()> {
         let _range = Range::new(c"let a reader in or out");
+        self.core.check_launches()?;
         let stream = self.context.resolve(stream)?;
         let args = gmb_reader_args {
             ring: self.core.ring.address,

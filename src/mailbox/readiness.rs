@@ -67,6 +67,7 @@ impl Core {
 
     /// Refuses what can never be.
     fn check_interest(&self, interest: Interest, count: u32) -> Result<()> {
+        self.check_launches()?;
         if count == 0 {
             return Err(Error::new(GMB_ERROR_ZERO_COUNT, "count is 0: that is always there"));
         }

@@ -41,6 +41,7 @@ impl Mailbox {
     /// The source memory must be valid, and not written, until the operation is done.
     pub unsafe fn push(&self, push: &Push, stream: Stream, token: Option<&Token>) -> Result<()> {
         let _range = Range::new(c"push");
+        self.core.check_launches()?;
         let args = self.push_args(push)?;
         if self.core.full_policy.rules().waits {
             return self.push_when_sure(push, args, stream, token);
@@ -116,6 +117,7 @@ impl Mailbox {
     /// The output memory must be valid, and not otherwise used, until the operation is done.
     pub unsafe fn pop(&self, pop: &Pop, stream: Stream, token: Option<&Token>) -> Result<()> {
         let _range = Range::new(c"pop");
+        self.core.check_launches()?;
         let args = self.pop_args(pop)?;
         let side = self.core.readers.get(pop.reader)?;
         self.check_token(token)?;

@@ -3,7 +3,7 @@
 //   nvcc -arch=native -O3 -std=c++17 -Iinclude tests/history/history.cu -o history && ./history SEED OPERATIONS
 #include "check.h"
 
-#include <gpumailbox/shared.cuh>
+#include <gpumailbox/shared_bulk.cuh>
 
 #include <cuda_runtime.h>
 
@@ -59,7 +59,7 @@ struct told {
 
 struct work {
   gmb_ring_header *ring;
-  uint32_t readers, attempts;
+  uint32_t readers, attempts, largest; /* records of an operation */
   uint64_t seed;
   told to;
 };
@@ -74,7 +74,7 @@ __device__ void try_all(const Group &group, const work &w, uint32_t number, uint
   const uint32_t reader = number % w.readers;
   for (uint32_t k = 0; k < w.attempts; ++k) {
     const uint64_t dice = mix(w.seed + (static_cast<uint64_t>(number) << 32) + k);
-    const uint32_t count = 1 + static_cast<uint32_t>(dice >> 8) % most;
+    const uint32_t count = 1 + static_cast<uint32_t>(dice >> 8) % w.largest;
     int32_t status = GMB_OK;
     group.sync();
     const uint64_t start = now();
@@ -142,6 +142,64 @@ __global__ void by_block(work w) {
   try_all(one_block{&word}, w, blockIdx.x, rows, headers);
 }
 
+/* What the CPU launches: pushes of rows, and pops to rows, by a whole grid. Each tells when its first block began, when its
+ * last one ended, and its result. */
+struct launch {
+  gmb_ring_header *ring;
+  unsigned char *rows;
+  gmb_record_header *headers;
+  gmb::ring::meeting *meeting;
+  gmb_result *result;
+  unsigned long long *times;
+  uint32_t count, reader;
+};
+
+__device__ gmb::ring::report report_of(const launch &l) { return {l.result, nullptr, nullptr, 0, 1}; }
+
+template <class Operation> __device__ void timed(const launch &l, const Operation &operation) {
+  __shared__ uint64_t word[gmb::ring::block_words];
+  if (threadIdx.x == 0) atomicMin(l.times, static_cast<unsigned long long>(now()));
+  __syncthreads();
+  operation(gmb::ring::thread_block{word});
+  __syncthreads();
+  if (threadIdx.x == 0) atomicMax(l.times + 1, static_cast<unsigned long long>(now()));
+}
+
+__global__ void push_all(launch l) {
+  const source from = {l.rows, payload, nullptr, nullptr, l.count, payload, l.reader, payload, false, 1};
+  timed(l, [&](const gmb::ring::thread_block &block) {
+    gmb::ring::push_bulk(block, shared_ring(l.ring), from, false, 4, l.meeting, report_of(l));
+  });
+}
+
+__global__ void pop_all(launch l) {
+  const sink into = {l.rows, payload, l.headers, l.count};
+  timed(l, [&](const gmb::ring::thread_block &block) {
+    gmb::ring::pop_bulk(block, shared_ring(l.ring), l.reader, into, 4, l.meeting, report_of(l));
+  });
+}
+
+/* Rows of records `first` on of a producer. */
+__global__ void make_rows(unsigned char *rows, uint64_t first, uint32_t count) {
+  uint64_t *const to = reinterpret_cast<uint64_t *>(rows);
+  for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < count * words; i += gridDim.x * blockDim.x) {
+    const uint64_t value = first + i / words;
+    to[i] = i % words == 0 ? value : mix(value + i % words);
+  }
+}
+
+/* What a pop gave, as events. */
+__global__ void log_pop(launch l, event *events, unsigned long long *torn) {
+  for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < l.result->count; i += gridDim.x * blockDim.x) {
+    const uint64_t *row = reinterpret_cast<const uint64_t *>(l.rows) + static_cast<uint64_t>(i) * words;
+    bool whole = l.headers[i].msg_type == row[0] >> 32 && l.headers[i].length == payload;
+    for (uint32_t k = 1; k < words; ++k) whole = whole && row[k] == mix(row[0] + k);
+    if (!whole) atomicAdd(torn, 1ull);
+    events[i] = {l.times[0], l.times[1], l.headers[i].sequence - 1, row[0]};
+  }
+  if (blockIdx.x == 0 && threadIdx.x == 0 && l.result->status != GMB_OK) atomicAdd(torn, 1ull);
+}
+
 /* What is left, for each reader by one warp. */
 __global__ void drain(work w) {
   __shared__ alignas(16) uint64_t rows[most * words];
@@ -188,8 +246,8 @@ __global__ void make_ring(gmb_ring_header *ring, uint64_t capacity, uint64_t fir
     ring->initial_index = first;
     ring->writer.claimed = ring->writer.committed = ring->writer.floor = first;
     ring->writer.credits = capacity;
-    for (gmb_ring_side &side : ring->reader) side.claimed = side.committed = first;
     ring->mode = GMB_MODE_SHARED;
+    for (gmb_ring_side &side : ring->reader) side.claimed = side.committed = first;
   }
 }
 
@@ -219,15 +277,23 @@ template <class T> struct device {
   }
 };
 
+/* Streams on which the CPU launches at most, so many pushes and pops in turn of so many records on each. */
+constexpr uint32_t most_launching = 4, launch_operations = 60, launch_records = 3000;
+
 /* All of a round that is checked on the host. */
 struct round_history {
   std::string name;
   uint64_t first, capacity;
-  uint32_t readers, groups, drained;
+  uint32_t readers, groups, drained, launching;
   std::vector<event> events, rest;
   std::vector<uint64_t> begin;
   std::vector<uint32_t> pushed, popped, left;
   std::vector<unsigned long long> counts;
+  /* Of launches: when, and how many, of each; where pushed records went is known when they are popped. */
+  std::vector<unsigned long long> times;
+  std::vector<gmb_result> results;
+  std::vector<event> launched;
+  uint64_t launches = 0;
   gmb_ring_header header;
 
   std::string wrong() const {
@@ -241,6 +307,40 @@ struct round_history {
       all += pushed[g];
     }
     for (uint32_t r = 0; r < readers; ++r) logs.push_back({false, r, rest.data() + static_cast<size_t>(r) * drained, left[r]});
+    /* Operation k of a launching stream is a push or a pop, one after the other. */
+    std::vector<std::vector<event>> pushes(launching);
+    for (uint32_t p = 0; p < launching; ++p) pushes[p].resize(static_cast<size_t>(launch_operations) * launch_records);
+    const auto find = [&](const event &e) {
+      const uint64_t p = (e.value >> 32) - groups, n = e.value & 0xffffffffu;
+      if (p < launching && n < pushes[p].size()) pushes[p][n].index = e.index;
+    };
+    for (const history::log &one : logs) {
+      if (one.pushes || one.reader != 0) continue;
+      for (size_t i = 0; i < one.count; ++i) find(one.events[i]);
+    }
+    for (uint32_t p = 0; p < launching; ++p) {
+      for (uint32_t k = 0; k < launch_operations; ++k) {
+        const size_t pop = p * 2 * launch_operations + 2 * k + 1;
+        const event *got = launched.data() + (static_cast<size_t>(p) * launch_operations + k) * launch_records;
+        if (results[pop].count > launch_records || results[pop].epoch != 1) return "a launch did not tell its result";
+        if (p % readers == 0) std::for_each(got, got + results[pop].count, find);
+        logs.push_back({false, p % readers, got, results[pop].count});
+      }
+    }
+    std::vector<std::vector<event>> accepted(launching);
+    for (uint32_t p = 0; p < launching; ++p) {
+      for (uint32_t k = 0; k < launch_operations; ++k) {
+        const size_t push = p * 2 * launch_operations + 2 * k;
+        if (results[push].count > launch_records || results[push].epoch != 1) return "a launch did not tell its result";
+        for (uint32_t i = 0; i < results[push].count; ++i) {
+          const size_t n = static_cast<size_t>(k) * launch_records + i;
+          accepted[p].push_back({times[2 * push], times[2 * push + 1], pushes[p][n].index,
+                                 static_cast<uint64_t>(groups + p) << 32 | n});
+        }
+      }
+      all += accepted[p].size();
+      logs.push_back({true, 0, accepted[p].data(), accepted[p].size()});
+    }
     const gmb_ring_side &writer = header.writer;
     const uint64_t end = first + all;
     if (writer.claimed != end || writer.committed != end || writer.floor != end || writer.credits != capacity)
@@ -260,8 +360,45 @@ struct room {
   const device<uint64_t> begin{most_groups};
   const device<uint32_t> pushed{most_groups}, popped{most_groups}, left{3};
   const device<unsigned long long> counts{3};
-  const device<unsigned char> memory{gmb::ring::shared_bytes(sizeof(gmb_ring_header), most_capacity, 16 + payload)};
+  const device<unsigned char> memory{sizeof(gmb_ring_header) + most_capacity * (16 + payload + 8)};
+  /* Of launches. */
+  static constexpr size_t launches = static_cast<size_t>(most_launching) * 2 * launch_operations;
+  const device<unsigned char> rows{launches * launch_records * payload};
+  const device<gmb_record_header> headers{launches / 2 * launch_records};
+  const device<event> launched{launches / 2 * launch_records};
+  const device<gmb::ring::meeting> meetings{most_launching};
+  const device<gmb_result> results{launches};
+  const device<unsigned long long> times{2 * launches};
+  cudaStream_t streams[most_launching + 1];
+  room() {
+    for (cudaStream_t &stream : streams) CHECK(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  }
 };
+
+/* Pushes and pops of the CPU, each stream's in turn; all are enqueued before any of them runs. */
+void launch_all(const round_history &round, const room &in, uint32_t blocks, bool pops) {
+  gmb_ring_header *ring = reinterpret_cast<gmb_ring_header *>(in.memory.at);
+  for (uint32_t k = 0; k < launch_operations; ++k) {
+    for (uint32_t p = 0; p < round.launching; ++p) {
+      const size_t push = p * 2 * launch_operations + 2 * k, pop = push + 1;
+      const size_t log = static_cast<size_t>(p) * launch_operations + k;
+      const auto of = [&](size_t operation, uint32_t tag) {
+        return launch{ring, in.rows.at + operation * launch_records * payload, in.headers.at + log * launch_records,
+                      in.meetings.at + p, in.results.at + operation, in.times.at + 2 * operation, launch_records, tag};
+      };
+      const cudaStream_t stream = in.streams[p];
+      if (!pops) {
+        make_rows<<<16, 256, 0, stream>>>(of(push, 0).rows, static_cast<uint64_t>(round.groups + p) << 32 | k * launch_records,
+                                         launch_records);
+        continue;
+      }
+      push_all<<<blocks, 256, 0, stream>>>(of(push, round.groups + p));
+      pop_all<<<blocks, 256, 0, stream>>>(of(pop, p % round.readers));
+      log_pop<<<8, 256, 0, stream>>>(of(pop, 0), in.launched.at + log * launch_records, in.counts.at + 2);
+    }
+  }
+  CHECK(cudaGetLastError());
+}
 
 round_history run(std::mt19937_64 &random, uint32_t units, const room &in) {
   round_history round{};
@@ -282,21 +419,36 @@ round_history run(std::mt19937_64 &random, uint32_t units, const room &in) {
   if (blocks == 1 && kind == 2) attempts = 1u << 14;
   if (attempts > (1u << 15)) attempts = 1u << 15;
   if (attempts == 0) attempts = 1;
+  /* Every third round the CPU launches, too. */
+  round.launching = random() % 3 == 0 ? 1 + static_cast<uint32_t>(random() % most_launching) : 0;
+  const uint32_t launch_blocks[] = {1, 2, 7, units * 16};
+  const uint32_t launched_blocks = launch_blocks[random() % 4];
+  const uint32_t largest = random() % 2 == 0 ? 1 : most;
   const uint32_t part = attempts * most;
   round.drained = static_cast<uint32_t>(most_capacity);
   round.name = std::to_string(round.groups) + " " + kinds[kind] + " in " + std::to_string(blocks) + " blocks, " +
                std::to_string(round.capacity) + " slots, " + std::to_string(round.readers) + " readers, from index " +
-               std::to_string(round.first);
+               std::to_string(round.first) + ", operations of " + std::to_string(largest) + " at most, " +
+               std::to_string(round.launching) + " streams that launch " + std::to_string(launched_blocks) + " blocks";
   gmb_ring_header *ring = reinterpret_cast<gmb_ring_header *>(in.memory.at);
   in.memory.zero();
   in.counts.zero();
   make_ring<<<1, 1>>>(ring, round.capacity, round.first, round.readers);
-  const work all{ring, round.readers, attempts, random(),
+  in.meetings.zero();
+  in.results.zero();
+  CHECK(cudaMemset2D(in.times.at, 16, 0xff, 8, room::launches));
+  CHECK(cudaMemset2D(in.times.at + 1, 16, 0, 8, room::launches));
+  launch_all(round, in, launched_blocks, false);
+  CHECK(cudaDeviceSynchronize());
+  const cudaStream_t own = in.streams[most_launching];
+  const work all{ring, round.readers, attempts, largest, random(),
                  {in.events.at, part, in.pushed.at, in.popped.at, in.counts.at, in.counts.at + 1, in.counts.at + 2}};
-  if (kind == 0) by_thread<<<blocks, 256>>>(all);
-  else if (kind == 1) by_warp<<<blocks, 256>>>(all);
-  else by_block<<<blocks, 64>>>(all);
+  if (kind == 0) by_thread<<<blocks, 256, 0, own>>>(all);
+  else if (kind == 1) by_warp<<<blocks, 256, 0, own>>>(all);
+  else by_block<<<blocks, 64, 0, own>>>(all);
   CHECK(cudaGetLastError());
+  launch_all(round, in, launched_blocks, true);
+  CHECK(cudaDeviceSynchronize());
   work end = all;
   end.to.events = in.rest.at;
   end.to.part = round.drained;
@@ -307,6 +459,13 @@ round_history run(std::mt19937_64 &random, uint32_t units, const room &in) {
   round.popped = in.popped.get(round.groups);
   round.left = in.left.get(round.readers);
   round.counts = in.counts.get(3);
+  if (round.launching > 0) {
+    const size_t launches = static_cast<size_t>(round.launching) * 2 * launch_operations;
+    round.results = in.results.get(launches);
+    round.times = in.times.get(2 * launches);
+    round.launched = in.launched.get(launches / 2 * launch_records);
+    for (const gmb_result &result : round.results) round.launches += result.count > 0;
+  }
   uint64_t all_events = 0;
   for (uint32_t g = 0; g < round.groups; ++g) {
     round.begin.push_back(all_events);
@@ -332,7 +491,7 @@ int check_all(uint64_t seed, uint64_t operations) {
   measure_tick<<<1, 1>>>(tick.at);
   std::printf("seed %llu, the clock ticks every %llu ns\n", static_cast<unsigned long long>(seed),
               static_cast<unsigned long long>(tick.get(1)[0]));
-  uint64_t done = 0, records = 0;
+  uint64_t done = 0, records = 0, launches = 0;
   int rounds = 0, failed = 0;
   std::vector<std::future<std::pair<std::string, std::string>>> checking;
   const auto collect = [&](size_t leave) {
@@ -346,15 +505,17 @@ int check_all(uint64_t seed, uint64_t operations) {
   };
   while (done < operations && failed == 0) {
     auto round = std::make_shared<round_history>(run(random, static_cast<uint32_t>(properties.multiProcessorCount), in));
-    done += round->counts[0];
+    done += round->counts[0] + round->launches;
+    launches += round->launches;
     for (uint32_t g = 0; g < round->groups; ++g) records += round->pushed[g];
     ++rounds;
     checking.push_back(std::async(std::launch::async, [round] { return std::make_pair(round->name, round->wrong()); }));
     collect(8);
   }
   collect(0);
-  std::printf("%llu operations succeeded in %d rounds, %llu records; %d failed\n", static_cast<unsigned long long>(done), rounds,
-              static_cast<unsigned long long>(records), failed);
+  std::printf("%llu operations succeeded in %d rounds, %llu records; %llu of them were launches; %d failed\n",
+              static_cast<unsigned long long>(done), rounds, static_cast<unsigned long long>(records),
+              static_cast<unsigned long long>(launches), failed);
   return failed != 0;
 }
 

@@ -17,7 +17,8 @@ fn record(producer: u64, n: u64, payload: usize) -> Item {
     let number = producer << 40 | n;
     let length = 8 + (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize % (payload - 7);
     let mut bytes = number.to_le_bytes().to_vec();
-    bytes.extend((8..length).map(|i| (number as u8).wrapping_mul(31).wrapping_add(7u8.wrapping_mul(i as u8))));
+    bytes
+        .extend((8..length).map(|i| (number as u8).wrapping_mul(31).wrapping_add(7u8.wrapping_mul(i as u8))));
     Item { bytes, msg_type: (number ^ number >> 32) as u32 }
 }
 

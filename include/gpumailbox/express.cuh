@@ -1,0 +1,156 @@
+/* Express mailboxes, for latency: one producer and one consumer, each a thread or a warp of a running kernel, and records of
+ * at most 240 bytes. Every 16 bytes of a record carry a flag of their own and are written, and read, in one access: so
+ * there is no trip for an index that says that the record is there.
+ *
+ *   __global__ void answer(gmb_ring_header *questions, gmb_ring_header *answers, unsigned char *row) {   // one warp
+ *     gmb::device::one_warp warp;
+ *     gmb::device::express_consumer in(questions);
+ *     gmb::device::express_producer out(answers);
+ *     gmb_record_header header;
+ *     for (uint32_t n = 0; !in.try_pop(warp, row, header); ++n) gmb::device::back_off(n);
+ *     while (!out.try_push(warp, row, header.length)) {}
+ *   }
+ *
+ * A record is all that is handed over: what its producer has stored elsewhere need not be visible to who pops it. */
+#ifndef GPUMAILBOX_EXPRESS_CUH
+#define GPUMAILBOX_EXPRESS_CUH
+
+#include "turn.cuh"
+
+namespace gmb {
+namespace ring {
+
+/* Payload of an access, behind which its flag stands; the first has length and type instead of eight of these bytes. */
+constexpr uint32_t express_words = 3, express_label_words = 2;
+
+/* Accesses that a record of so many bytes takes. */
+GMB_HD inline uint32_t express_units(uint32_t bytes) {
+  return (express_label_words + (bytes + 3) / 4 + express_words - 1) / express_words;
+}
+static_assert(GMB_EXPRESS_BYTES / 4 + express_label_words <= 32 * express_words, "a lane of a warp for each");
+
+/* The flag of a slot's units when it holds record `index`: of each lap another one, and never zero. */
+GMB_HD inline uint32_t express_flag(uint64_t index, uint32_t lap_shift) { return static_cast<uint32_t>(index >> lap_shift) << 1 | 1; }
+
+struct express_ring {
+  gmb_ring_header *header;
+  unsigned char *slots = nullptr;
+  uint32_t mask = 0, stride = 0, payload_bytes = 0, lap_shift = 0;
+  int32_t status;
+
+  GMB_HD explicit express_ring(gmb_ring_header *ring) : header(ring), status(check_header(ring)) {
+    if (status == GMB_OK && ring->mode != GMB_MODE_EXPRESS) status = GMB_ERROR_WRONG_MODE;
+    if (status != GMB_OK) return;
+    slots = reinterpret_cast<unsigned char *>(ring) + ring->header_bytes;
+    mask = static_cast<uint32_t>(ring->capacity) - 1;
+    stride = ring->stride;
+    payload_bytes = ring->payload_bytes;
+    lap_shift = log2_of(mask + 1);
+  }
+  GMB_HD unit *slot(uint64_t index) const {
+    return reinterpret_cast<unit *>(slots + static_cast<uint64_t>(static_cast<uint32_t>(index) & mask) * stride);
+  }
+};
+
+}  // namespace ring
+
+namespace device {
+
+/* The only producer of an express mailbox. Another kernel may go on with it after this one. */
+class express_producer {
+ public:
+  GMB_HD explicit express_producer(gmb_ring_header *ring) : ring_(ring), next_(0), released_(0) {
+    if (ring_.status != GMB_OK) return;
+    next_ = ring::load_relaxed(&ring->writer.committed);
+    released_ = ring::load_acquire(&ring->reader[0].committed);
+  }
+  /* GMB_OK, or why no push succeeds: GMB_ERROR_BAD_MAGIC, _BAD_VERSION, _WRONG_MODE. */
+  GMB_HD int32_t status() const { return ring_.status; }
+
+  /* Pushes a record, 4-byte aligned and read in whole words. False if there is no room, or the length exceeds the payload.
+   * Does not block. */
+  template <class Group> GMB_HD bool try_push(const Group &group, const void *record, uint32_t length, uint32_t msg_type = 0) {
+    using namespace ring;
+    if (ring_.status != GMB_OK || length > ring_.payload_bytes) return false;
+    if (next_ - released_ > ring_.mask) {
+      released_ = group.from_leader(group.lane() == 0 ? load_acquire(&ring_.header->reader[0].committed) : 0);
+      if (next_ - released_ > ring_.mask) return false;
+    }
+    const uint32_t *words = static_cast<const uint32_t *>(record), count = (length + 3) / 4;
+    const uint32_t flag = express_flag(next_, ring_.lap_shift), units = express_units(length);
+    unit *slot = ring_.slot(next_);
+    for (uint32_t u = group.lane(); u < units; u += group.lanes()) {
+      uint32_t w[express_words];
+      GMB_UNROLL
+      for (uint32_t k = 0; k < express_words; ++k) {
+        const uint32_t at = u * express_words + k - express_label_words;
+        w[k] = at < count ? words[at] : 0;
+      }
+      if (u == 0) w[0] = length, w[1] = msg_type;
+      GMB_CHAOS_POINT(22);
+      store_unit_at_once(slot + u, {w[0] | static_cast<uint64_t>(w[1]) << 32, w[2] | static_cast<uint64_t>(flag) << 32});
+    }
+    ++next_;
+    if (group.lane() == 0) store_relaxed(&ring_.header->writer.committed, next_);
+    return true;
+  }
+
+ private:
+  ring::express_ring ring_;
+  uint64_t next_, released_;
+};
+
+/* The only consumer. */
+class express_consumer {
+ public:
+  GMB_HD explicit express_consumer(gmb_ring_header *ring) : ring_(ring), next_(0) {
+    if (ring_.status == GMB_OK) next_ = ring::load_relaxed(&ring->reader[0].committed);
+  }
+  GMB_HD int32_t status() const { return ring_.status; }
+
+  /* Pops the next record to a row, 4-byte aligned and written in whole words; each lane has all of the header. False if it is
+   * not there yet, all of it. Does not block. */
+  template <class Group> GMB_HD bool try_pop(const Group &group, void *row, gmb_record_header &header) {
+    using namespace ring;
+    if (ring_.status != GMB_OK) return false;
+    const uint32_t flag = express_flag(next_, ring_.lap_shift);
+    const unit *slot = ring_.slot(next_);
+    const uint32_t most = express_units(ring_.payload_bytes);
+    /* A lane of a warp has one; a thread goes over them, and takes none before all are there. */
+    unit mine = {0, 0};
+    if (group.lane() < most) mine = load_unit_at_once(slot + group.lane());
+    const auto there = [&](const unit &u) { return static_cast<uint32_t>(u.hi >> 32) == flag; };
+    const unit first = {group.from_leader(mine.lo), group.from_leader(mine.hi)};
+    if (!there(first)) return false;
+    const uint32_t length = static_cast<uint32_t>(first.lo), units = express_units(length);
+    if (length > ring_.payload_bytes) return false;
+    bool all = group.lane() >= units || there(mine);
+    for (uint32_t u = group.lane() + group.lanes(); u < units; u += group.lanes()) all = all && there(load_unit_at_once(slot + u));
+    if (group.least(all ? 1 : 0) == 0) return false;
+    uint32_t *words = static_cast<uint32_t *>(row);
+    for (uint32_t u = group.lane(); u < units; u += group.lanes()) {
+      const unit got = u == group.lane() ? mine : load_unit_at_once(slot + u);
+      const uint32_t w[express_words] = {static_cast<uint32_t>(got.lo), static_cast<uint32_t>(got.lo >> 32), static_cast<uint32_t>(got.hi)};
+      GMB_UNROLL
+      for (uint32_t k = 0; k < express_words; ++k) {
+        const uint32_t at = u * express_words + k - express_label_words;
+        if (at < (length + 3) / 4) words[at] = w[k];
+      }
+    }
+    header = {next_ + 1, length, static_cast<uint32_t>(first.lo >> 32)};
+    GMB_CHAOS_POINT(23);
+    ++next_;
+    group.sync();
+    if (group.lane() == 0) store_release(&ring_.header->reader[0].committed, next_);
+    return true;
+  }
+
+ private:
+  ring::express_ring ring_;
+  uint64_t next_;
+};
+
+}  // namespace device
+}  // namespace gmb
+
+#endif
