@@ -27,7 +27,7 @@ COPIES = ROOT / "target" / "mutants"
 STAGE = ROOT / "target" / "stage"
 PYTHON = ROOT / "target" / "python" / "venv" / "bin" / "python"
 NVCC = ROOT / "target" / "toolchain" / "cuda" / "bin" / "nvcc"
-PROGRAMS = ("protocol", "overwrite", "tensor")
+PROGRAMS = ("protocol", "overwrite", "tensor", "shared", "device")
 # What was built beside the Python package's sources.
 NOT_COPIED = shutil.ignore_patterns("target", "lib", "include", "licences", "_core*.so", "__pycache__", ".*")
 # Set when one copy has failed: the other one need not go on.

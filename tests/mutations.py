@@ -3,6 +3,9 @@ RING = "include/gpumailbox/ring.cuh"
 TURN = "include/gpumailbox/turn.cuh"
 OVER = "include/gpumailbox/overwrite.cuh"
 SLOT = "src/handle/slot.rs"
+SHARED = "include/gpumailbox/shared.cuh"
+BULK = "include/gpumailbox/shared_bulk.cuh"
+EXPRESS = "include/gpumailbox/express.cuh"
 
 # name, file, text, replacement, how to run the test: a suite test, one that needs the library built with
 # its CUDA kernels, a model under loom, a protocol test under a sanitizer, or a test below python/tests, of an
@@ -232,6 +235,47 @@ MUTANTS = [
     ("python: a ring goes under its arrays", "python/src/ring.rs", "if self.lent.load(Ordering::SeqCst) == 0 {",
      "if true {",
      "python test_endings.py::test_what_was_imported_from_a_view_is_never_memory_that_is_gone[host-mailbox, view]"),
+    ("tickets are taken without credits", SHARED, "  if (found >= static_cast<int64_t>(wanted)) return wanted;\n",
+     "  if (found >= 0) return wanted;\n", "shared none"),
+    ("credits that were too many are kept", SHARED, "  add_relaxed(credits, static_cast<uint64_t>(wanted - got));\n", "",
+     "shared none"),
+    ("slots are published without release", SHARED, "    store_release(ring.state(", "    store_relaxed(ring.state(", "shared thread"),
+    ("records are released without order", "include/gpumailbox/platform.cuh",
+     "return __atomic_fetch_add(p, v, __ATOMIC_ACQ_REL);", "return __atomic_fetch_add(p, v, __ATOMIC_RELAXED);",
+     "shared thread"),
+    ("the limit is moved once", SHARED, "if (group.lane() == 0 && replace_limit(upto, from, to)) moved(to - from);",
+     "if (group.lane() == 0 && replace_limit(upto, from, to)) moved(to - from);\n    return;", "shared none"),
+    ("a slot is free before all readers have released it", SHARED,
+     "is_published(state, index) && (state & unreleased_readers) == 0 &&", "is_published(state, index) &&", "shared none"),
+    ("what was abandoned is given out", SHARED, "      if (header_length(header) == tombstone) continue;\n", "", "shared none"),
+    ("what was abandoned is not counted", SHARED, "  if (group.lane() == 0) count_abandoned(ring, mine.count);\n", "",
+     "shared none"),
+    ("each block of a launch takes tickets", BULK,
+     "fetch_add_acq_rel(&at->arrived, static_cast<uint64_t>(1)) : 0) == 0;",
+     "fetch_add_acq_rel(&at->arrived, static_cast<uint64_t>(1)) : 0) != ~0ull;", "shared none"),
+    ("the first block to finish ends a launch", BULK, "return group.from_leader(before) + 1 == block.blocks();",
+     "return group.from_leader(before) == 0;", "shared none"),
+    ("room that was taken is not given back", BULK,
+     "    if (wanted == 0) fetch_add_acq_rel(&side->credits, static_cast<uint64_t>(from.count));\n", "", "shared none"),
+    ("the mode is not looked at", BULK, "  if (load_relaxed(&ring->mode) != GMB_MODE_SHARED) return GMB_ERROR_WRONG_MODE;\n", "",
+     "shared none"),
+    ("a kernel's pop does not see the records", "include/gpumailbox/ordered.cuh",
+     "const uint64_t ready = load_acquire(&ring->writer.committed) - first;",
+     "const uint64_t ready = load_relaxed(&ring->writer.committed) - first;", "device thread"),
+    ("a flag is the same in each lap", EXPRESS, "static_cast<uint32_t>(index >> lap_shift) << 1 | 1", "1 | lap_shift * 0",
+     "device none"),
+    ("an express record is popped in part", EXPRESS, "    if (group.least(all ? 1 : 0) == 0) return false;\n", "    (void)all;\n",
+     "device none"),
+    ("a length beyond the payload is labelled", "include/gpumailbox/device.cuh", "const bool fits = length <= payload_bytes();",
+     "const bool fits = length <= payload_bytes() + 1;", "device none"),
+    ("a pop of a shared mailbox does not wait for pushes", "src/mailbox/shared.rs", "            shared.pushes.make_wait(stream)?;\n",
+     "", "suite shared::a_pop_finds_what_was_pushed_before_it"),
+    ("streams share a lane", "src/mailbox/lanes.rs", "lane.stream.load(Ordering::Acquire) == stream.id()) {\n        return Ok",
+     "lane.stream.load(Ordering::Acquire) != 0) {\n        return Ok", "suite shared::many_producers_and_consumers_on_streams_of_their_own"),
+    ("what is borrowed is not seen by who attaches", "src/mailbox/attach.rs", "            check_states(context, &header, memory)?;\n",
+     "", "suite shared::in_memory_of_the_callers_and_what_is_refused"),
+    ("a push that waits takes what room there is", BULK, "status == GMB_OK && take_all_credits(", "status == GMB_OK && take_credits(",
+     "suite shared::waiting_for_room"),
     ("python: closing wakes no watch while records are out", "python/src/ring.rs", "write(&1u64.to_ne_bytes())",
      "write(&[])", "python test_aio.py::test_closing_wakes_a_pop_that_waits_also_while_records_are_still_looked_at[host]"),
     ("python: a view does not tell what was lost", "python/src/view.rs", "ffi::gmb_result { count, ..self.popped }",

@@ -51,11 +51,9 @@ impl Lanes {
         lock(&self.0)
     }
 
-    /// Makes a stream wait for all that was launched on this side.
+    /// Makes a stream wait for all that was launched on this side. Before the other side is held.
     pub(super) fn make_wait(&self, stream: Resolved) -> Result<()> {
-        // Not under the lock: whoever waits may hold the other side's.
-        let all: Vec<_> = self.hold().clone();
-        all.iter().try_for_each(|lane| lane.make_wait(stream))
+        self.hold().iter().try_for_each(|lane| lane.make_wait(stream))
     }
 
     /// Blocks until all that was launched is done.
@@ -65,7 +63,7 @@ impl Lanes {
     }
 }
 
-/// The lane of a stream: its own, or one whose operations are done, or a new one.
+/// The lane of a stream: its own, or a new one, or of many one whose operations are done.
 pub(super) fn lane_of(
     lanes: &mut Held<'_>,
     meetings: &Meetings,
@@ -75,9 +73,12 @@ pub(super) fn lane_of(
     if let Some(lane) = lanes.iter().find(|lane| lane.stream.load(Ordering::Acquire) == stream.id()) {
         return Ok(Arc::clone(lane));
     }
-    for lane in lanes.iter() {
-        if lane.event.is_reached()? {
-            return Ok(Arc::clone(lane));
+    // Asking the driver costs more than a lane of one's own, while streams are few.
+    if lanes.len() >= CHUNK as usize {
+        for lane in lanes.iter() {
+            if lane.event.is_reached()? {
+                return Ok(Arc::clone(lane));
+            }
         }
     }
     let event = context.event(EventKind::Untimed)?;

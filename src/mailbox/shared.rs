@@ -123,11 +123,11 @@ impl Mailbox {
             return self.capture(&core.push, readers, (stream, capture), grid.blocks, token, kernel);
         }
         let only = core.check_stream(stream)?;
-        let held = shared.pushes.hold();
-        let submission = token.map(Token::submit).transpose()?;
         if self.arbitration == Arbitration::Cpu {
             shared.takes.make_wait(stream)?;
         }
+        let held = shared.pushes.hold();
+        let submission = token.map(Token::submit).transpose()?;
         let report = submission.as_ref().map(|s| s.report()).unwrap_or_default();
         core.submit_shared(held, shared, stream, grid.blocks, report, kernel)?;
         if let Some(submission) = submission {
