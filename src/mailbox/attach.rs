@@ -180,9 +180,11 @@ impl Mailbox {
         // What is owned is freed by the mailbox's drop, and by nobody if there is none.
         let parts = || {
             let push = Side::new(context, header.writer.committed, header.writer.operations, records)?;
-            Ok((push, Readers::new(context, header, records)?))
+            let readers = Readers::new(context, header, records)?;
+            let shared = (made.mode == Mode::Shared).then(|| Shared::new(context)).transpose()?;
+            Ok((push, readers, shared))
         };
-        let (push, readers) = parts().inspect_err(|_: &Error| {
+        let (push, readers, shared) = parts().inspect_err(|_: &Error| {
             if ring.owned {
                 // SAFETY: nothing uses it yet.
                 let _ = unsafe { context.free_ring(ring.address) };
@@ -197,7 +199,7 @@ impl Mailbox {
                 context: context.clone(),
                 full_policy: made.full_policy,
                 mode: made.mode,
-                shared: (made.mode == Mode::Shared).then(Shared::default),
+                shared,
                 single_stream: options.single_stream,
                 capacity: header.capacity,
                 push,

@@ -87,28 +87,34 @@ pub(super) fn lane_of(
     Ok(lane)
 }
 
-/// Memory in which the blocks of operations meet, zeroed.
-#[derive(Default)]
+/// Memory in which the blocks of operations meet, in chunks, and how many meetings are in use.
 pub(super) struct Meetings(Mutex<(Vec<u64>, u32)>);
 
+fn chunk(context: &Context) -> Result<u64> {
+    let bytes = (CHUNK * GMB_MEETING_BYTES) as usize;
+    let chunk = context.allocate_ring(bytes)?;
+    let (backend, service) = (context.backend(), context.service());
+    // SAFETY: so many bytes were allocated just now; the fill is waited for.
+    let zeroed =
+        unsafe { backend.fill(chunk, 0, bytes, service) }.and_then(|()| backend.stream_synchronize(service));
+    zeroed.map(|()| chunk).inspect_err(|_| {
+        // SAFETY: nothing uses it.
+        let _ = unsafe { context.free_ring(chunk) };
+    })
+}
+
 impl Meetings {
-    /// One that nobody else has. Blocks for a moment now and then: they are made in chunks.
+    /// The first of them, so that few streams never make any.
+    pub(super) fn new(context: &Context) -> Result<Self> {
+        Ok(Self(Mutex::new((vec![chunk(context)?], 0))))
+    }
+
+    /// One that nobody else has. With many streams it blocks for a moment now and then.
     pub(super) fn take(&self, context: &Context) -> Result<u64> {
         let mut kept = lock(&self.0);
         let (chunks, used) = &mut *kept;
         if *used as usize == chunks.len() * CHUNK as usize {
-            let bytes = (CHUNK * GMB_MEETING_BYTES) as usize;
-            let chunk = context.allocate_ring(bytes)?;
-            let (backend, service) = (context.backend(), context.service());
-            // SAFETY: so many bytes were allocated just now; the fill is waited for.
-            let zeroed = unsafe { backend.fill(chunk, 0, bytes, service) }
-                .and_then(|()| backend.stream_synchronize(service));
-            if let Err(error) = zeroed {
-                // SAFETY: nothing uses it.
-                let _ = unsafe { context.free_ring(chunk) };
-                return Err(error);
-            }
-            chunks.push(chunk);
+            chunks.push(chunk(context)?);
         }
         let (chunk, place) = (chunks[(*used / CHUNK) as usize], *used % CHUNK);
         *used += 1;

@@ -15,6 +15,7 @@ use crate::backend::args::{
     gmb_pop_args, gmb_push_args, gmb_reader_args, gmb_report_args, GMB_PUSH_CREDITED,
 };
 use crate::backend::Kernel;
+use crate::context::Context;
 use crate::error::Result;
 use crate::layout::*;
 use crate::results::{After, Token};
@@ -26,7 +27,6 @@ use crate::sync::lock;
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// What only a shared mailbox has.
-#[derive(Default)]
 pub(super) struct Shared {
     pub(super) pushes: Lanes,
     pub(super) takes: Lanes,
@@ -47,6 +47,16 @@ struct Credit {
 }
 
 impl Shared {
+    pub(super) fn new(context: &Context) -> Result<Self> {
+        Ok(Self {
+            pushes: Lanes::default(),
+            takes: Lanes::default(),
+            meetings: Meetings::new(context)?,
+            credit: Mutex::default(),
+            released: Mutex::default(),
+        })
+    }
+
     /// Blocks until all that was launched is done.
     pub(super) fn finish(&self) -> Result<()> {
         let credit = lock(&self.credit);

@@ -67,6 +67,10 @@ void small_histories(uint64_t rounds, uint64_t seed) {
       }
     });
     together.finish();
+    /* Whoever was last has moved the limits over what all did. */
+    const gmb_ring_side &writer = ring.header->writer, &reader = ring.header->reader[0];
+    EXPECT(writer.committed == writer.claimed && writer.floor == reader.claimed);
+    EXPECT(writer.credits == capacity - (writer.claimed - writer.floor) && reader.credits == writer.committed - reader.claimed);
     std::vector<operation> history;
     for (const auto &one : saw) history.insert(history.end(), one.begin(), one.end());
     std::vector<uint64_t> queue;

@@ -4,6 +4,7 @@
 
 mod graphs;
 mod memory;
+mod shared;
 mod tensors;
 
 use super::support::*;

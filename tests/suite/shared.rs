@@ -139,28 +139,6 @@ fn large_operations() {
     }
 }
 
-/// What is pushed on a stream that does not move on keeps nobody from pushing and popping on another.
-#[test]
-fn a_stream_that_waits_keeps_nobody_else() {
-    let context = context();
-    let [slow, stream] = streams(&context);
-    let more = MailboxOptions { arbitration: Arbitration::Device, ..Default::default() };
-    let mailbox = shared(&context, 16, 16, more);
-    let (rows, token, late) =
-        (poisoned(&context, 16 * 16, 3), Token::new(&context).unwrap(), Token::new(&context).unwrap());
-    let outlet = Outlet::new(&context, &mailbox, 16);
-    let gate = Gate::close(&context, slow.get());
-    unsafe { mailbox.push(&push_of(&rows, 5), slow.get(), Some(&late)) }.unwrap();
-    for _ in 0..3 {
-        assert_eq!(push_and_wait(&mailbox, &push_of(&rows, 16), stream.get(), &token).count, 16);
-        assert_eq!(pop_and_wait(&mailbox, &outlet.pop, stream.get(), &token).count, 16);
-    }
-    assert_eq!(late.poll().unwrap(), None);
-    gate.open();
-    assert_eq!(late.wait(After::Submission, None).unwrap().count, 5);
-    assert_eq!(pop_and_wait(&mailbox, &outlet.pop, stream.get(), &token).count, 5);
-}
-
 /// Arbitrated by the CPU, a pop comes after all pushes before it, whatever their streams.
 #[test]
 fn a_pop_finds_what_was_pushed_before_it() {
