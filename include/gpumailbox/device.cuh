@@ -25,15 +25,6 @@
 namespace gmb {
 namespace device {
 
-/* Groups: `one_thread{}`, `one_warp{}` (all 32 lanes), `one_block{&word}` (a one-dimensional block, with a 64-bit word in its
- * shared memory). On the CPU each is a thread. */
-using ring::one_thread;
-#if defined(__CUDACC__)
-using ring::one_block;
-using ring::one_warp;
-#endif
-using ring::back_off; /* between attempts, with the number of the attempt: 8 to 256 ns, or gives way on the CPU */
-
 /* Slots of a shared mailbox that belong to a group: from index `first` on. */
 using ring::claim;
 

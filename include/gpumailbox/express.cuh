@@ -120,13 +120,13 @@ class express_consumer {
     unit mine = {0, 0};
     if (group.lane() < most) mine = load_unit_at_once(slot + group.lane());
     const auto there = [&](const unit &u) { return static_cast<uint32_t>(u.hi >> 32) == flag; };
-    const unit first = {group.from_leader(mine.lo), group.from_leader(mine.hi)};
-    if (!there(first)) return false;
-    const uint32_t length = static_cast<uint32_t>(first.lo), units = express_units(length);
+    const uint32_t seen = group.ballot(there(mine));
+    if ((seen & 1) == 0) return false;
+    const uint32_t length = group.from_leader(static_cast<uint32_t>(mine.lo)), units = express_units(length);
     if (length > ring_.payload_bytes) return false;
-    bool all = group.lane() >= units || there(mine);
-    for (uint32_t u = group.lane() + group.lanes(); u < units; u += group.lanes()) all = all && there(load_unit_at_once(slot + u));
-    if (group.least(all ? 1 : 0) == 0) return false;
+    bool all = group.lanes() == 1 || (~seen & ((2u << (units - 1)) - 1)) == 0;
+    for (uint32_t u = group.lanes(); u < units; ++u) all = all && there(load_unit_at_once(slot + u));
+    if (!all) return false;
     uint32_t *words = static_cast<uint32_t *>(row);
     for (uint32_t u = group.lane(); u < units; u += group.lanes()) {
       const unit got = u == group.lane() ? mine : load_unit_at_once(slot + u);
@@ -137,11 +137,12 @@ class express_consumer {
         if (at < (length + 3) / 4) words[at] = w[k];
       }
     }
-    header = {next_ + 1, length, static_cast<uint32_t>(first.lo >> 32)};
+    header = {next_ + 1, length, group.from_leader(static_cast<uint32_t>(mine.lo >> 32))};
     GMB_CHAOS_POINT(23);
     ++next_;
     group.sync();
-    if (group.lane() == 0) store_release(&ring_.header->reader[0].committed, next_);
+    /* No fence: whether this is stored hangs on what all lanes have loaded. */
+    if (group.lane() == 0) store_fenced(&ring_.header->reader[0].committed, next_);
     return true;
   }
 

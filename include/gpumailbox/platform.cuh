@@ -386,6 +386,8 @@ struct one_thread {
   GMB_HD void sync() const {}
   template <class T> GMB_HD T from_leader(T v) const { return v; }
   GMB_HD uint32_t least(uint32_t v) const { return v; }
+  /* A bit for each lane; not of a block. */
+  GMB_HD uint32_t ballot(bool v) const { return v; }
 };
 #if defined(__CUDACC__)
 /* A whole warp. */
@@ -394,15 +396,20 @@ struct one_warp {
   __device__ uint32_t lane() const { return threadIdx.x & 31; }
   __device__ uint32_t lanes() const { return 32; }
   __device__ void sync() const { __syncwarp(); }
+  __device__ uint32_t ballot(bool v) const { return __ballot_sync(0xffffffff, v); }
   __device__ uint32_t from_leader(uint32_t v) const { return __shfl_sync(0xffffffff, v, 0); }
   __device__ uint64_t from_leader(uint64_t v) const { return __shfl_sync(0xffffffff, static_cast<unsigned long long>(v), 0); }
   __device__ uint32_t least(uint32_t v) const {
+#if __CUDA_ARCH__ >= 800
+    return __reduce_min_sync(0xffffffff, v);
+#else
     GMB_UNROLL
     for (int step = 16; step > 0; step /= 2) {
       const uint32_t other = __shfl_xor_sync(0xffffffff, v, step);
       if (other < v) v = other;
     }
     return v;
+#endif
   }
 #else
   GMB_HD uint32_t lane() const { return 0; }
@@ -410,6 +417,7 @@ struct one_warp {
   GMB_HD void sync() const {}
   template <class T> GMB_HD T from_leader(T v) const { return v; }
   GMB_HD uint32_t least(uint32_t v) const { return v; }
+  GMB_HD uint32_t ballot(bool v) const { return v; }
 #endif
 };
 /* A whole one-dimensional block; `word` lies in its shared memory. */
@@ -468,6 +476,19 @@ struct host_block {
 };
 
 }  // namespace ring
+
+namespace device {
+
+/* Groups: `one_thread{}`, `one_warp{}` (all 32 lanes), `one_block{&word}` (a one-dimensional block, with a 64-bit word in its
+ * shared memory). On the CPU each is a thread. */
+using ring::one_thread;
+#if defined(__CUDACC__)
+using ring::one_block;
+using ring::one_warp;
+#endif
+using ring::back_off; /* between attempts, with the number of the attempt: 8 to 256 ns, or gives way on the CPU */
+
+}  // namespace device
 }  // namespace gmb
 
 #endif
