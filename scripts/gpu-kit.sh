@@ -50,6 +50,13 @@ for program in limits mailbox; do
   "$(any_nvcc)" -arch=sm_90 -O3 -std=c++17 -cudart static -I"$kit/stage/include" "benches/$program.cu" -o "$kit/bench/$program" \
     -L"$kit/stage/lib" -lgpumailbox -Xlinker -rpath,'$ORIGIN/../stage/lib' 2>&1 | { grep -v 'never referenced' || true; }
 done
+echo "== histories"
+for program in history history-chaos; do
+  chaos=()
+  [ "$program" = history ] || chaos=(-DGMB_CHAOS)
+  "$(any_nvcc)" -arch=sm_90 -O3 -std=c++17 -cudart static "${chaos[@]}" -I"$kit/stage/include" tests/history/history.cu -o "$kit/bin/$program"
+done
+cp scripts/kit/histories.py "$kit/histories.py"
 echo "== Python package"
 rm -rf target/stage && cp -r "$kit/stage" target/stage
 scripts/wheel.sh --staged

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 
+import histories
 import mutants
 
 KIT = pathlib.Path(__file__).resolve().parent
@@ -212,6 +213,13 @@ def main():
                                         GMB_REQUIRE_CUDA="0")
         code, text = stress.result()
     report["stress_60_s"] = [line for line in text.splitlines() if "operations" in line or "test result" in line]
+
+    print("== histories", flush=True)
+    report["histories"] = histories.all_modes(20_000_000, int(time.time()))
+    wrong = [one for one in report["histories"] if one["result"] != "ok"]
+    print(f"   {sum(one['operations'] for one in report['histories'])} operations, wrong: {wrong}", flush=True)
+    if wrong:
+        failures.append("histories")
 
     section("examples: configure", ["cmake", "-S", str(KIT / "c_examples"), "-B", str(BUILD), "-G", "Ninja",
                                     f"-DCMAKE_PREFIX_PATH={KIT / 'stage'}", "-DGMB_EXAMPLES_GPU=ON",

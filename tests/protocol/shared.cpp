@@ -261,6 +261,7 @@ int main(int argc, char **argv) {
   tests.test("the first record has index 2^64 - 1", [&] { many({2, ~0ull, 2, 2, 1}, each, tests.seed + 6); });
   tests.test("launches beside kernels", [&] { many({32, ~0ull - 1000, 3, 3, 1, 2}, each / 4, tests.seed + 7); });
   tests.test("launches beside kernels, two readers", [&] { many({8, 5, 3, 2, 2, 1}, each / 4, tests.seed + 8); });
+  std::printf("%llu operations checked\n", static_cast<unsigned long long>(operations.load()));
   tests.test("launches and kernels together", launches_and_kernels_together);
   tests.test("readers come and go, and borrow", readers_and_borrows);
   tests.test("a slot that is reserved stops nobody", a_reserved_slot_stops_nobody);

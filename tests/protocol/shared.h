@@ -107,6 +107,9 @@ struct launcher : party {
   }
 };
 
+/* Operations that moved something and whose history was checked. */
+std::atomic<uint64_t> operations{0};
+
 /* What a test of many is made of. */
 struct crowd {
   uint64_t capacity, first;
@@ -200,6 +203,9 @@ inline void many(const crowd &all, uint64_t each, uint64_t seed) {
   for (uint32_t c = 0; c < popped.size(); ++c) logs.push_back({false, c % all.readers, popped[c].data(), popped[c].size()});
   for (uint32_t r = 0; r < all.readers; ++r) {
     EXPECT(ring.header->reader[r].credits == 0 && ring.header->reader[r].claimed == end);
+  }
+  for (const auto &log : logs) {
+    for (size_t i = 0; i < log.count; ++i) operations += i == 0 || log.events[i].start != log.events[i - 1].start;
   }
   const std::string wrong = history::check(logs, all.first, all.readers, abandoned);
   if (!wrong.empty()) std::printf("%s\n", wrong.c_str());

@@ -1,0 +1,55 @@
+#!/usr/bin/env python3
+"""Histories of shared mailboxes on this machine's GPU, checked on its CPU: tests/history/history.cu.
+
+Usage: python3 histories.py FOLDER OPERATIONS [SEED...]: so many operations with each seed, and a part of them with delays in
+the kernels; writes FOLDER/history.json.
+"""
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+KIT = pathlib.Path(__file__).resolve().parent
+TOLD = re.compile(r"(\d+) operations succeeded in (\d+) rounds, (\d+) records; (\d+) of them were launches; (\d+) failed")
+# Modes of the driver in which it must work, too: one queue to the device for all streams, and launches that wait.
+MODES = {"plain": {}, "one connection": {"CUDA_DEVICE_MAX_CONNECTIONS": "1"}, "launches wait": {"CUDA_LAUNCH_BLOCKING": "1"}}
+
+
+def check(program, seed, operations, mode="plain", limit=500):
+    """One run: what it told, and whether nothing was wrong."""
+    try:
+        ran = subprocess.run([str(KIT / "bin" / program), str(seed), str(operations)], env=dict(os.environ, **MODES[mode]),
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=limit)
+        code, text = ran.returncode, ran.stdout
+    except subprocess.TimeoutExpired as late:
+        code, text = 124, (late.stdout or b"").decode(errors="replace") + f"timed out after {limit} s"
+    told = TOLD.search(text)
+    keys = ("operations", "rounds", "records", "launches", "failed")
+    tick = re.search(r"ticks every (\d+) ns", text)
+    return {"program": program, "seed": seed, "mode": mode, "result": "ok" if code == 0 and told else "FAILED",
+            **dict(zip(keys, map(int, told.groups()) if told else [0] * 5)), "tick_ns": int(tick[1]) if tick else None,
+            **({} if code == 0 else {"output": text[-2000:]})}
+
+
+def all_modes(operations, seed):
+    """A look at each program in each mode."""
+    runs = [check("history", seed, operations), check("history-chaos", seed + 1, operations // 10)]
+    return runs + [check("history", seed + 2, operations // 10, mode) for mode in MODES if mode != "plain"]
+
+
+def main():
+    out, operations = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+    runs = []
+    for seed in map(int, sys.argv[3:] or ["1"]):
+        runs += [check("history", seed, operations), check("history-chaos", seed, operations // 40)]
+        print(json.dumps(runs[-2:]), flush=True)
+        out.mkdir(parents=True, exist_ok=True)
+        tree = json.loads((KIT / "tree.json").read_text())
+        (out / "history.json").write_text(json.dumps({"commit": tree["commit"], "trees": tree["trees"], "runs": runs}, indent=1) + "\n")
+    return any(run["result"] != "ok" for run in runs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
