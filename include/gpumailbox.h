@@ -1459,8 +1459,8 @@ extern "C" {
  * `gmb_borrow_release`; it may outlive the mailbox's handle. Does not block, but for a mailbox's first one; thread-safe.
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW` (too many records; 64 borrows are out),
  * `_INVALID_ARGUMENT` (no such reader), `_INVALID_STREAM` (also of a single-stream mailbox), `_NOT_SUPPORTED` (under
- * capture, or operations of the mailbox were captured; a mailbox that overwrites and is arbitrated by the device),
- * `_OUT_OF_MEMORY`, `_OUT_OF_HOST_MEMORY`, `_MEMORY_LIMIT`, `_DEVICE_LOST`, `_DRIVER`. In the result:
+ * capture, or operations of the mailbox were captured; a mailbox that overwrites and is arbitrated by the device;
+ * express mode), `_OUT_OF_MEMORY`, `_OUT_OF_HOST_MEMORY`, `_MEMORY_LIMIT`, `_DEVICE_LOST`, `_DRIVER`. In the result:
  * `GMB_ERROR_CORRUPT`, `_ORDER_VIOLATION`.
  */
 gmb_status gmb_mailbox_borrow(struct gmb_mailbox mailbox,
@@ -1501,7 +1501,7 @@ gmb_status gmb_borrow_get_device_spans(struct gmb_borrow borrow,
  * work must not. Borrows are released in any order; space is free for pushes in the order of the records. Does not block;
  * thread-safe. After an error it is still held.
  * Errors: `GMB_ERROR_INVALID_HANDLE` (released already), `_INVALID_STREAM`, `_NOT_SUPPORTED` (the stream is being
- * captured), `_DEVICE_LOST`, `_DRIVER`.
+ * captured), `_MEMORY_LIMIT`, `_OUT_OF_MEMORY` (of a shared mailbox), `_DEVICE_LOST`, `_DRIVER`.
  */
 gmb_status gmb_borrow_release(struct gmb_borrow borrow,
                               gmb_stream stream);
@@ -1673,7 +1673,8 @@ gmb_status gmb_stream_guard_destroy(struct gmb_stream_guard guard);
  * Errors, with nothing pushed: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW`,
  * `_BAD_LENGTH`, `_TIMEOUT`, `_INVALID_ARGUMENT`
  * (under `GMB_FULL_WAIT` more than the capacity), `_INVALID_STREAM` (a single-stream mailbox whose
- * stream is another one), `_MEMORY_LIMIT`, `_OUT_OF_MEMORY`, `_DEVICE_LOST`. In the result: as for `gmb_mailbox_push`.
+ * stream is another one), `_NOT_SUPPORTED` (express mode), `_MEMORY_LIMIT`, `_OUT_OF_MEMORY`, `_DEVICE_LOST`. In the
+ * result: as for `gmb_mailbox_push`.
  */
 gmb_status gmb_mailbox_push_from_host_blocking(struct gmb_mailbox mailbox,
                                                uint32_t count,
@@ -1693,8 +1694,8 @@ gmb_status gmb_mailbox_push_from_host_blocking(struct gmb_mailbox mailbox,
  * most; only the first `result->count` are written. Thread-safe.
  *
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW`, `_INVALID_ARGUMENT`,
- * `_INVALID_STREAM` (as for the push), `_MEMORY_LIMIT`, `_OUT_OF_MEMORY`, `_DEVICE_LOST`. In the result: as for
- * `gmb_mailbox_pop`.
+ * `_INVALID_STREAM`, `_NOT_SUPPORTED` (as for the push), `_MEMORY_LIMIT`, `_OUT_OF_MEMORY`, `_DEVICE_LOST`. In the
+ * result: as for `gmb_mailbox_pop`.
  */
 gmb_status gmb_mailbox_pop_to_host_blocking(struct gmb_mailbox mailbox,
                                             uint32_t reader,
@@ -1758,8 +1759,9 @@ gmb_status gmb_mailbox_get_info(struct gmb_mailbox mailbox,
  * Errors, with nothing pushed and the token as before: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`,
  * `_STRUCT_SIZE`, `_ZERO_COUNT`, `_MISALIGNED`, `_OVERLAP`, `_OVERFLOW`, `_BAD_LENGTH`,
  * `_INVALID_ARGUMENT` (under `GMB_FULL_WAIT` also more than the capacity), `_INVALID_STREAM`, `_BUSY` (token),
- * `_TIMEOUT` (no room in time), `_NOT_SUPPORTED` (the stream is being captured; the capture goes on), `_DEVICE_LOST`,
- * `_DRIVER`. In the result: `GMB_ERROR_BAD_LENGTH`, `_BAD_MAGIC`, `_BAD_VERSION`, `_ORDER_VIOLATION`.
+ * `_TIMEOUT` (no room in time), `_NOT_SUPPORTED` (the stream is being captured, and the capture goes on; express mode),
+ * `_MEMORY_LIMIT`, `_OUT_OF_MEMORY` (of a shared mailbox), `_DEVICE_LOST`, `_DRIVER`. In the result:
+ * `GMB_ERROR_BAD_LENGTH`, `_BAD_MAGIC`, `_BAD_VERSION`, `_ORDER_VIOLATION`.
  */
 gmb_status gmb_mailbox_push(struct gmb_mailbox mailbox,
                             const struct gmb_push *push,
@@ -1924,7 +1926,7 @@ gmb_status gmb_mailbox_attach(struct gmb_context context,
  * once. End it with `gmb_mailbox_remove_reader`. Does not block beyond the launch; thread-safe.
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT`, `_OVERFLOW` (all
  * `GMB_MAX_READERS` are in use), `_INVALID_STREAM`, `_NOT_SUPPORTED` (the stream is being captured, or operations of
- * the mailbox were), `_DEVICE_LOST`.
+ * the mailbox were; express mode), `_DEVICE_LOST`.
  */
 gmb_status gmb_mailbox_add_reader(struct gmb_mailbox mailbox,
                                   gmb_reader_start start,
@@ -1937,7 +1939,7 @@ gmb_status gmb_mailbox_add_reader(struct gmb_mailbox mailbox,
  * reader are refused. Does not block beyond the launch; thread-safe.
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_ARGUMENT` (not in use), `_INVALID_STREAM`,
  * `_NOT_SUPPORTED` (the stream is being captured, or operations of
- * the mailbox were), `_DEVICE_LOST`.
+ * the mailbox were; express mode), `_DEVICE_LOST`.
  */
 gmb_status gmb_mailbox_remove_reader(struct gmb_mailbox mailbox,
                                      uint32_t reader,
@@ -1961,7 +1963,7 @@ gmb_status gmb_mailbox_get_reader_info(struct gmb_mailbox mailbox,
  * `GMB_WAIT_FOREVER` waits without limit, 0 asks once. Spins, then yields, then sleeps. Thread-safe.
  * Errors: `GMB_ERROR_INVALID_HANDLE` (also when it is destroyed meanwhile), `_INVALID_ARGUMENT` (no such reader; more
  * than the capacity), `_ZERO_COUNT`, `_TIMEOUT` (wait again), `_NOT_SUPPORTED` (operations of a single-stream mailbox
- * were captured), `_DEVICE_LOST`.
+ * were captured; express mode), `_DEVICE_LOST`.
  */
 gmb_status gmb_mailbox_wait_readable(struct gmb_mailbox mailbox,
                                      uint32_t reader,

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use gpumailbox::{gmb_record_header, gmb_result, GMB_ERROR_BAD_LENGTH, GMB_OK};
+use gpumailbox::{gmb_mode, gmb_record_header, gmb_result, GMB_ERROR_BAD_LENGTH, GMB_MODE_SHARED, GMB_OK};
 
 use crate::arena::pattern;
 
@@ -81,6 +81,9 @@ pub struct Model {
     pub tainted: bool,
     /// No operation is under way.
     pub quiet: bool,
+    pub mode: gmb_mode,
+    /// Of a shared mailbox, what may be under way: its side (a reader, or none for pushes), and its stream.
+    pub under_way: Vec<(Option<u32>, u64)>,
     pub policy: Policy,
     pub capacity: u64,
     pub payload: u32,
@@ -125,11 +128,20 @@ pub fn fit(count: u32, lengths: &Lengths) -> u32 {
 }
 
 impl Model {
-    pub fn new(policy: Policy, capacity: u64, payload: u32, start: u64, readers: u32) -> Self {
+    pub fn new(
+        mode: gmb_mode,
+        policy: Policy,
+        capacity: u64,
+        payload: u32,
+        start: u64,
+        readers: u32,
+    ) -> Self {
         let reader = |r| (r < readers).then(|| Reader { next: Some(start), ..Reader::default() });
         Self {
             tainted: false,
             quiet: true,
+            mode,
+            under_way: Vec::new(),
             policy,
             capacity,
             payload,
@@ -146,6 +158,30 @@ impl Model {
 
     pub fn overwrites(&self) -> bool {
         matches!(self.policy, Policy::Oldest | Policy::Latest)
+    }
+
+    /// All operations are done.
+    pub fn settle(&mut self) {
+        self.quiet = true;
+        self.under_way.clear();
+    }
+
+    pub fn is_shared(&self) -> bool {
+        self.mode == GMB_MODE_SHARED
+    }
+
+    /// Whether an operation on a stream may run beside another one of its side, and then nobody knows which comes first.
+    pub fn is_beside(&self, side: Option<u32>, stream: u64) -> bool {
+        self.under_way.iter().any(|&(other, at)| other == side && at != stream)
+    }
+
+    /// Enters that an operation was launched.
+    pub fn launched(&mut self, side: Option<u32>, stream: u64) {
+        self.quiet = false;
+        if self.is_shared() {
+            self.tainted |= self.is_beside(side, stream);
+            self.under_way.push((side, stream));
+        }
     }
 
     /// Index after the last record pushed, when it is known.

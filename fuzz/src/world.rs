@@ -105,6 +105,16 @@ pub enum Operation {
     Pop { reader: u32, number: u64 },
 }
 
+impl Operation {
+    /// The reader whose operation it is, or none for a push.
+    pub fn side(self) -> Option<u32> {
+        match self {
+            Self::Push(_) => None,
+            Self::Pop { reader, .. } => Some(reader),
+        }
+    }
+}
+
 pub struct Token {
     pub context: usize,
     pub submitted: u32,
@@ -249,7 +259,7 @@ impl World {
             allocation.it.users.clear();
         }
         for mailbox in &mut self.mailboxes.0 {
-            mailbox.it.model.quiet = true;
+            mailbox.it.model.settle();
         }
     }
 

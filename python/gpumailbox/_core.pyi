@@ -45,6 +45,7 @@ _Tensor: TypeAlias = Union[SupportsDLPack, CapsuleType]
 # A name ("float32"), or an object that ends in its name: torch.float32, numpy.float32, numpy.dtype("float32").
 _Dtype: TypeAlias = Any
 _Policy: TypeAlias = Literal["reject", "wait", "overwrite_oldest", "latest"]
+_Mode: TypeAlias = Literal["ordered", "shared", "express"]
 _Interest: TypeAlias = Literal["readable", "writable"]
 
 _Out = TypeVar("_Out", bound=SupportsDLPack)
@@ -69,6 +70,7 @@ class _MailboxStats(TypedDict):
     high_water: int
     reader_mask: int
     full_policy: _Policy
+    mode: _Mode
     fault: int
 
 class _ReaderStats(TypedDict):
@@ -125,12 +127,13 @@ class Context:
         """`gmb_context.id`, for C++ in the same process."""
     @overload
     def mailbox(self, capacity: int, payload_bytes: int, *, full_policy: _Policy = "reject",
-                arbitration: Literal["cpu", "device"] = "cpu", readers: int = 1, single_stream: bool = False) -> Mailbox:
+                arbitration: Literal["cpu", "device"] = "cpu", readers: int = 1, mode: _Mode = "ordered",
+                single_stream: bool = False) -> Mailbox:
         """A mailbox for `capacity` records (a power of two) of up to `payload_bytes`."""
     @overload
     def mailbox(self, capacity: int, payload_bytes: None = None, *, dtype: _Dtype, shape: Sequence[int] | None = None,
                 full_policy: _Policy = "reject", arbitration: Literal["cpu", "device"] = "cpu", readers: int = 1,
-                single_stream: bool = False) -> Mailbox:
+                mode: _Mode = "ordered", single_stream: bool = False) -> Mailbox:
         """A mailbox for `capacity` records (a power of two), each an array of this `dtype` and `shape`."""
     def tensor_mailbox(self, capacity: int, *, full_policy: _Policy = "reject") -> TensorMailbox:
         """A mailbox for up to `capacity` tensors (a power of two), by pointer."""

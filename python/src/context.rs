@@ -9,7 +9,7 @@ use pyo3::types::{PyDict, PyTuple};
 use crate::dlpack::{CPU, CUDA};
 use crate::error::{argument, check, closed};
 use crate::events::Event;
-use crate::info::{choice, counts, info, POLICIES};
+use crate::info::{choice, counts, info, MODES, MODE_FLAGS, POLICIES};
 use crate::interpreter::{ended, without_lock};
 use crate::mailbox::Mailbox;
 use crate::records::Kind;
@@ -165,7 +165,7 @@ impl Context {
 
     /// A mailbox for records. Rows of what is pushed are records: of up to `payload_bytes`, or of this `dtype` and `shape`.
     #[pyo3(signature = (capacity, payload_bytes = None, *, dtype = None, shape = None, full_policy = "reject",
-                        arbitration = "cpu", readers = 1, single_stream = false))]
+                        arbitration = "cpu", readers = 1, mode = "ordered", single_stream = false))]
     #[allow(clippy::too_many_arguments)]
     fn mailbox(
         &self,
@@ -177,6 +177,7 @@ impl Context {
         full_policy: &str,
         arbitration: &str,
         readers: u32,
+        mode: &str,
         single_stream: bool,
     ) -> PyResult<Mailbox> {
         let kind = match (payload_bytes, dtype) {
@@ -190,6 +191,8 @@ impl Context {
         if readers == 0 {
             return Err(argument("readers is 0: a mailbox has 1 to 16, and remove_reader takes them out"));
         }
+        let mode = choice("mode", mode, &MODES)?;
+        let alone = if single_stream { ffi::GMB_MAILBOX_SINGLE_STREAM } else { 0 };
         let options = ffi::gmb_mailbox_options {
             struct_size: size_of::<ffi::gmb_mailbox_options>() as u32,
             payload_bytes: kind.bytes,
@@ -199,7 +202,7 @@ impl Context {
             producer_id: 0,
             consumer_id: 0,
             initial_index: 0,
-            flags: if single_stream { ffi::GMB_MAILBOX_SINGLE_STREAM as u32 } else { 0 },
+            flags: (MODE_FLAGS[mode as usize] | alone) as u32,
             readers,
         };
         Mailbox::new(py, &self.inner, kind, &options)

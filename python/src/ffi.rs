@@ -4,18 +4,22 @@
 
 use std::ffi::{c_char, c_void};
 
+pub const GMB_PUSH_CREDITED: i32 = 8;
+pub const GMB_MEETING_BYTES: i32 = 128;
 pub const GMB_MAILBOX_SINGLE_STREAM: i32 = 1;
 pub const GMB_MAILBOX_SHARED: i32 = 2;
+pub const GMB_MAILBOX_EXPRESS: i32 = 4;
 pub const GMB_VERSION_MAJOR: i32 = 0;
 pub const GMB_VERSION_MINOR: i32 = 1;
 pub const GMB_VERSION_PATCH: i32 = 0;
 pub const GMB_TENSOR_DROP: i32 = 1;
 pub const GMB_MAGIC: i64 = 3550892908024581447;
-pub const GMB_LAYOUT_VERSION: i32 = 2;
+pub const GMB_LAYOUT_VERSION: i32 = 3;
 pub const GMB_MAX_READERS: i32 = 16;
 pub const GMB_ALIGNMENT: i32 = 16;
 pub const GMB_RESULT_PARTIAL: i32 = 1;
 pub const GMB_RESULT_LOST: i32 = 2;
+pub const GMB_EXPRESS_BYTES: i32 = 240;
 pub const GMB_MAX_DIMENSIONS: i32 = 8;
 pub const GMB_BACKEND_AUTO: i32 = 0;
 pub const GMB_BACKEND_CUDA: i32 = 1;
@@ -44,6 +48,9 @@ pub const GMB_FULL_REJECT: i32 = 0;
 pub const GMB_FULL_WAIT: i32 = 1;
 pub const GMB_FULL_OVERWRITE_OLDEST: i32 = 2;
 pub const GMB_FULL_LATEST: i32 = 3;
+pub const GMB_MODE_ORDERED: i32 = 0;
+pub const GMB_MODE_SHARED: i32 = 1;
+pub const GMB_MODE_EXPRESS: i32 = 2;
 pub const GMB_OK: i32 = 0;
 pub const GMB_NOT_READY: i32 = 1;
 pub const GMB_ERROR_INVALID_HANDLE: i32 = -1;
@@ -81,6 +88,7 @@ pub const GMB_ERROR_WRONG_THREAD: i32 = -32;
 pub const GMB_ERROR_TRUNCATED: i32 = -33;
 pub const GMB_ERROR_CAPTURE: i32 = -34;
 pub const GMB_ERROR_FULL: i32 = -35;
+pub const GMB_ERROR_WRONG_MODE: i32 = -36;
 pub const GMB_WAIT_FOREVER: u64 = u64::MAX;
 pub const GMB_STREAM_CURRENT: usize = usize::MAX;
 
@@ -91,6 +99,7 @@ pub type gmb_capture_mode = i32;
 pub type gmb_log_level = i32;
 pub type gmb_arbitration = i32;
 pub type gmb_full_policy = i32;
+pub type gmb_mode = i32;
 pub type gmb_reader_start = i32;
 pub type gmb_interest = i32;
 pub type gmb_priority = i32;
@@ -221,7 +230,7 @@ pub struct gmb_mailbox_info {
     pub reader_mask: u32,
     pub full_policy: gmb_full_policy,
     pub fault: gmb_status,
-    pub reserved: u32,
+    pub mode: gmb_mode,
 }
 
 #[repr(C)]

@@ -4,9 +4,12 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::error::{argument, check};
-use crate::ffi::gmb_status;
+use crate::ffi::{gmb_status, GMB_MAILBOX_EXPRESS, GMB_MAILBOX_SHARED};
 
 pub const POLICIES: [&str; 4] = ["reject", "wait", "overwrite_oldest", "latest"];
+pub const MODES: [&str; 3] = ["ordered", "shared", "express"];
+/// What asks for each of them.
+pub const MODE_FLAGS: [i32; 3] = [0, GMB_MAILBOX_SHARED, GMB_MAILBOX_EXPRESS];
 
 /// The number of a name, of a table of names.
 pub fn choice(what: &str, name: &str, names: &[&str]) -> PyResult<i32> {

@@ -12,7 +12,7 @@ use crate::destination::{Destination, Written};
 use crate::dlpack::{self, Managed};
 use crate::elements::Layout;
 use crate::error::{argument, check};
-use crate::info::{choice, counts, counts_and_policy, info};
+use crate::info::{choice, counts, counts_and_policy, info, MODES};
 use crate::keeping::{Keeping, Until, What};
 use crate::records::{words, Kind};
 use crate::ring::Ring;
@@ -284,6 +284,7 @@ impl Mailbox {
             ],
             info.full_policy,
         )?;
+        all.set_item("mode", MODES.get(info.mode as usize).copied())?;
         all.set_item("fault", info.fault)?;
         Ok(all)
     }

@@ -23,8 +23,8 @@ pub struct gmb_borrow {
 /// `gmb_borrow_release`; it may outlive the mailbox's handle. Does not block, but for a mailbox's first one; thread-safe.
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW` (too many records; 64 borrows are out),
 /// `_INVALID_ARGUMENT` (no such reader), `_INVALID_STREAM` (also of a single-stream mailbox), `_NOT_SUPPORTED` (under
-/// capture, or operations of the mailbox were captured; a mailbox that overwrites and is arbitrated by the device),
-/// `_OUT_OF_MEMORY`, `_OUT_OF_HOST_MEMORY`, `_MEMORY_LIMIT`, `_DEVICE_LOST`, `_DRIVER`. In the result:
+/// capture, or operations of the mailbox were captured; a mailbox that overwrites and is arbitrated by the device;
+/// express mode), `_OUT_OF_MEMORY`, `_OUT_OF_HOST_MEMORY`, `_MEMORY_LIMIT`, `_DEVICE_LOST`, `_DRIVER`. In the result:
 /// `GMB_ERROR_CORRUPT`, `_ORDER_VIOLATION`.
 #[no_mangle]
 pub extern "C" fn gmb_mailbox_borrow(
@@ -102,7 +102,7 @@ pub extern "C" fn gmb_borrow_get_device_spans(
 /// work must not. Borrows are released in any order; space is free for pushes in the order of the records. Does not block;
 /// thread-safe. After an error it is still held.
 /// Errors: `GMB_ERROR_INVALID_HANDLE` (released already), `_INVALID_STREAM`, `_NOT_SUPPORTED` (the stream is being
-/// captured), `_DEVICE_LOST`, `_DRIVER`.
+/// captured), `_MEMORY_LIMIT`, `_OUT_OF_MEMORY` (of a shared mailbox), `_DEVICE_LOST`, `_DRIVER`.
 #[no_mangle]
 pub extern "C" fn gmb_borrow_release(borrow: gmb_borrow, stream: gmb_stream) -> gmb_status {
     boundary(|| {

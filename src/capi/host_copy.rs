@@ -41,7 +41,8 @@ fn host_count(count: u32, name: &str) -> Result<usize> {
 /// Errors, with nothing pushed: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW`,
 /// `_BAD_LENGTH`, `_TIMEOUT`, `_INVALID_ARGUMENT`
 /// (under `GMB_FULL_WAIT` more than the capacity), `_INVALID_STREAM` (a single-stream mailbox whose
-/// stream is another one), `_MEMORY_LIMIT`, `_OUT_OF_MEMORY`, `_DEVICE_LOST`. In the result: as for `gmb_mailbox_push`.
+/// stream is another one), `_NOT_SUPPORTED` (express mode), `_MEMORY_LIMIT`, `_OUT_OF_MEMORY`, `_DEVICE_LOST`. In the
+/// result: as for `gmb_mailbox_push`.
 #[no_mangle]
 pub extern "C" fn gmb_mailbox_push_from_host_blocking(
     mailbox: gmb_mailbox,
@@ -74,8 +75,8 @@ pub extern "C" fn gmb_mailbox_push_from_host_blocking(
 /// most; only the first `result->count` are written. Thread-safe.
 ///
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW`, `_INVALID_ARGUMENT`,
-/// `_INVALID_STREAM` (as for the push), `_MEMORY_LIMIT`, `_OUT_OF_MEMORY`, `_DEVICE_LOST`. In the result: as for
-/// `gmb_mailbox_pop`.
+/// `_INVALID_STREAM`, `_NOT_SUPPORTED` (as for the push), `_MEMORY_LIMIT`, `_OUT_OF_MEMORY`, `_DEVICE_LOST`. In the
+/// result: as for `gmb_mailbox_pop`.
 #[no_mangle]
 pub extern "C" fn gmb_mailbox_pop_to_host_blocking(
     mailbox: gmb_mailbox,

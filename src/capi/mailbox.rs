@@ -296,8 +296,9 @@ pub extern "C" fn gmb_mailbox_get_info(
 /// Errors, with nothing pushed and the token as before: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`,
 /// `_STRUCT_SIZE`, `_ZERO_COUNT`, `_MISALIGNED`, `_OVERLAP`, `_OVERFLOW`, `_BAD_LENGTH`,
 /// `_INVALID_ARGUMENT` (under `GMB_FULL_WAIT` also more than the capacity), `_INVALID_STREAM`, `_BUSY` (token),
-/// `_TIMEOUT` (no room in time), `_NOT_SUPPORTED` (the stream is being captured; the capture goes on), `_DEVICE_LOST`,
-/// `_DRIVER`. In the result: `GMB_ERROR_BAD_LENGTH`, `_BAD_MAGIC`, `_BAD_VERSION`, `_ORDER_VIOLATION`.
+/// `_TIMEOUT` (no room in time), `_NOT_SUPPORTED` (the stream is being captured, and the capture goes on; express mode),
+/// `_MEMORY_LIMIT`, `_OUT_OF_MEMORY` (of a shared mailbox), `_DEVICE_LOST`, `_DRIVER`. In the result:
+/// `GMB_ERROR_BAD_LENGTH`, `_BAD_MAGIC`, `_BAD_VERSION`, `_ORDER_VIOLATION`.
 #[no_mangle]
 pub extern "C" fn gmb_mailbox_push(
     mailbox: gmb_mailbox,

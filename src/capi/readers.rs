@@ -38,7 +38,7 @@ pub struct gmb_reader_info {
 /// once. End it with `gmb_mailbox_remove_reader`. Does not block beyond the launch; thread-safe.
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT`, `_OVERFLOW` (all
 /// `GMB_MAX_READERS` are in use), `_INVALID_STREAM`, `_NOT_SUPPORTED` (the stream is being captured, or operations of
-/// the mailbox were), `_DEVICE_LOST`.
+/// the mailbox were; express mode), `_DEVICE_LOST`.
 #[no_mangle]
 pub extern "C" fn gmb_mailbox_add_reader(
     mailbox: gmb_mailbox,
@@ -63,7 +63,7 @@ pub extern "C" fn gmb_mailbox_add_reader(
 /// reader are refused. Does not block beyond the launch; thread-safe.
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_ARGUMENT` (not in use), `_INVALID_STREAM`,
 /// `_NOT_SUPPORTED` (the stream is being captured, or operations of
-/// the mailbox were), `_DEVICE_LOST`.
+/// the mailbox were; express mode), `_DEVICE_LOST`.
 #[no_mangle]
 pub extern "C" fn gmb_mailbox_remove_reader(
     mailbox: gmb_mailbox,

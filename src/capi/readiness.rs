@@ -44,7 +44,7 @@ fn interest(value: gmb_interest, reader: u32) -> Result<Interest> {
 /// `GMB_WAIT_FOREVER` waits without limit, 0 asks once. Spins, then yields, then sleeps. Thread-safe.
 /// Errors: `GMB_ERROR_INVALID_HANDLE` (also when it is destroyed meanwhile), `_INVALID_ARGUMENT` (no such reader; more
 /// than the capacity), `_ZERO_COUNT`, `_TIMEOUT` (wait again), `_NOT_SUPPORTED` (operations of a single-stream mailbox
-/// were captured), `_DEVICE_LOST`.
+/// were captured; express mode), `_DEVICE_LOST`.
 #[no_mangle]
 pub extern "C" fn gmb_mailbox_wait_readable(
     mailbox: gmb_mailbox,

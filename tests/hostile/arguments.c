@@ -24,7 +24,7 @@ enum { CAPACITY = 16, ROWS = 4, BYTES = 16384 };
 
 /* What a world has one of each, for good calls. */
 static gmb_context context, foreign_context, stale_context;
-static gmb_mailbox mailbox, stale_mailbox, unused_mailbox;
+static gmb_mailbox mailbox, stale_mailbox, unused_mailbox, shared, express;
 static gmb_token token, unused_token, foreign_token, stale_token;
 static gmb_graph graph, stale_graph;
 static gmb_watch watch, stale_watch;
@@ -59,6 +59,11 @@ static void make_world(void) {
   CHECK(gmb_mailbox_get_info(unused_mailbox, &unused_shape, sizeof unused_shape));
   CHECK(gmb_mailbox_create(context, &mailbox_options, &stale_mailbox));
   CHECK(gmb_mailbox_destroy(stale_mailbox));
+  gmb_mailbox_options other = mailbox_options;
+  other.flags = GMB_MAILBOX_SHARED;
+  CHECK(gmb_mailbox_create(context, &other, &shared));
+  other.flags = GMB_MAILBOX_EXPRESS;
+  CHECK(gmb_mailbox_create(context, &other, &express));
   CHECK(gmb_token_create(context, &token));
   CHECK(gmb_token_create(context, &unused_token));
   CHECK(gmb_token_create(foreign_context, &foreign_token));
@@ -147,6 +152,11 @@ static void handle(const char *name, uint64_t good, uint64_t stale, gmb_status z
 
 static void context_arg(void) { handle("context", context.id, stale_context.id, E(INVALID_HANDLE)); }
 static void mailbox_arg(void) { handle("mailbox", mailbox.id, stale_mailbox.id, E(INVALID_HANDLE)); }
+
+/* Mailboxes of the other modes, in the argument before. */
+static void or_of_mode(gmb_status of_shared, gmb_status of_express) {
+  add(&f->slot[f->slots - 1], VALUES({shared.id, of_shared, 0}, {express.id, of_express, 0}));
+}
 
 static void token_arg(gmb_status zero, gmb_status unused, gmb_status foreign) {
   handle("token", token.id, stale_token.id, zero);
@@ -286,7 +296,7 @@ UNDO(mailbox_in_place) { if (status == GMB_OK) CHECK(gmb_mailbox_destroy(*(gmb_m
 UNDO(memory_allocate) { if (status == GMB_OK) CHECK(gmb_memory_free(context, *(void **)P(2))); }
 UNDO(memory_allocate_async) { if (status == GMB_OK) CHECK(gmb_memory_free_async(context, *(void **)P(3), stream)); }
 UNDO(pinned_allocate) { if (status == GMB_OK) CHECK(gmb_pinned_free(context, *(void **)P(2))); }
-UNDO(add_reader) { if (status == GMB_OK) CHECK(gmb_mailbox_remove_reader(mailbox, *(uint32_t *)P(3), stream)); }
+UNDO(add_reader) { if (status == GMB_OK) CHECK(gmb_mailbox_remove_reader(MAILBOX(0), *(uint32_t *)P(3), stream)); }
 UNDO(stream_create) { if (status == GMB_OK) CHECK(gmb_stream_destroy(context, *(gmb_stream *)P(2))); }
 UNDO(token_create) { if (status == GMB_OK) CHECK(gmb_token_destroy(*(gmb_token *)P(1))); }
 UNDO(stream_begin_capture) {
@@ -365,6 +375,7 @@ UNDO(reader) { (void)a, (void)status, gmb_mailbox_remove_reader(mailbox, fresh.r
 #include "arguments_mailboxes_table.h"
 #include "arguments_tensors.h"
 #include "arguments_tensors_table.h"
+#include "arguments_modes.h"
 
 int main(int argc, char **argv) {
   setenv("GMB_CHECK_POINTERS", "1", 0);
@@ -383,6 +394,7 @@ int main(int argc, char **argv) {
     round_trip();
   }
   tensor_rules();
+  mode_rules();
   printf("hostile arguments: %zu functions, %ld calls, %ld failures\n", function_count, calls, failures);
   return failures > 0;
 }

@@ -80,10 +80,10 @@ static void describe_memory(void) {
   WORD("keep_bytes", 0, {1, GMB_OK, 0}, {HIGH_BIT, GMB_OK, 0}, {UINT64_MAX, GMB_OK, 0});
 }
 
-/* Sizes that fit the address space give `vast`. */
-static void mailbox_options_arg(gmb_status vast) {
+/* Sizes that fit the address space give `vast`, those a little above the mailbox's own `more`. */
+static void mailbox_options_arg(gmb_status vast, gmb_status more) {
   input("options", &mailbox_options, sizeof mailbox_options, 8, E(NULL_POINTER));
-  FIELD(gmb_mailbox_options, payload_bytes, {0, BAD, 0}, {1, GMB_OK, 0}, {GMB_MAX_RECORDS, vast, 0},
+  FIELD(gmb_mailbox_options, payload_bytes, {0, BAD, 0}, {1, GMB_OK, 0}, {GMB_EXPRESS_BYTES + 1, more, 0}, {GMB_MAX_RECORDS, vast, 0},
         {UINT32_MAX - 31, vast, 0}, {UINT32_MAX - 15, E(OVERFLOW), 0}, {UINT32_MAX, E(OVERFLOW), 0});
   FIELD(gmb_mailbox_options, capacity, {0, BAD, 0}, {1, GMB_OK, 0}, {3, BAD, 0}, {17, BAD, 0}, {GMB_MAX_RECORDS, vast, 0},
         {RECORDS_TOO_MANY, E(OVERFLOW), 0}, {UINT32_MAX, E(OVERFLOW), 0}, {SIZE_MAX / 2 + 1, E(OVERFLOW), 0},
@@ -93,20 +93,20 @@ static void mailbox_options_arg(gmb_status vast) {
   FIELD(gmb_mailbox_options, producer_id, {UINT32_MAX, GMB_OK, 0});
   FIELD(gmb_mailbox_options, consumer_id, {UINT32_MAX, GMB_OK, 0});
   FIELD(gmb_mailbox_options, initial_index, {HIGH_BIT, GMB_OK, 0}, {UINT64_MAX, GMB_OK, 0});
-  FIELD(gmb_mailbox_options, flags, {1, GMB_OK, 0}, {2, E(NOT_SUPPORTED), 0}, {3, E(NOT_SUPPORTED), 0}, {4, BAD, 0},
-        {HIGH_BIT >> 32, BAD, 0}, {UINT32_MAX, BAD, 0});
+  FIELD(gmb_mailbox_options, flags, {1, GMB_OK, 0}, {2, more, 0}, {3, more, 0}, {4, more, 0}, {5, more, 0}, {6, BAD, 0},
+        {7, BAD, 0}, {8, BAD, 0}, {HIGH_BIT >> 32, BAD, 0}, {UINT32_MAX, BAD, 0});
   FIELD(gmb_mailbox_options, readers, {16, GMB_OK, 0}, {17, BAD, 0}, {UINT32_MAX, BAD, 0});
-  /* LATEST with room for one record; a vast payload with room for one. */
-  ALSO(BAD, vast, E(TRUNCATED));
+  /* LATEST with room for one record; a vast payload with room for one; a mode that does not have a policy, or readers. */
+  ALSO(BAD, vast, E(TRUNCATED), E(NOT_SUPPORTED));
 }
 
 static void describe_mailboxes(void) {
   FUNCTION(mailbox_create, mailbox_create, GMB_OK, NULL, undo_mailbox_create);
   context_arg();
-  mailbox_options_arg(E(MEMORY_LIMIT));
+  mailbox_options_arg(E(MEMORY_LIMIT), GMB_OK);
   output("mailbox", 8);
   FUNCTION(mailbox_get_required_bytes, required_bytes, GMB_OK, NULL, NULL);
-  mailbox_options_arg(GMB_OK);
+  mailbox_options_arg(GMB_OK, GMB_OK);
   output("bytes", 8);
 
   const struct value bad_place[] = {
@@ -120,12 +120,12 @@ static void describe_mailboxes(void) {
   };
   FUNCTION(mailbox_create_in, create_in, GMB_OK, NULL, undo_mailbox_in_place);
   context_arg();
-  mailbox_options_arg(E(TRUNCATED));
+  mailbox_options_arg(E(TRUNCATED), E(TRUNCATED));
   add(arg("memory", at(place, 0)), bad_place, sizeof bad_place / sizeof *bad_place);
   add(arg("memory_bytes", place_bytes), bad_size, sizeof bad_size / sizeof *bad_size);
   output("mailbox", 8);
   /* Less is needed with another option, and the place is then large enough. */
-  ALSO(BAD, GMB_OK, E(TRUNCATED));
+  ALSO(BAD, GMB_OK, E(TRUNCATED), E(NOT_SUPPORTED));
 
   static gmb_attach_options attach = GMB_ATTACH_OPTIONS_INIT;
   FUNCTION(mailbox_attach, attach, GMB_OK, NULL, undo_mailbox_in_place);
@@ -145,18 +145,22 @@ static void describe_mailboxes(void) {
   mailbox_arg();
   FUNCTION(mailbox_get_info, mailbox_get_info, GMB_OK, NULL, NULL);
   mailbox_arg();
+  or_of_mode(GMB_OK, GMB_OK);
   info_args(sizeof(gmb_mailbox_info));
   FUNCTION(mailbox_add_reader, add_reader, GMB_OK, NULL, undo_add_reader);
   mailbox_arg();
+  or_of_mode(GMB_OK, E(NOT_SUPPORTED));
   ENUM("start", GMB_READER_NEXT, {2, BAD, 0});
   stream_arg(GMB_OK);
   output("reader", 4);
   FUNCTION(mailbox_remove_reader, remove_reader, GMB_OK, make_reader, undo_reader);
   mailbox_arg();
+  or_of_mode(BAD, BAD);
   WORD("reader", 1, {2, BAD, 0}, {15, BAD, 0}, {16, BAD, 0}, {32, BAD, 0}, {HIGH_BIT >> 32, BAD, 0}, {UINT32_MAX, BAD, 0});
   stream_arg(GMB_OK);
   FUNCTION(mailbox_get_reader_info, get_reader_info, GMB_OK, NULL, NULL);
   mailbox_arg();
+  or_of_mode(GMB_OK, GMB_OK);
   WORD("reader", 0, {1, BAD, 0}, {16, BAD, 0}, {32, BAD, 0}, {HIGH_BIT >> 32, BAD, 0}, {UINT32_MAX, BAD, 0});
   info_args(sizeof(gmb_reader_info));
 }
@@ -178,6 +182,7 @@ static void describe_operations(void) {
   push = push_of(memory, ROWS);
   FUNCTION(mailbox_push, push, GMB_OK, NULL, undo_submission);
   mailbox_arg();
+  or_of_mode(GMB_OK, E(NOT_SUPPORTED));
   input("push", &push, sizeof push, 8, E(NULL_POINTER));
   FIELD(gmb_push, count, COUNT_VALUES, {BYTES / PAYLOAD + 1, BAD, 0}, {GMB_MAX_RECORDS, BAD, 0});
   FIELD(gmb_push, records, RING_VALUES, {0, E(NULL_POINTER), 0}, {at(memory, 8), E(MISALIGNED), 0},
@@ -200,6 +205,7 @@ static void describe_operations(void) {
   pop = pop_of(memory, ROWS);
   FUNCTION(mailbox_pop, pop, GMB_OK, NULL, undo_submission);
   mailbox_arg();
+  or_of_mode(GMB_OK, E(NOT_SUPPORTED));
   input("pop", &pop, sizeof pop, 8, E(NULL_POINTER));
   /* Rows beyond the capacity are never written: many are fine. */
   FIELD(gmb_pop, max, COUNT_VALUES, {GMB_MAX_RECORDS, GMB_OK, 0});
@@ -217,6 +223,7 @@ static void describe_operations(void) {
   /* Host arrays must be as large as the counts say: only what no array can be is hostile. */
   FUNCTION(mailbox_push_from_host_blocking, push_from_host, GMB_OK, NULL, NULL);
   mailbox_arg();
+  or_of_mode(GMB_OK, E(NOT_SUPPORTED));
   WORD("count", 2, COUNT_VALUES, {CAPACITY + 1, GMB_OK, 0});
   WORD("records", bits_of(host_rows), {0, E(NULL_POINTER), 0}, {bits_of(host_rows) + 1, GMB_OK, 0});
   WORD("stride", PAYLOAD, {0, E(BAD_LENGTH), 0}, {1, E(BAD_LENGTH), 0}, {15, E(BAD_LENGTH), 0}, {17, GMB_OK, 0},
@@ -228,6 +235,7 @@ static void describe_operations(void) {
   output("result", 8);
   FUNCTION(mailbox_pop_to_host_blocking, pop_to_host, GMB_OK, NULL, NULL);
   mailbox_arg();
+  or_of_mode(GMB_OK, E(NOT_SUPPORTED));
   WORD("reader", 0, {1, BAD, 0}, {16, BAD, 0}, {32, BAD, 0}, {HIGH_BIT >> 32, BAD, 0}, {UINT32_MAX, BAD, 0});
   WORD("max", ROWS, COUNT_VALUES, {CAPACITY + 1, GMB_OK, 0});
   WORD("records", bits_of(host_rows), {0, E(NULL_POINTER), 0}, {bits_of(host_rows) + 1, GMB_OK, 0});

@@ -11,11 +11,11 @@ static void describe_status(void) {
   FUNCTION(version, version, GMB_OK, NULL, NULL);
   FUNCTION(version_string, version_string, GMB_OK, NULL, NULL);
   FUNCTION(status_string, status_string, GMB_OK, NULL, NULL);
-  WORD("status", 0, {1, GMB_OK, 0}, {99, GMB_OK, 0}, {(uint32_t)-1, GMB_OK, 0}, {(uint32_t)-34, GMB_OK, 0},
-       {(uint32_t)INT32_MIN, GMB_OK, 0}, {INT32_MAX, GMB_OK, 0});
+  WORD("status", 0, {1, GMB_OK, 0}, {99, GMB_OK, 0}, {(uint32_t)-1, GMB_OK, 0}, {(uint32_t)E(WRONG_MODE), GMB_OK, 0},
+       {(uint32_t)E(WRONG_MODE) - 1, GMB_OK, 0}, {(uint32_t)INT32_MIN, GMB_OK, 0}, {INT32_MAX, GMB_OK, 0});
   FUNCTION(status_name, status_name, GMB_OK, NULL, NULL);
-  WORD("status", 0, {1, GMB_OK, 0}, {99, GMB_OK, 0}, {(uint32_t)-1, GMB_OK, 0}, {(uint32_t)-34, GMB_OK, 0},
-       {(uint32_t)INT32_MIN, GMB_OK, 0}, {INT32_MAX, GMB_OK, 0});
+  WORD("status", 0, {1, GMB_OK, 0}, {99, GMB_OK, 0}, {(uint32_t)-1, GMB_OK, 0}, {(uint32_t)E(WRONG_MODE), GMB_OK, 0},
+       {(uint32_t)E(WRONG_MODE) - 1, GMB_OK, 0}, {(uint32_t)INT32_MIN, GMB_OK, 0}, {INT32_MAX, GMB_OK, 0});
   FUNCTION(last_error_message, last_error_message, GMB_OK, NULL, NULL);
   output("buffer", 1);
   WORD("size", 16, {0, GMB_OK, 0}, {1, GMB_OK, 0}, {4096, GMB_OK, 0}, {HIGH_BIT, GMB_OK, 0}, {UINT64_MAX, GMB_OK, 0});
@@ -155,6 +155,7 @@ static void describe_graphs(void) {
 static void describe_readiness(void) {
   FUNCTION(mailbox_wait_readable, wait_readable, E(TIMEOUT), NULL, NULL);
   mailbox_arg();
+  or_of_mode(E(TIMEOUT), E(NOT_SUPPORTED));
   WORD("reader", 0, {1, BAD, 0}, {16, BAD, 0}, {32, BAD, 0}, {HIGH_BIT >> 32, BAD, 0}, {UINT32_MAX, BAD, 0});
   WORD("count", 1, {0, E(ZERO_COUNT), 0}, {CAPACITY + 1, BAD, 0}, {UINT32_MAX, BAD, 0});
   WORD("timeout_ns", 0, {1, E(TIMEOUT), 0}, {1000, E(TIMEOUT), 0});
@@ -162,12 +163,14 @@ static void describe_readiness(void) {
   f->slot[f->slots - 1].values[0].wanted = E(TIMEOUT);
   FUNCTION(mailbox_wait_writable, wait_writable, GMB_OK, NULL, NULL);
   mailbox_arg();
+  or_of_mode(GMB_OK, E(NOT_SUPPORTED));
   WORD("count", 1, {0, E(ZERO_COUNT), 0}, {CAPACITY + 1, BAD, 0}, {UINT32_MAX, BAD, 0});
   WORD("timeout_ns", 0, {1, GMB_OK, 0}, {HIGH_BIT, GMB_OK, 0}, {GMB_WAIT_FOREVER, GMB_OK, 0});
   output("ready", 8);
   f->slot[f->slots - 1].values[0].wanted = GMB_OK;
   FUNCTION(watch_create, watch_create, GMB_OK, NULL, undo_watch_create);
   mailbox_arg();
+  or_of_mode(GMB_OK, E(NOT_SUPPORTED));
   ENUM("interest", GMB_INTEREST_READABLE, {2, BAD, 0}, {GMB_INTEREST_WRITABLE, GMB_OK, 0});
   WORD("reader", 0, {1, BAD, 0}, {16, BAD, 0}, {UINT32_MAX, BAD, 0});
   output("watch", 8);
@@ -184,6 +187,7 @@ static void describe_readiness(void) {
 static void describe_borrows(void) {
   FUNCTION(mailbox_borrow, mailbox_borrow, GMB_OK, NULL, undo_mailbox_borrow);
   handle("mailbox", lent.id, stale_mailbox.id, E(INVALID_HANDLE));
+  or_of_mode(GMB_OK, E(NOT_SUPPORTED));
   WORD("reader", 0, {1, BAD, 0}, {16, BAD, 0}, {32, BAD, 0}, {HIGH_BIT >> 32, BAD, 0}, {UINT32_MAX, BAD, 0});
   WORD("max", 1, {0, E(ZERO_COUNT), 0}, {CAPACITY + 1, GMB_OK, 0}, {RECORDS_TOO_MANY, E(OVERFLOW), 0},
        {UINT32_MAX, E(OVERFLOW), 0});

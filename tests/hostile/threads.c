@@ -78,7 +78,8 @@ static void use_context(int thread, int turn) {
 static void make_mailbox(void) {
   gmb_mailbox_options options = options_of(CAPACITY);
   static int round;
-  options.full_policy = round++ % 2 ? GMB_FULL_WAIT : GMB_FULL_REJECT;
+  options.full_policy = round % 2 ? GMB_FULL_WAIT : GMB_FULL_REJECT;
+  options.flags = round++ / 2 % 2 ? GMB_MAILBOX_SHARED : 0;
   CHECK(gmb_mailbox_create(context, &options, &mailbox));
 }
 static gmb_status end_mailbox(void) { return gmb_mailbox_destroy(mailbox); }

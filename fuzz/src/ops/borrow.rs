@@ -4,7 +4,7 @@ use gpumailbox::capi::borrow::gmb_borrow;
 use gpumailbox::capi::mailbox::gmb_mailbox;
 use gpumailbox::*;
 
-use super::transfer::{is_let_in, launched};
+use super::transfer::{is_let_in, is_out_of_memory, launched, order};
 use crate::blob::Out;
 use crate::calls::call;
 use crate::input::Input;
@@ -24,6 +24,7 @@ pub fn borrow(world: &mut World, input: &mut Input) {
     let max = 1 + input.below(12) as u64;
     let max = input.spoil(max, 8) as u32;
     let (stream, resolved) = world.stream(input, context);
+    order(world, input, at, Some(reader), resolved);
     let out = Out::<gmb_borrow>::new(input);
     let status = call!(borrow::gmb_mailbox_borrow(gmb_mailbox { id }, reader, max, stream, out.pointer()));
     let good = at.is_some()
@@ -62,8 +63,9 @@ pub fn borrow(world: &mut World, input: &mut Input) {
     let (other, other_resolved) = world.stream(input, context);
     let status = call!(borrow::gmb_borrow_release(borrow, other));
     let let_in = is_let_in(world, Some(at), other_resolved);
-    assert_eq!(status == GMB_OK, let_in, "status {status}");
-    if let Some(other) = other_resolved.filter(|_| let_in) {
+    let released = let_in && !is_out_of_memory(world, Some(at), status);
+    assert_eq!(status == GMB_OK, released, "status {status}");
+    if let Some(other) = other_resolved.filter(|_| released) {
         world.enqueued(context.unwrap_or(0), other, &[]);
     } else {
         assert_eq!(call!(borrow::gmb_borrow_release(borrow, stream as capi::stream::gmb_stream)), GMB_OK);

@@ -125,7 +125,7 @@ fn launch(
         world.enqueued(context, resolved, &[]);
         let Some(Captured { mailbox, count, length }) = captured else { continue };
         let it = &mut world.mailboxes.0[mailbox].it;
-        it.model.quiet = false;
+        it.model.launched(None, resolved);
         // All launches push records of one type: which launch one came from cannot be told.
         it.model.tainted |= number > 0;
         let bytes = (length > 0).then_some((0, it.row));

@@ -56,6 +56,7 @@ pub fn push(world: &mut World, input: &mut Input) {
     let room = model.filter(|model| model.policy == Policy::Wait).and_then(Model::room);
     let certain = shape.policy != Policy::Wait || room.is_some_and(|room| room >= u64::from(count));
     let timeout = if certain { u64::MAX } else { input.choose(&[0, 1, 3_000]) };
+    order(world, input, at, None, Some(STAGING));
     let out = Out::<gmb_result>::new(input);
     let status = call!(host_copy::gmb_mailbox_push_from_host_blocking(
         mailbox,
@@ -83,6 +84,7 @@ pub fn push(world: &mut World, input: &mut Input) {
     let (Some(result), Some(at)) = (out.take(status), at) else { return };
     let mailbox = &mut world.mailboxes.0[at].it;
     mailbox.single = mailbox.single.map(|_| Some(STAGING));
+    mailbox.model.tainted |= mailbox.model.is_beside(None, STAGING);
     let exact = mailbox.model.room().filter(|_| shape.policy == Policy::Reject);
     let pushed = mailbox.model.push(count, Lengths::Each(each, most), Some((offset, stride)));
     // Nothing else is under way that could make room.
@@ -110,6 +112,7 @@ pub fn pop(world: &mut World, input: &mut Input) {
     let (rows, headers) = (Blob::new(there as usize), Blob::new(16 * listed as usize));
     let (reader, used) = reader(world, at, input);
     let out = Out::<gmb_result>::new(input);
+    order(world, input, at, Some(reader), Some(STAGING + 1));
     let no_rows = input.chance(4);
     let at_rows = if no_rows { std::ptr::null_mut() } else { rows.pointer::<c_void>() };
     let status = call!(host_copy::gmb_mailbox_pop_to_host_blocking(
@@ -151,6 +154,7 @@ pub fn pop(world: &mut World, input: &mut Input) {
         found.push(row.to_vec());
     }
     let model = &mut mailbox.model;
+    model.tainted |= model.is_beside(Some(reader), STAGING + 1);
     let number = model.pops;
     model.pops += 1;
     if let Some(Some(reader)) = model.readers.get_mut(reader as usize) {

@@ -2,7 +2,10 @@
 
 use std::ffi::c_void;
 
-use gpumailbox::capi::mailbox::{gmb_mailbox, gmb_mailbox_info, gmb_mailbox_options};
+use gpumailbox::capi::mailbox::{
+    gmb_mailbox, gmb_mailbox_info, gmb_mailbox_options, GMB_MAILBOX_EXPRESS, GMB_MAILBOX_SHARED,
+    GMB_MAILBOX_SINGLE_STREAM,
+};
 use gpumailbox::capi::placement::gmb_attach_options;
 use gpumailbox::*;
 
@@ -20,7 +23,15 @@ fn options(input: &mut Input) -> (gmb_mailbox_options, bool) {
     let payload = input.choose(&[16, 1, 8, 15, 17, 32, 48, 100, 256, 1000]);
     let (arbitration, policy) = (input.below(2) as u64, input.below(4) as u64);
     let index = input.choose(&[0, 0, 1, u64::MAX, u64::MAX - 5, (1 << 40) - 3, (1 << 39) - 2, 1 << 32]);
-    let (flags, readers) = (u64::from(input.chance(32)), input.choose(&[0, 0, 1, 1, 2, 3, 16]));
+    let flags = match input.byte() {
+        0..=151 => 0,
+        152..=207 => GMB_MAILBOX_SHARED,
+        208..=215 => GMB_MAILBOX_EXPRESS,
+        216..=219 => GMB_MAILBOX_SHARED | GMB_MAILBOX_EXPRESS,
+        220..=231 => GMB_MAILBOX_SHARED | GMB_MAILBOX_SINGLE_STREAM,
+        _ => GMB_MAILBOX_SINGLE_STREAM,
+    };
+    let (flags, readers) = (u64::from(flags), input.choose(&[0, 0, 1, 1, 2, 3, 16]));
     let made = gmb_mailbox_options {
         struct_size: 0,
         payload_bytes: input.spoil(payload, 8) as u32,
@@ -39,22 +50,48 @@ fn options(input: &mut Input) -> (gmb_mailbox_options, bool) {
         && (1..=u32::MAX - 31).contains(&made.payload_bytes)
         && (0..2).contains(&made.arbitration)
         && (0..4).contains(&made.full_policy)
-        && made.flags < 2
-        && made.readers <= 16;
+        && made.flags < 8
+        && made.readers <= 16
+        && match mode_of(&made) {
+            Some(GMB_MODE_SHARED) => made.full_policy < 2,
+            Some(GMB_MODE_EXPRESS) => {
+                made.full_policy == 0 && made.readers < 2 && made.payload_bytes <= GMB_EXPRESS_BYTES
+            }
+            mode => mode.is_some(),
+        };
     (made, good)
+}
+
+fn mode_of(made: &gmb_mailbox_options) -> Option<gmb_mode> {
+    match made.flags & (GMB_MAILBOX_SHARED | GMB_MAILBOX_EXPRESS) {
+        0 => Some(GMB_MODE_ORDERED),
+        GMB_MAILBOX_SHARED => Some(GMB_MODE_SHARED),
+        GMB_MAILBOX_EXPRESS => Some(GMB_MODE_EXPRESS),
+        _ => None,
+    }
 }
 
 fn enter(world: &mut World, id: u64, context: usize, made: &gmb_mailbox_options, place: Option<usize>) {
     let policy = POLICIES[made.full_policy as usize];
     let readers = made.readers.max(1);
-    let model = Model::new(policy, made.capacity, made.payload_bytes, made.initial_index, readers);
-    let single = (made.flags == 1).then_some(None);
+    let mode = mode_of(made).expect("one mode");
+    let model = Model::new(mode, policy, made.capacity, made.payload_bytes, made.initial_index, readers);
+    let single = (made.flags & GMB_MAILBOX_SINGLE_STREAM != 0).then_some(None);
     let mut mailbox =
         Mailbox { context, single, place, ring: 0, ring_bytes: 0, row: 0, captured: false, model };
     let told = told(id);
     (mailbox.ring, mailbox.ring_bytes) = (told.ring as u64, told.ring_bytes);
-    mailbox.row = u64::from(told.slot_stride) - 16;
+    mailbox.row = row_of(&told);
+    assert_eq!(told.mode, mode);
     world.mailboxes.add(id, mailbox);
+}
+
+fn row_of(told: &gmb_mailbox_info) -> u64 {
+    match told.mode {
+        // Nothing is ever pushed.
+        GMB_MODE_EXPRESS => u64::from(told.payload_bytes).next_multiple_of(16),
+        _ => u64::from(told.slot_stride) - 16,
+    }
 }
 
 fn told(id: u64) -> gmb_mailbox_info {
@@ -76,8 +113,15 @@ pub fn required_bytes(_: &mut World, input: &mut Input) {
 }
 
 fn needed(made: &gmb_mailbox_options) -> u64 {
-    let stride = u64::from(made.payload_bytes).next_multiple_of(16) + 16;
-    size_of::<gmb_ring_header>() as u64 + made.capacity * stride
+    let payload = u64::from(made.payload_bytes);
+    let each = match mode_of(made) {
+        // A word behind the slots.
+        Some(GMB_MODE_SHARED) => payload.next_multiple_of(16) + 16 + 8,
+        // Units of 16 bytes, of which a flag takes four, for the payload in words, its length and its type.
+        Some(GMB_MODE_EXPRESS) => (payload.next_multiple_of(4) + 8).div_ceil(12) * 16,
+        _ => payload.next_multiple_of(16) + 16,
+    };
+    size_of::<gmb_ring_header>() as u64 + made.capacity * each
 }
 
 pub fn create(world: &mut World, input: &mut Input) {
@@ -174,14 +218,14 @@ pub fn attach(world: &mut World, input: &mut Input) {
     let model = left.unwrap_or_else(|| {
         // A header that was damaged, and not so that it shows.
         let policy = POLICIES[told.full_policy as usize];
-        let mut model = Model::new(policy, told.capacity, told.payload_bytes, told.published, 0);
+        let mut model = Model::new(told.mode, policy, told.capacity, told.payload_bytes, told.published, 0);
         for reader in (0..16).filter(|r| told.reader_mask >> r & 1 == 1) {
             model.readers[reader] = Some(Default::default());
         }
         model.tainted = true;
         model
     });
-    assert_eq!((told.capacity, told.payload_bytes), (model.capacity, model.payload));
+    assert_eq!((told.capacity, told.payload_bytes, told.mode), (model.capacity, model.payload, model.mode));
     assert_eq!(told.reader_mask, model.mask());
     world.memory.0[place].it.mailboxes += 1;
     let mailbox_of_it = Mailbox {
@@ -190,7 +234,7 @@ pub fn attach(world: &mut World, input: &mut Input) {
         place: Some(place),
         ring: told.ring as u64,
         ring_bytes: told.ring_bytes,
-        row: u64::from(told.slot_stride) - 16,
+        row: row_of(&told),
         captured: false,
         model,
     };
@@ -251,9 +295,9 @@ pub fn end(world: &mut World, at: usize) {
     }
     let mailbox = &mut world.mailboxes.0[at].it;
     let Some(place) = mailbox.place else { return };
-    let none = Model { tainted: true, ..Model::new(Policy::Reject, 1, 1, 0, 0) };
+    let none = Model { tainted: true, ..Model::new(GMB_MODE_ORDERED, Policy::Reject, 1, 1, 0, 0) };
     let mut model = std::mem::replace(&mut mailbox.model, none);
-    model.quiet = true;
+    model.settle();
     let remains = Remains { bytes: mailbox.ring_bytes, model: Some(model).filter(|model| !model.tainted) };
     let starts_there = mailbox.ring == world.memory.0[place].id;
     let memory = &mut world.memory.0[place].it;
@@ -273,7 +317,7 @@ pub fn get_info(world: &mut World, input: &mut Input) {
     let (Some(told), Some(at)) = (told, at) else { return };
     let mailbox = &world.mailboxes.0[at].it;
     let model = &mailbox.model;
-    assert_eq!((told.capacity, told.payload_bytes), (model.capacity, model.payload));
+    assert_eq!((told.capacity, told.payload_bytes, told.mode), (model.capacity, model.payload, model.mode));
     assert_eq!((told.ring as u64, told.ring_bytes), (mailbox.ring, mailbox.ring_bytes));
     assert_eq!(told.reader_mask, model.mask());
     if model.quiet && !model.tainted {

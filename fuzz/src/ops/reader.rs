@@ -10,14 +10,15 @@ use crate::input::Input;
 use crate::model::Reader;
 use crate::world::World;
 
-/// Whether a single-stream mailbox lets the stream in; it then is its only one.
-fn is_let_in(world: &World, at: Option<usize>, resolved: Option<u64>) -> bool {
-    let single = at.and_then(|at| world.mailboxes.0[at].it.single).flatten();
-    resolved.is_some() && (single.is_none() || single == resolved)
-}
+use super::transfer::is_let_in;
 
 fn launched(world: &mut World, at: usize, resolved: u64) {
     let mailbox = &mut world.mailboxes.0[at].it;
+    // It was waited for, and nothing came on the stream.
+    if mailbox.model.is_shared() {
+        mailbox.model.settle();
+        return;
+    }
     mailbox.single = mailbox.single.map(|_| Some(resolved));
     mailbox.model.quiet = false;
     let context = mailbox.context;

@@ -12,6 +12,8 @@ use crate::input::Input;
 use crate::model::Model;
 use crate::world::World;
 
+use super::transfer::is_express;
+
 /// Records that a reader has not taken, while that is certain.
 fn unread(model: &Model, reader: u32) -> Option<u64> {
     let reader = model.readers.get(reader as usize)?.as_ref()?;
@@ -34,6 +36,7 @@ pub fn wait(world: &mut World, input: &mut Input) {
     let wanted = if input.chance(32) { std::ptr::null_mut() } else { out.pointer() };
     let sound = out.good || wanted.is_null();
     let known = |status: i32| [GMB_OK, GMB_ERROR_TIMEOUT].contains(&status);
+    let waits = fits && sound && !is_express(world, at);
     if input.chance(128) {
         let reader = input.below(4) as u64;
         let reader = input.spoil(reader, 12) as u32;
@@ -41,7 +44,7 @@ pub fn wait(world: &mut World, input: &mut Input) {
         let model = at.map(|at| &world.mailboxes.0[at].it.model);
         let used = reader < 16 && model.is_some_and(|model| model.mask() >> reader & 1 == 1);
         // A single stream's graphs do not tell: the operation on graphs leaves such mailboxes out.
-        assert_eq!(known(status), used && fits && sound, "status {status}");
+        assert_eq!(known(status), used && waits, "status {status}");
         let certain = model.and_then(|model| unread(model, reader)).filter(|_| known(status));
         if let Some(unread) = certain {
             assert_eq!(status == GMB_OK, unread >= u64::from(count), "{unread} unread of {count}");
@@ -52,7 +55,7 @@ pub fn wait(world: &mut World, input: &mut Input) {
         return;
     }
     let status = call!(readiness::gmb_mailbox_wait_writable(mailbox, count, timeout, wanted));
-    assert_eq!(known(status), at.is_some() && fits && sound, "status {status}");
+    assert_eq!(known(status), at.is_some() && waits, "status {status}");
     let room = at.and_then(|at| world.mailboxes.0[at].it.model.room()).filter(|_| known(status));
     if let Some(room) = room {
         assert_eq!(status == GMB_OK, room >= u64::from(count), "room for {room} of {count}");
@@ -71,7 +74,7 @@ pub fn watch(world: &mut World, input: &mut Input) {
     let status = call!(readiness::gmb_watch_create(gmb_mailbox { id }, interest, reader, out.pointer()));
     let mask = at.map_or(0, |at| world.mailboxes.0[at].it.model.mask());
     let used = if interest == 1 { reader == 0 } else { reader < 16 && mask >> reader & 1 == 1 };
-    let good = at.is_some() && (0..2).contains(&interest) && used && out.good;
+    let good = at.is_some() && !is_express(world, at) && (0..2).contains(&interest) && used && out.good;
     assert_eq!(status == GMB_OK, good, "status {status}");
     let Some(watch) = out.take(status) else { return };
     let capacity = at.map_or(0, |at| world.mailboxes.0[at].it.model.capacity);

@@ -77,10 +77,34 @@ pub(super) fn lengths(input: &mut Input, count: u32, payload: u32, most: u64) ->
     Lengths::Each(each, most)
 }
 
+/// In express mode nothing is launched, and nobody waits.
+pub(super) fn is_express(world: &World, at: Option<usize>) -> bool {
+    at.is_some_and(|at| world.mailboxes.0[at].it.model.mode == GMB_MODE_EXPRESS)
+}
+
 /// Whether a stream may be used, and what a single-stream mailbox makes of it.
 pub(super) fn is_let_in(world: &World, at: Option<usize>, stream: Option<u64>) -> bool {
     let single = at.and_then(|at| world.mailboxes.0[at].it.single).flatten();
-    stream.is_some() && (single.is_none() || single == stream)
+    stream.is_some() && (single.is_none() || single == stream) && !is_express(world, at)
+}
+
+/// Before an operation of a shared mailbox that could run beside another one of its side: usually waits for that.
+pub(super) fn order(
+    world: &mut World,
+    input: &mut Input,
+    at: Option<usize>,
+    side: Option<u32>,
+    stream: Option<u64>,
+) {
+    let (Some(at), Some(stream)) = (at, stream) else { return };
+    if world.mailboxes.0[at].it.model.is_beside(side, stream) && !input.chance(64) {
+        world.settle();
+    }
+}
+
+/// A shared mailbox takes memory for the streams that it is used on, as they come.
+pub(super) fn is_out_of_memory(world: &World, at: Option<usize>, status: i32) -> bool {
+    status == GMB_ERROR_MEMORY_LIMIT && at.is_some_and(|at| world.mailboxes.0[at].it.model.is_shared())
 }
 
 /// Enters what was submitted: the token, the stream, the memory in use.
@@ -101,7 +125,7 @@ pub(super) fn launched(
     }
     let mailbox = &mut world.mailboxes.0[at].it;
     mailbox.single = mailbox.single.map(|_| Some(stream));
-    mailbox.model.quiet = false;
+    mailbox.model.launched(what.side(), stream);
     let context = mailbox.context;
     world.enqueued(context, stream, uses);
 }
@@ -173,6 +197,7 @@ pub fn push(world: &mut World, input: &mut Input) {
     }
     let (token, token_at, token_fits, busy) = token(world, input, shape.context);
     let (stream, resolved) = world.stream(input, shape.context);
+    order(world, input, at, None, resolved);
     let model = at.map(|at| &world.mailboxes.0[at].it.model);
     // Waiting for ever is for what cannot but end.
     let room = model.filter(|model| model.policy == Policy::Wait).and_then(Model::room);
@@ -208,7 +233,8 @@ pub fn push(world: &mut World, input: &mut Input) {
         let not_busy = status != GMB_ERROR_BUSY || busy;
         // Of two faults either may be told.
         let known = [GMB_OK, GMB_ERROR_TIMEOUT].contains(&status);
-        assert_eq!(known, good && status != GMB_ERROR_BUSY, "status {status}: {}", super::status::message());
+        let refused = status == GMB_ERROR_BUSY || is_out_of_memory(world, at, status);
+        assert_eq!(known, good && !refused, "status {status}: {}", super::status::message());
         assert!(patient && not_busy, "status {status}");
         if good && status == GMB_OK && !busy && room.is_some_and(|room| room < u64::from(count)) {
             panic!("{count} records were pushed where there is room for {room:?}");
@@ -279,6 +305,7 @@ pub fn pop(world: &mut World, input: &mut Input) {
     let (reader, used) = reader(world, at, input);
     let (token, token_at, token_fits, busy) = token(world, input, shape.context);
     let (stream, resolved) = world.stream(input, shape.context);
+    order(world, input, at, Some(reader), resolved);
     let reserved = input.spoil(0, 6) as u32;
     let made = gmb_pop {
         struct_size: 0,
@@ -302,12 +329,8 @@ pub fn pop(world: &mut World, input: &mut Input) {
         && token_fits
         && is_let_in(world, at, resolved);
     assert!(status != GMB_ERROR_BUSY || busy);
-    assert_eq!(
-        status == GMB_OK,
-        good && status != GMB_ERROR_BUSY,
-        "status {status}: {}",
-        super::status::message()
-    );
+    let refused = status == GMB_ERROR_BUSY || is_out_of_memory(world, at, status);
+    assert_eq!(status == GMB_OK, good && !refused, "status {status}: {}", super::status::message());
     let (GMB_OK, Some(at), Some(stream)) = (status, at, resolved) else { return };
     let model = &mut world.mailboxes.0[at].it.model;
     let number = model.pops;
