@@ -58,7 +58,7 @@ samples express_hops(const report &out, const library &lib) {
   constexpr unsigned warm = 100, trips = 5000;
   const stream on;
   gmb_mailbox_options options = GMB_MAILBOX_OPTIONS_INIT;
-  options.capacity = 8;
+  options.capacity = 256;
   options.payload_bytes = GMB_EXPRESS_BYTES;
   options.flags = GMB_MAILBOX_EXPRESS;
   const mailbox box[] = {{lib, options}, {lib, options}};

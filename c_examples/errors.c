@@ -92,7 +92,10 @@ static void bad_mailboxes(gmb_context context) {
 
   options.readers = 1;
   options.flags = GMB_MAILBOX_SHARED;
-  EXPECT(GMB_ERROR_NOT_SUPPORTED, "a shared mailbox", gmb_mailbox_create(context, &options, &mailbox));
+  options.full_policy = GMB_FULL_LATEST;
+  EXPECT(GMB_ERROR_NOT_SUPPORTED, "a shared mailbox that overwrites",
+         gmb_mailbox_create(context, &options, &mailbox));
+  options.full_policy = GMB_FULL_REJECT;
 
   options.flags = 0;
   options.struct_size = 3;

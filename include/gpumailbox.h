@@ -1439,7 +1439,7 @@ typedef struct gmb_tensor_slot {
 #define GMB_ERROR_FULL -35
 
 /**
- * The mailbox is in another mode than the code that uses it is for: ordered or shared.
+ * The mailbox is in another mode than the code that uses it is for: `GMB_MODE_*`.
  */
 #define GMB_ERROR_WRONG_MODE -36
 

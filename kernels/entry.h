@@ -107,7 +107,8 @@ template <class Block> GMB_HD inline void run_pop_shared(const Block &block, con
 }
 
 template <class Block> GMB_HD inline void run_credit(const Block &block, const gmb_push_args &a) {
-  gmb::ring::credit_bulk(block, shared_ring_of(a.ring, a.geometry), a.count, report_of(a.report));
+  gmb::ring::credit_bulk(block, shared_ring_of(a.ring, a.geometry), a.count, (a.flags & GMB_PUSH_CREDITED) != 0,
+                         report_of(a.report));
 }
 
 template <class Block> GMB_HD inline void run_borrow_shared(const Block &block, const gmb_borrow_args &a) {

@@ -115,7 +115,7 @@ pub const GMB_ERROR_TRUNCATED: gmb_status = -33;
 pub const GMB_ERROR_CAPTURE: gmb_status = -34;
 /// The tensor mailbox is full.
 pub const GMB_ERROR_FULL: gmb_status = -35;
-/// The mailbox is in another mode than the code that uses it is for: ordered or shared.
+/// The mailbox is in another mode than the code that uses it is for: `GMB_MODE_*`.
 pub const GMB_ERROR_WRONG_MODE: gmb_status = -36;
 
 statuses! {
@@ -156,7 +156,7 @@ statuses! {
     GMB_ERROR_TRUNCATED = -33, c"the memory is smaller than the mailbox takes";
     GMB_ERROR_CAPTURE = -34, c"the stream is not being captured, or is already, or its capture was spoilt";
     GMB_ERROR_FULL = -35, c"the tensor mailbox is full: take tensors out, or use another full policy";
-    GMB_ERROR_WRONG_MODE = -36, c"the mailbox is in another mode, ordered or shared, than the code that uses it is for";
+    GMB_ERROR_WRONG_MODE = -36, c"the mailbox is in another mode than the code that uses it is for";
 }
 
 #[cfg(test)]

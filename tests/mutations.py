@@ -264,7 +264,7 @@ MUTANTS = [
      "const uint64_t ready = load_relaxed(&ring->writer.committed) - first;", "device thread"),
     ("a flag is the same in each lap", EXPRESS, "static_cast<uint32_t>(index >> lap_shift) << 1 | 1", "1 | lap_shift * 0",
      "device none"),
-    ("an express record is popped in part", EXPRESS, "    if (!all) return false;\n", "    (void)all;\n",
+    ("an express record is popped in part", EXPRESS, "    if (!group.all(all)) return false;\n", "    if (!there(mine)) return false;\n",
      "device none"),
     ("a length beyond the payload is labelled", "include/gpumailbox/device.cuh", "const bool fits = length <= payload_bytes();",
      "const bool fits = length <= payload_bytes() + 1;", "device none"),

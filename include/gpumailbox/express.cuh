@@ -23,7 +23,7 @@ namespace ring {
 /* Payload of an access, behind which its flag stands; the first has length and type instead of eight of these bytes. */
 constexpr uint32_t express_words = 3, express_label_words = 2;
 
-/* Accesses that a record of so many bytes takes. */
+/* Accesses that a slot for records of so many bytes takes: a record writes all of them. Its length is known with the rest. */
 GMB_HD inline uint32_t express_units(uint32_t bytes) {
   return (express_label_words + (bytes + 3) / 4 + express_words - 1) / express_words;
 }
@@ -35,7 +35,7 @@ GMB_HD inline uint32_t express_flag(uint64_t index, uint32_t lap_shift) { return
 struct express_ring {
   gmb_ring_header *header;
   unsigned char *slots = nullptr;
-  uint32_t mask = 0, stride = 0, payload_bytes = 0, lap_shift = 0;
+  uint32_t mask = 0, stride = 0, payload_bytes = 0, payload_words = 0, units = 0, lap_shift = 0;
   int32_t status;
 
   GMB_HD explicit express_ring(gmb_ring_header *ring) : header(ring), status(check_header(ring)) {
@@ -45,6 +45,8 @@ struct express_ring {
     mask = static_cast<uint32_t>(ring->capacity) - 1;
     stride = ring->stride;
     payload_bytes = ring->payload_bytes;
+    payload_words = (payload_bytes + 3) / 4;
+    units = express_units(payload_bytes);
     lap_shift = log2_of(mask + 1);
   }
   GMB_HD unit *slot(uint64_t index) const {
@@ -67,19 +69,22 @@ class express_producer {
   /* GMB_OK, or why no push succeeds: GMB_ERROR_BAD_MAGIC, _BAD_VERSION, _WRONG_MODE. */
   GMB_HD int32_t status() const { return ring_.status; }
 
-  /* Pushes a record, 4-byte aligned and read in whole words. False if there is no room, or the length exceeds the payload.
-   * Does not block. */
-  template <class Group> GMB_HD bool try_push(const Group &group, const void *record, uint32_t length, uint32_t msg_type = 0) {
+  /* Pushes a record, 4-byte aligned and read in whole words. False if there is no room, or, which `status` says, the length
+   * exceeds the payload: GMB_ERROR_BAD_LENGTH. Does not block. */
+  template <class Group>
+  GMB_HD bool try_push(const Group &group, const void *record, uint32_t length, uint32_t msg_type = 0, int32_t *status = nullptr) {
     using namespace ring;
-    if (ring_.status != GMB_OK || length > ring_.payload_bytes) return false;
+    const bool fits = length <= ring_.payload_bytes;
+    if (status) *status = ring_.status != GMB_OK || fits ? ring_.status : static_cast<int32_t>(GMB_ERROR_BAD_LENGTH);
+    if (ring_.status != GMB_OK || !fits) return false;
     if (next_ - released_ > ring_.mask) {
       released_ = group.from_leader(group.lane() == 0 ? load_acquire(&ring_.header->reader[0].committed) : 0);
       if (next_ - released_ > ring_.mask) return false;
     }
     const uint32_t *words = static_cast<const uint32_t *>(record), count = (length + 3) / 4;
-    const uint32_t flag = express_flag(next_, ring_.lap_shift), units = express_units(length);
+    const uint32_t flag = express_flag(next_, ring_.lap_shift);
     unit *slot = ring_.slot(next_);
-    for (uint32_t u = group.lane(); u < units; u += group.lanes()) {
+    for (uint32_t u = group.lane(); u < ring_.units; u += group.lanes()) {
       uint32_t w[express_words];
       GMB_UNROLL
       for (uint32_t k = 0; k < express_words; ++k) {
@@ -108,38 +113,34 @@ class express_consumer {
   }
   GMB_HD int32_t status() const { return ring_.status; }
 
-  /* Pops the next record to a row, 4-byte aligned and written in whole words; each lane has all of the header. False if it is
-   * not there yet, all of it. Does not block. */
+  /* Pops the next record to a row, 4-byte aligned, of which as many whole words are written as the payload has; each lane has
+   * all of the header. False if it is not there yet, all of it. Does not block. */
   template <class Group> GMB_HD bool try_pop(const Group &group, void *row, gmb_record_header &header) {
     using namespace ring;
     if (ring_.status != GMB_OK) return false;
     const uint32_t flag = express_flag(next_, ring_.lap_shift);
     const unit *slot = ring_.slot(next_);
-    const uint32_t most = express_units(ring_.payload_bytes);
     /* A lane of a warp has one; a thread goes over them, and takes none before all are there. */
-    unit mine = {0, 0};
-    if (group.lane() < most) mine = load_unit_at_once(slot + group.lane());
+    unit mine = {0, static_cast<uint64_t>(flag) << 32};
+    if (group.lane() < ring_.units) mine = load_unit_at_once(slot + group.lane());
     const auto there = [&](const unit &u) { return static_cast<uint32_t>(u.hi >> 32) == flag; };
-    const uint32_t seen = group.ballot(there(mine));
-    if ((seen & 1) == 0) return false;
-    const uint32_t length = group.from_leader(static_cast<uint32_t>(mine.lo)), units = express_units(length);
-    if (length > ring_.payload_bytes) return false;
-    bool all = group.lanes() == 1 || (~seen & ((2u << (units - 1)) - 1)) == 0;
-    for (uint32_t u = group.lanes(); u < units; ++u) all = all && there(load_unit_at_once(slot + u));
-    if (!all) return false;
+    bool all = there(mine);
+    for (uint32_t u = group.lane() + group.lanes(); u < ring_.units; u += group.lanes()) all = all && there(load_unit_at_once(slot + u));
+    if (!group.all(all)) return false;
     uint32_t *words = static_cast<uint32_t *>(row);
-    for (uint32_t u = group.lane(); u < units; u += group.lanes()) {
+    for (uint32_t u = group.lane(); u < ring_.units; u += group.lanes()) {
       const unit got = u == group.lane() ? mine : load_unit_at_once(slot + u);
       const uint32_t w[express_words] = {static_cast<uint32_t>(got.lo), static_cast<uint32_t>(got.lo >> 32), static_cast<uint32_t>(got.hi)};
       GMB_UNROLL
       for (uint32_t k = 0; k < express_words; ++k) {
         const uint32_t at = u * express_words + k - express_label_words;
-        if (at < (length + 3) / 4) words[at] = w[k];
+        if (at < ring_.payload_words) words[at] = w[k];
       }
     }
-    header = {next_ + 1, length, group.from_leader(static_cast<uint32_t>(mine.lo >> 32))};
-    GMB_CHAOS_POINT(23);
+    const uint64_t label = group.of_leader(mine.lo);
     ++next_;
+    header = {next_, static_cast<uint32_t>(label), static_cast<uint32_t>(label >> 32)};
+    GMB_CHAOS_POINT(23);
     group.sync();
     /* No fence: whether this is stored hangs on what all lanes have loaded. */
     if (group.lane() == 0) store_fenced(&ring_.header->reader[0].committed, next_);

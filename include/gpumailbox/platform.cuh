@@ -386,8 +386,9 @@ struct one_thread {
   GMB_HD void sync() const {}
   template <class T> GMB_HD T from_leader(T v) const { return v; }
   GMB_HD uint32_t least(uint32_t v) const { return v; }
-  /* A bit for each lane; not of a block. */
-  GMB_HD uint32_t ballot(bool v) const { return v; }
+  /* Of these there are none for a block: whether all lanes say so, and what the leader has, in no order. */
+  GMB_HD bool all(bool v) const { return v; }
+  template <class T> GMB_HD T of_leader(T v) const { return v; }
 };
 #if defined(__CUDACC__)
 /* A whole warp. */
@@ -396,9 +397,15 @@ struct one_warp {
   __device__ uint32_t lane() const { return threadIdx.x & 31; }
   __device__ uint32_t lanes() const { return 32; }
   __device__ void sync() const { __syncwarp(); }
-  __device__ uint32_t ballot(bool v) const { return __ballot_sync(0xffffffff, v); }
-  __device__ uint32_t from_leader(uint32_t v) const { return __shfl_sync(0xffffffff, v, 0); }
-  __device__ uint64_t from_leader(uint64_t v) const { return __shfl_sync(0xffffffff, static_cast<unsigned long long>(v), 0); }
+  __device__ bool all(bool v) const { return __all_sync(0xffffffff, v) != 0; }
+  /* What the leader has seen, all see from here on: a shuffle alone orders nothing. */
+  template <class T> __device__ T from_leader(T v) const {
+    v = of_leader(v);
+    __syncwarp();
+    return v;
+  }
+  __device__ uint32_t of_leader(uint32_t v) const { return __shfl_sync(0xffffffff, v, 0); }
+  __device__ uint64_t of_leader(uint64_t v) const { return __shfl_sync(0xffffffff, static_cast<unsigned long long>(v), 0); }
   __device__ uint32_t least(uint32_t v) const {
 #if __CUDA_ARCH__ >= 800
     return __reduce_min_sync(0xffffffff, v);
@@ -417,7 +424,8 @@ struct one_warp {
   GMB_HD void sync() const {}
   template <class T> GMB_HD T from_leader(T v) const { return v; }
   GMB_HD uint32_t least(uint32_t v) const { return v; }
-  GMB_HD uint32_t ballot(bool v) const { return v; }
+  GMB_HD bool all(bool v) const { return v; }
+  template <class T> GMB_HD T of_leader(T v) const { return v; }
 #endif
 };
 /* A whole one-dimensional block; `word` lies in its shared memory. */

@@ -296,11 +296,15 @@ GMB_HD inline void pop_bulk(const Block &block, const shared_ring &ring, uint32_
   else pop_bulk_as<false>(block, ring, reader, into, lanes, at, to);
 }
 
-/* Takes credits for a push that comes later, all or none: the count says which. One block. */
+/* Takes credits for a push that comes later, all or none: the count says which; or gives so many back. One block. */
 template <class Block>
-GMB_HD inline void credit_bulk(const Block &block, const shared_ring &ring, uint32_t wanted, const report &to) {
+GMB_HD inline void credit_bulk(const Block &block, const shared_ring &ring, uint32_t wanted, bool back, const report &to) {
   if (block.block() != 0 || block.thread() != 0) return;
   const int32_t status = check_shared(ring.header);
+  if (back) {
+    if (status == GMB_OK) fetch_add_acq_rel(&ring.header->writer.credits, static_cast<uint64_t>(wanted));
+    return;
+  }
   const bool got = status == GMB_OK && take_all_credits(&ring.header->writer.credits, wanted);
   tell_shared(nullptr, got ? wanted : 0, wanted, status, to);
 }

@@ -10,6 +10,7 @@ use super::shared::Shared;
 use super::side::Side;
 use super::waiting::Line;
 use super::{slot_stride, Arbitration, FullPolicy, Mailbox, MailboxOptions, Mode};
+use crate::backend::args::gmb_geometry_args;
 use crate::checks::check_address;
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -202,6 +203,13 @@ impl Mailbox {
                 shared,
                 single_stream: options.single_stream,
                 capacity: header.capacity,
+                geometry: gmb_geometry_args {
+                    capacity: header.capacity,
+                    header_bytes: header.header_bytes,
+                    stride: header.stride,
+                    payload_bytes: header.payload_bytes,
+                    reserved: 0,
+                },
                 push,
                 readers,
                 ring,
@@ -263,6 +271,8 @@ fn check_header(header: &gmb_ring_header) -> Result<MailboxOptions> {
     Mailbox::required_bytes(&options).map_err(|e| corrupt(e.message()))?;
     let size = size_of::<gmb_ring_header>();
     if header.header_bytes as usize != size
+        || header.stride != slot_stride(&options)?
+        || (mode == Mode::Express && header.reader_mask != 1)
         || u64::from(header.stride) * header.capacity != header.capacity_bytes
         || header.reader_mask >> GMB_MAX_READERS != 0
         || header.writer.newest > header.capacity

@@ -9,6 +9,7 @@ use super::readers::Readers;
 use super::shared::Shared;
 use super::side::{Side, Submitted};
 use super::{FullPolicy, Mode};
+use crate::backend::args::gmb_geometry_args;
 use crate::backend::CaptureId;
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -24,6 +25,7 @@ pub(super) struct Core {
     /// Of a shared mailbox.
     pub(super) shared: Option<Shared>,
     pub(super) capacity: u64,
+    pub(super) geometry: gmb_geometry_args,
     pub(super) push: Side,
     pub(super) readers: Readers,
     pub(super) ring: Ring,
@@ -92,7 +94,7 @@ impl Core {
             Ok(()) => true,
             Err(error) => error.status() == GMB_ERROR_DEVICE_LOST,
         };
-        let lanes = match self.shared.as_ref().map_or(Ok(()), Shared::finish) {
+        let lanes = match self.shared.as_ref().map_or(Ok(()), |shared| shared.finish(self)) {
             Ok(()) => true,
             Err(error) => error.status() == GMB_ERROR_DEVICE_LOST,
         };

@@ -2,6 +2,7 @@
 //! against pops only, as [`Arbitration`] says; what there is, and who gets which, the device says.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub(super) struct Shared {
     pub(super) takes: Lanes,
     pub(super) meetings: Meetings,
     credit: Mutex<Credit>,
+    /// Records that room was taken for, and that no push has used; changes under the lock of `credit`.
+    held: AtomicU32,
     /// Where the last borrow of a reader's place was released: the next one there comes after that.
     pub(super) released: Mutex<HashMap<(u32, u32), Arc<Lane>>>,
 }
@@ -42,8 +45,6 @@ struct Credit {
     tools: Option<(OwnedStream, Token)>,
     /// Records that a kernel under way may get room for: nobody waits for it any more, or again.
     asked: bool,
-    /// Records that there is room for and that no push has used.
-    held: u32,
 }
 
 impl Shared {
@@ -53,16 +54,36 @@ impl Shared {
             takes: Lanes::default(),
             meetings: Meetings::new(context)?,
             credit: Mutex::default(),
+            held: AtomicU32::new(0),
             released: Mutex::default(),
         })
     }
 
-    /// Blocks until all that was launched is done.
-    pub(super) fn finish(&self) -> Result<()> {
-        let credit = lock(&self.credit);
-        let asked = credit.tools.as_ref().filter(|_| credit.asked);
-        let credited = asked.map_or(Ok(()), |(_, token)| token.wait(After::Submission, None).map(|_| ()));
-        self.pushes.finish().and(self.takes.finish()).and(credited)
+    /// Blocks until all that was launched is done, and gives back the room that no push has used: who attaches to the ring
+    /// finds it as it should be.
+    pub(super) fn finish(&self, core: &Core) -> Result<()> {
+        let mut credit = lock(&self.credit);
+        if let Credit { tools: Some((_, token)), asked: asked @ true } = &mut *credit {
+            let result = token.wait(After::Submission, None)?;
+            self.held.fetch_add(result.count, Ordering::AcqRel);
+            *asked = false;
+        }
+        self.pushes.finish().and(self.takes.finish())?;
+        let held = self.held.swap(0, Ordering::AcqRel);
+        if held == 0 {
+            return Ok(());
+        }
+        let (backend, service) = (core.context.backend(), core.context.service());
+        let args = gmb_push_args {
+            ring: core.ring.address,
+            count: held,
+            flags: GMB_PUSH_CREDITED,
+            geometry: core.geometry,
+            ..Default::default()
+        };
+        // SAFETY: the ring outlives the kernel, which is waited for.
+        unsafe { backend.launch(&Kernel::Credit(args), 1, service)? };
+        backend.stream_synchronize(service)
     }
 }
 
@@ -95,7 +116,12 @@ impl Core {
             }
             Interest::Writable => header.writer.credits,
         };
-        Ok(available(credits).min(self.capacity))
+        // What a push did not come to use, the next one does.
+        let held = match (interest, &self.shared) {
+            (Interest::Writable, Some(shared)) => shared.held.load(Ordering::Acquire),
+            _ => 0,
+        };
+        Ok((available(credits) + u64::from(held)).min(self.capacity))
     }
 }
 
@@ -172,6 +198,7 @@ impl Mailbox {
             shared.pushes.make_wait(stream)?;
         }
         let held = shared.takes.hold();
+        core.readers.get(args.reader)?;
         let submission = token.map(Token::submit).transpose()?;
         let report = submission.as_ref().map(|s| s.report()).unwrap_or_default();
         core.submit_shared(held, shared, stream, grid.blocks, report, kernel)?;
@@ -196,7 +223,7 @@ impl Mailbox {
         }
         let pushed = self.push_shared(shared, args, stream, token, true);
         // What a push did not come to use, another one does.
-        pushed.inspect_err(|_| lock(&shared.credit).held += args.count).map(Some)
+        pushed.inspect_err(|_| _ = shared.held.fetch_add(args.count, Ordering::AcqRel)).map(Some)
     }
 
     /// One attempt to take room for a whole push: true once there is.
@@ -205,10 +232,11 @@ impl Mailbox {
         if credit.tools.is_none() {
             credit.tools = Some((self.context.stream()?, Token::new(&self.context)?));
         }
-        let Credit { tools: Some((stream, token)), asked, held } = &mut *credit else { return Ok(false) };
-        let missing = args.count.saturating_sub(*held);
+        let Credit { tools: Some((stream, token)), asked } = &mut *credit else { return Ok(false) };
+        let held = &shared.held;
+        let missing = args.count.saturating_sub(held.load(Ordering::Acquire));
         if !*asked && missing > 0 {
-            if self.core.ready_shared(Interest::Writable)? < u64::from(missing) {
+            if self.core.ready_shared(Interest::Writable)? < u64::from(args.count) {
                 return Ok(false);
             }
             let stream = self.context.resolve(stream.get())?;
@@ -222,15 +250,15 @@ impl Mailbox {
         }
         if *asked {
             match token.wait(After::Submission, Some(PATIENCE)) {
-                Ok(result) => *held += result.count,
+                Ok(result) => _ = held.fetch_add(result.count, Ordering::AcqRel),
                 Err(error) if error.status() == GMB_ERROR_TIMEOUT => return Ok(false),
                 Err(error) => return Err(error),
             }
             *asked = false;
         }
-        let enough = *held >= args.count;
+        let enough = held.load(Ordering::Acquire) >= args.count;
         if enough {
-            *held -= args.count;
+            held.fetch_sub(args.count, Ordering::AcqRel);
         }
         Ok(enough)
     }

@@ -259,13 +259,7 @@ impl Mailbox {
     }
 
     pub(super) fn geometry(&self) -> gmb_geometry_args {
-        gmb_geometry_args {
-            capacity: self.core.capacity,
-            header_bytes: size_of::<gmb_ring_header>() as u32,
-            stride: self.stride,
-            payload_bytes: self.payload_bytes,
-            reserved: 0,
-        }
+        self.core.geometry
     }
 
     /// Kernels of a single stream run one after the other. Arbitrated by the device, another mailbox over the same memory

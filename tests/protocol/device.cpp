@@ -101,7 +101,7 @@ void express(uint64_t capacity, uint32_t bytes, uint64_t first, uint64_t total) 
         const auto *from = reinterpret_cast<const unsigned char *>(words);
         bool same = header.sequence == first + n + 1 && header.length == length_at(n) && header.msg_type == type_of(n);
         for (uint32_t i = 0; i < (header.length + 3) / 4 * 4; ++i) same = same && from[i] == byte_of(n, i);
-        for (uint32_t i = (header.length + 3) / 4 * 4; i < sizeof words; ++i) same = same && from[i] == 0xee;
+        for (uint32_t i = (bytes + 3) / 4 * 4; i < sizeof words; ++i) same = same && from[i] == 0xee;
         if (!same) ++failures;
         ++n;
       }
@@ -120,7 +120,8 @@ void express_limits() {
   uint32_t words[64] = {1, 2, 3};
   gmb_record_header header{};
   EXPECT(out.status() == GMB_OK && !in.try_pop(me, words, header));
-  EXPECT(!out.try_push(me, words, 241) && !in.try_pop(me, words, header));
+  int32_t status = 0;
+  EXPECT(!out.try_push(me, words, 241, 0, &status) && status == GMB_ERROR_BAD_LENGTH && !in.try_pop(me, words, header));
   EXPECT(out.try_push(me, words, 0, 9) && out.try_push(me, words, 240) && !out.try_push(me, words, 1));
   EXPECT(in.try_pop(me, words, header) && header.length == 0 && header.msg_type == 9 && header.sequence == 1);
   EXPECT(out.try_push(me, words, 1) && !out.try_push(me, words, 1));

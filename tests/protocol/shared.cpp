@@ -176,7 +176,7 @@ void launches_and_kernels_together() {
   source whole = from.of(20);
   whole.whole = true;
   const auto credit = [&](uint32_t count) {
-    return host.run([&](const host_block &block, const report &to) { gmb::ring::credit_bulk(block, ring, count, to); });
+    return host.run([&](const host_block &block, const report &to) { gmb::ring::credit_bulk(block, ring, count, false, to); });
   };
   const auto credited = [&](const source &records) {
     return host.run([&](const host_block &block, const report &to) {

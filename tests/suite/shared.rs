@@ -326,6 +326,29 @@ fn in_memory_of_the_callers_and_what_is_refused() {
     assert_eq!(pop_and_wait(&again, &outlet.pop, stream.get(), &token).count, 6);
     assert_eq!(push_records(&again, &sent, stream.get()).count, 6);
     assert_eq!(again.wait_writable(2, NOW).unwrap(), 2);
+    drop(again);
+    // Another mode, or a stride that is not that of the payload, would lead beyond the slots.
+    let damaged = |offset: usize, value: u32| {
+        let at = memory.address() + offset as u64;
+        let before = download(&context, at, 4);
+        let write = |bytes: &[u8]| unsafe {
+            context.copy(at, bytes.as_ptr() as u64, 4, stream.get()).unwrap();
+            context.synchronize(stream.get()).unwrap();
+        };
+        write(&value.to_ne_bytes());
+        let status = attach().map(|_| ()).unwrap_err().status();
+        write(&before);
+        status
+    };
+    for (offset, value) in [
+        (std::mem::offset_of!(gmb_ring_header, mode), 3),
+        (std::mem::offset_of!(gmb_ring_header, mode), GMB_MODE_EXPRESS as u32),
+        (std::mem::offset_of!(gmb_ring_header, stride), 64),
+        (std::mem::offset_of!(gmb_ring_header, payload_bytes), 400),
+    ] {
+        assert_eq!(damaged(offset, value), GMB_ERROR_CORRUPT, "{value} at {offset}");
+    }
+    attach().unwrap();
 }
 
 /// A watch tells when records are there, whoever pushed them.
