@@ -27,7 +27,8 @@ COPIES = ROOT / "target" / "mutants"
 STAGE = ROOT / "target" / "stage"
 PYTHON = ROOT / "target" / "python" / "venv" / "bin" / "python"
 NVCC = ROOT / "target" / "toolchain" / "cuda" / "bin" / "nvcc"
-PROGRAMS = ("protocol", "overwrite", "tensor", "shared", "device")
+# With how many records: threads that take turns on few cores need long for many.
+PROGRAMS = {"protocol": 20000, "overwrite": 20000, "tensor": 20000, "shared": 4000, "device": 20000}
 # What was built beside the Python package's sources.
 NOT_COPIED = shutil.ignore_patterns("target", "lib", "include", "licences", "_core*.so", "__pycache__", ".*")
 # Set when one copy has failed: the other one need not go on.
@@ -145,7 +146,7 @@ class Copy:
             flags = [] if what == "none" else [f"-fsanitize={what}"]
             self.build(["c++", "-std=c++17", "-O1", "-g", "-DGMB_CHAOS", "-Iinclude", *flags, f"tests/protocol/{kind}.cpp",
                         "-o", str(program), "-lpthread"], variables)
-            command = [str(program), "1", "20000"]
+            command = [str(program), "1", str(PROGRAMS[kind])]
         elif kind == "model":
             command = ["cargo", "test", "--locked", "--quiet", "--release", "--lib"]
             self.build([*command, "--no-run"], variables)

@@ -215,7 +215,7 @@ def main():
     report["stress_60_s"] = [line for line in text.splitlines() if "operations" in line or "test result" in line]
 
     print("== histories", flush=True)
-    report["histories"] = histories.all_modes(20_000_000, int(time.time()))
+    report["histories"] = histories.all_modes(10_000_000, int(time.time()))
     wrong = [one for one in report["histories"] if one["result"] != "ok"]
     print(f"   {sum(one['operations'] for one in report['histories'])} operations, wrong: {wrong}", flush=True)
     if wrong:

@@ -410,7 +410,8 @@ round_history run(std::mt19937_64 &random, uint32_t units, const room &in) {
   uint32_t blocks = grids[random() % 4];
   while (blocks * per_block > most_groups) blocks /= 2;
   round.groups = blocks * per_block;
-  round.capacity = 1ull << random() % 17;
+  /* A small one makes most attempts fail. */
+  round.capacity = 1ull << (random() % 4 == 0 ? random() % 7 : 7 + random() % 10);
   round.readers = 1 + static_cast<uint32_t>(random() % 3);
   /* Also across 2^32 and 2^64. */
   const uint64_t firsts[] = {0, (1ull << 32) - 50000, ~0ull - 50000, random()};
@@ -480,6 +481,43 @@ round_history run(std::mt19937_64 &random, uint32_t units, const room &in) {
   return round;
 }
 
+/* A kernel ends with a ticket taken: what comes before its slot comes out, what is behind it does not, and nobody hangs; then
+ * another kernel abandons the slot. */
+__global__ void leave_a_ticket(gmb_ring_header *ring, claim *left) {
+  *left = gmb::ring::reserve(one_thread{}, shared_ring(ring), 1);
+}
+__global__ void abandon_ticket(gmb_ring_header *ring, const claim *left) {
+  gmb::ring::abandon(one_thread{}, shared_ring(ring), *left);
+}
+std::string a_ticket_left(const room &in) {
+  gmb_ring_header *ring = reinterpret_cast<gmb_ring_header *>(in.memory.at);
+  in.memory.zero();
+  in.counts.zero();
+  in.meetings.zero();
+  in.results.zero();
+  make_ring<<<1, 1>>>(ring, 1024, 77, 1);
+  const device<claim> left(1);
+  uint32_t number = 0;
+  const auto moved = [&](bool pushes, uint32_t count) {
+    const launch one{ring, in.rows.at, in.headers.at, in.meetings.at, in.results.at + number, in.times.at, count, 0};
+    if (pushes) push_all<<<3, 256>>>(one);
+    else pop_all<<<3, 256>>>(one);
+    return in.results.get(++number)[number - 1].count;
+  };
+  std::vector<uint32_t> seen = {moved(true, 100)};
+  leave_a_ticket<<<1, 1>>>(ring, left.at);
+  for (const auto [pushes, count] : {std::pair{true, 500u}, {false, 1000u}, {false, 1000u}, {true, 1000u}}) seen.push_back(moved(pushes, count));
+  abandon_ticket<<<1, 1>>>(ring, left.at);
+  for (const auto [pushes, count] : {std::pair{false, 1000u}, {false, 1000u}, {true, 1024u}}) seen.push_back(moved(pushes, count));
+  CHECK(cudaDeviceSynchronize());
+  /* 1,024 slots hold 500 and the one that was left, once the 100 are out. */
+  const std::vector<uint32_t> wanted = {100, 500, 100, 0, 523, 999, 24, 1024};
+  if (seen == wanted) return "";
+  std::string told = "a ticket that was left:";
+  for (uint32_t count : seen) told += " " + std::to_string(count);
+  return told;
+}
+
 int check_all(uint64_t seed, uint64_t operations) {
   cudaDeviceProp properties;
   CHECK(cudaGetDeviceProperties(&properties, 0));
@@ -491,6 +529,11 @@ int check_all(uint64_t seed, uint64_t operations) {
   measure_tick<<<1, 1>>>(tick.at);
   std::printf("seed %llu, the clock ticks every %llu ns\n", static_cast<unsigned long long>(seed),
               static_cast<unsigned long long>(tick.get(1)[0]));
+  const std::string left = a_ticket_left(in);
+  if (!left.empty()) {
+    std::printf("FAIL %s\n", left.c_str());
+    return 1;
+  }
   uint64_t done = 0, records = 0, launches = 0;
   int rounds = 0, failed = 0;
   std::vector<std::future<std::pair<std::string, std::string>>> checking;
