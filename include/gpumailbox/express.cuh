@@ -24,10 +24,11 @@ namespace ring {
 constexpr uint32_t express_words = 3, express_label_words = 2;
 
 /* Accesses that a slot for records of so many bytes takes: a record writes all of them. Its length is known with the rest. */
-GMB_HD inline uint32_t express_units(uint32_t bytes) {
+GMB_HD constexpr uint32_t express_units(uint32_t bytes) {
   return (express_label_words + (bytes + 3) / 4 + express_words - 1) / express_words;
 }
-static_assert(GMB_EXPRESS_BYTES / 4 + express_label_words <= 32 * express_words, "a lane of a warp for each");
+/* Whether each lane of a group has one at most: then nothing is gone over again. */
+template <class Group> constexpr bool express_at_once = Group::width >= express_units(GMB_EXPRESS_BYTES);
 
 /* The flag of a slot's units when it holds record `index`: of each lap another one, and never zero. */
 GMB_HD inline uint32_t express_flag(uint64_t index, uint32_t lap_shift) { return static_cast<uint32_t>(index >> lap_shift) << 1 | 1; }
@@ -94,6 +95,7 @@ class express_producer {
       if (u == 0) w[0] = length, w[1] = msg_type;
       GMB_CHAOS_POINT(22);
       store_unit_at_once(slot + u, {w[0] | static_cast<uint64_t>(w[1]) << 32, w[2] | static_cast<uint64_t>(flag) << 32});
+      if (express_at_once<Group>) break;
     }
     ++next_;
     if (group.lane() == 0) store_relaxed(&ring_.header->writer.committed, next_);
@@ -125,17 +127,18 @@ class express_consumer {
     if (group.lane() < ring_.units) mine = load_unit_at_once(slot + group.lane());
     const auto there = [&](const unit &u) { return static_cast<uint32_t>(u.hi >> 32) == flag; };
     bool all = there(mine);
-    for (uint32_t u = group.lane() + group.lanes(); u < ring_.units; u += group.lanes()) all = all && there(load_unit_at_once(slot + u));
+    for (uint32_t u = group.lane() + 1; !express_at_once<Group> && u < ring_.units; ++u) all = all && there(load_unit_at_once(slot + u));
     if (!group.all(all)) return false;
     uint32_t *words = static_cast<uint32_t *>(row);
     for (uint32_t u = group.lane(); u < ring_.units; u += group.lanes()) {
-      const unit got = u == group.lane() ? mine : load_unit_at_once(slot + u);
+      const unit got = express_at_once<Group> || u == group.lane() ? mine : load_unit_at_once(slot + u);
       const uint32_t w[express_words] = {static_cast<uint32_t>(got.lo), static_cast<uint32_t>(got.lo >> 32), static_cast<uint32_t>(got.hi)};
       GMB_UNROLL
       for (uint32_t k = 0; k < express_words; ++k) {
         const uint32_t at = u * express_words + k - express_label_words;
         if (at < ring_.payload_words) words[at] = w[k];
       }
+      if (express_at_once<Group>) break;
     }
     const uint64_t label = group.of_leader(mine.lo);
     ++next_;

@@ -381,6 +381,7 @@ using led_block = cuda_block<true, 32>;
 /* The threads that do one operation of a kernel's own together; all of them call it, with the same arguments. On the CPU
  * each is one thread. */
 struct one_thread {
+  static constexpr uint32_t width = 1;
   GMB_HD uint32_t lane() const { return 0; }
   GMB_HD uint32_t lanes() const { return 1; }
   GMB_HD void sync() const {}
@@ -393,6 +394,7 @@ struct one_thread {
 #if defined(__CUDACC__)
 /* A whole warp. */
 struct one_warp {
+  static constexpr uint32_t width = 32;
 #if GMB_ON_DEVICE
   __device__ uint32_t lane() const { return threadIdx.x & 31; }
   __device__ uint32_t lanes() const { return 32; }
