@@ -49,8 +49,8 @@ impl LinePool {
     /// Gives all memory back; only when nobody holds a line any more.
     pub(crate) fn release_all(&self, backend: &dyn Backend) {
         for chunk in lock(&self.lines).chunks.drain(..) {
-            // SAFETY: the context has no user left, and the backend waits for what was enqueued.
-            let _ = unsafe { backend.release_pinned(chunk) };
+            // SAFETY: the context has no user left, and all that reported here has ended before.
+            let _ = unsafe { backend.release_pinned(chunk, false) };
         }
     }
 }

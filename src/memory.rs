@@ -167,7 +167,7 @@ impl Ledger {
                 match origin {
                     Origin::Plain => backend.release(address),
                     Origin::Pool => backend.release_ordered(address, std::ptr::null_mut()),
-                    Origin::Pinned => backend.release_pinned(address),
+                    Origin::Pinned => backend.release_pinned(address, true),
                 }
             };
         }
@@ -399,7 +399,7 @@ impl Context {
     pub(crate) unsafe fn free_pinned(&self, address: u64) -> Result<()> {
         let allocation = self.ledger().remove(address, true)?;
         // SAFETY: as promised by the caller.
-        let freed = unsafe { self.backend().release_pinned(address) };
+        let freed = unsafe { self.backend().release_pinned(address, true) };
         freed.inspect_err(|_| self.ledger().restore(address, allocation))
     }
 

@@ -317,7 +317,7 @@ ON_A_GPU = {
     "what an ended push wrote over is given out": "chaos policies::a_bad_length_under_overwriting_policies",
     "blocks skip differently": None,
     "a record being replaced is given out": None,
-    "tickets are taken without credits": "plain shared::large_operations",
+    "tickets are taken without credits": None,
     "each block of a launch takes tickets": "plain shared::large_operations",
     "the first block to finish ends a launch": "chaos shared::large_operations",
     "room that was taken is not given back": "plain shared::waiting_for_room",

@@ -368,8 +368,8 @@ impl Backend for Cuda {
         self.allocate_host(bytes)
     }
 
-    unsafe fn release_pinned(&self, address: u64) -> Result<()> {
-        self.release_host(address)
+    unsafe fn release_pinned(&self, address: u64, in_use: bool) -> Result<()> {
+        self.release_host(address, in_use)
     }
 
     fn stream_create(&self, priority: Priority) -> Result<RawStream> {

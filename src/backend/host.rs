@@ -298,7 +298,7 @@ impl Backend for Host {
         self.take_memory(bytes, GMB_ERROR_OUT_OF_HOST_MEMORY)
     }
 
-    unsafe fn release_pinned(&self, address: u64) -> Result<()> {
+    unsafe fn release_pinned(&self, address: u64, _in_use: bool) -> Result<()> {
         self.give_memory(address)
     }
 

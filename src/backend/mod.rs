@@ -171,11 +171,12 @@ pub(crate) trait Backend: Send + Sync {
     fn pool_trim(&self, keep: u64) -> Result<()>;
     /// Zeroed host memory that kernels reach at the same address, 256-byte aligned.
     fn allocate_pinned(&self, bytes: usize) -> Result<u64>;
-    /// Gives pinned memory back.
+    /// Gives pinned memory back. With `in_use` work enqueued before may still use it, and is waited for: all of the device's,
+    /// which spoils captures under way.
     ///
     /// # Safety
     /// As for `release`.
-    unsafe fn release_pinned(&self, address: u64) -> Result<()>;
+    unsafe fn release_pinned(&self, address: u64, in_use: bool) -> Result<()>;
 
     /// True when kernels can reach the whole range. Costs calls of the driver.
     fn can_reach(&self, address: u64, bytes: u64) -> Result<bool>;

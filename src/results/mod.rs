@@ -106,7 +106,7 @@ impl ResultPool {
             Ok(device) => Ok(Chunk { host, device }),
             Err(e) => {
                 // SAFETY: nothing uses it.
-                let _ = unsafe { backend.release_pinned(host) };
+                let _ = unsafe { backend.release_pinned(host, false) };
                 Err(e)
             }
         }
@@ -119,10 +119,10 @@ impl ResultPool {
     /// Gives all memory back; only when no operation can be under way any more.
     pub(crate) fn release_all(&self, backend: &dyn Backend) {
         for chunk in lock(&self.slots).chunks.drain(..) {
-            // SAFETY: the context has no user left; the backend waits for what was enqueued.
+            // SAFETY: the context has no user left, and all that reported here has ended before.
             unsafe {
                 let _ = backend.release(chunk.device);
-                let _ = backend.release_pinned(chunk.host);
+                let _ = backend.release_pinned(chunk.host, false);
             }
         }
     }

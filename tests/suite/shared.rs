@@ -200,6 +200,14 @@ fn readers_and_borrows() {
     assert_eq!((late, next, mailbox.info().unwrap().readers), (1, 2, 7));
     assert_eq!(mailbox.reader_info(late).unwrap().unread, 20);
     assert_eq!(mailbox.reader_info(next).unwrap().unread, 0);
+    // Space is free when the slowest reader has released it.
+    assert_eq!(pop_records(&mailbox, late, 3, stream.get()).1, sent[..3]);
+    assert_eq!(pop_records(&mailbox, 0, 20, stream.get()).0.count, 20);
+    assert_eq!(mailbox.wait_writable(15, NOW).unwrap(), 15);
+    assert_eq!(pop_records(&mailbox, late, 1, stream.get()).1, sent[3..4]);
+    assert_eq!(mailbox.wait_writable(16, NOW).unwrap(), 16);
+    assert_eq!(pop_records(&mailbox, late, 20, stream.get()).0.count, 16);
+    assert_eq!(push_records(&mailbox, &sent[..20], stream.get()).count, 20);
     for round in 0..5 {
         let first = mailbox.borrow(0, 7, stream.get()).unwrap();
         let second = mailbox.borrow(0, 9, other.get()).unwrap();
@@ -226,7 +234,7 @@ fn readers_and_borrows() {
         second.release(stream.get()).unwrap();
         first.release(other.get()).unwrap();
         assert_eq!(first.release(stream.get()).unwrap_err().status(), GMB_ERROR_INVALID_ARGUMENT);
-        for (reader, wanted) in [(0, 4), (late, 20), (next, if round == 0 { 0 } else { 20 })] {
+        for (reader, wanted) in [(0, 4), (late, 20), (next, 20)] {
             let mut outlet = Outlet::new(&context, &mailbox, 32);
             outlet.pop.reader = reader;
             let token = Token::new(&context).unwrap();

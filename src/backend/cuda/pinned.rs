@@ -78,9 +78,9 @@ impl Cuda {
         Ok(address as u64)
     }
 
-    /// Gives memory back once the device's work enqueued before is done. What is registered goes when it no longer is, or
+    /// Gives memory back, of that is `in_use` once the device's work enqueued before is done. What is registered goes when it no longer is, or
     /// when the device is lost, which does no more work.
-    pub(super) fn release_host(&self, address: u64) -> Result<()> {
+    pub(super) fn release_host(&self, address: u64, in_use: bool) -> Result<()> {
         let _relaxed = Relaxed::new();
         let layout = lock(&self.registered.0).remove(&address);
         let unregistered = self.enter().and_then(|_current| {
@@ -89,8 +89,10 @@ impl Cuda {
                 // SAFETY: the driver gave it.
                 return self.check(unsafe { sys::cuMemFreeHost(pointer) }, "cuMemFreeHost");
             }
-            // SAFETY: the context is current.
-            self.check(unsafe { sys::cuCtxSynchronize() }, "cuCtxSynchronize")?;
+            if in_use {
+                // SAFETY: the context is current.
+                self.check(unsafe { sys::cuCtxSynchronize() }, "cuCtxSynchronize")?;
+            }
             // SAFETY: registered when it was allocated.
             self.check(unsafe { sys::cuMemHostUnregister(pointer) }, "cuMemHostUnregister")
         });
