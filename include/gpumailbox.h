@@ -816,11 +816,11 @@ typedef int32_t gmb_reader_start;
  */
 typedef struct gmb_reader_info {
   /**
-   * Index after the last record it released.
+   * Index after the last record it released; of a shared mailbox, that it took.
    */
   uint64_t released;
   /**
-   * Records published and not released by it.
+   * Records published and not released by it; of a shared mailbox, not taken.
    */
   uint64_t unread;
   /**
@@ -1751,7 +1751,8 @@ gmb_status gmb_mailbox_get_info(struct gmb_mailbox mailbox,
  *
  * The source memory must stay valid and unwritten until the operation is done. Except under
  * `GMB_FULL_WAIT` the call does not block beyond the launch. Ordered after the stream's work and after
- * the mailbox's earlier pushes, whatever their streams; against pops as its arbitration says.
+ * the mailbox's earlier pushes, whatever their streams (of a shared mailbox after the stream's work alone); against
+ * pops as its arbitration says.
  * `token` may be zero; else its result is the count accepted. A length in `lengths` above the
  * payload size or stride ends the push before that record with status `GMB_ERROR_BAD_LENGTH`; under
  * `GMB_FULL_WAIT` nothing is accepted then. Thread-safe.
@@ -1779,7 +1780,7 @@ gmb_status gmb_mailbox_push(struct gmb_mailbox mailbox,
  *
  * Errors, with nothing popped and the token as before: as for `gmb_mailbox_push`, and
  * `GMB_ERROR_INVALID_ARGUMENT` for a reader that is not in use.
- * In the result: `GMB_ERROR_CORRUPT`, `_BAD_MAGIC`, `_BAD_VERSION`, `_ORDER_VIOLATION`.
+ * In the result: `GMB_ERROR_CORRUPT`, `_BAD_MAGIC`, `_BAD_VERSION`, `_WRONG_MODE`, `_ORDER_VIOLATION`.
  */
 gmb_status gmb_mailbox_pop(struct gmb_mailbox mailbox,
                            const struct gmb_pop *pop,
@@ -1923,7 +1924,8 @@ gmb_status gmb_mailbox_attach(struct gmb_context context,
 /**
  * Lets one more reader in, in the order of the stream and of the mailbox's pushes; `start` is
  * `GMB_READER_NEXT` or `_OLDEST`. Its number is the least that is not in use, and valid for pops at
- * once. End it with `gmb_mailbox_remove_reader`. Does not block beyond the launch; thread-safe.
+ * once. End it with `gmb_mailbox_remove_reader`. Does not block beyond the launch; of a shared mailbox it blocks until all
+ * that was launched on it is done, and no kernel may use it meanwhile. Thread-safe.
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT`, `_OVERFLOW` (all
  * `GMB_MAX_READERS` are in use), `_INVALID_STREAM`, `_NOT_SUPPORTED` (the stream is being captured, or operations of
  * the mailbox were; express mode), `_DEVICE_LOST`.
@@ -1936,7 +1938,7 @@ gmb_status gmb_mailbox_add_reader(struct gmb_mailbox mailbox,
 /**
  * Lets a reader out, in the order of the stream, of its own pops and of the mailbox's pushes: what
  * it has not read no longer takes space, and threads that wait for room go on. Later pops of this
- * reader are refused. Does not block beyond the launch; thread-safe.
+ * reader are refused. Blocks as `gmb_mailbox_add_reader` does; thread-safe.
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_ARGUMENT` (not in use), `_INVALID_STREAM`,
  * `_NOT_SUPPORTED` (the stream is being captured, or operations of
  * the mailbox were; express mode), `_DEVICE_LOST`.

@@ -288,7 +288,8 @@ pub extern "C" fn gmb_mailbox_get_info(
 ///
 /// The source memory must stay valid and unwritten until the operation is done. Except under
 /// `GMB_FULL_WAIT` the call does not block beyond the launch. Ordered after the stream's work and after
-/// the mailbox's earlier pushes, whatever their streams; against pops as its arbitration says.
+/// the mailbox's earlier pushes, whatever their streams (of a shared mailbox after the stream's work alone); against
+/// pops as its arbitration says.
 /// `token` may be zero; else its result is the count accepted. A length in `lengths` above the
 /// payload size or stride ends the push before that record with status `GMB_ERROR_BAD_LENGTH`; under
 /// `GMB_FULL_WAIT` nothing is accepted then. Thread-safe.
@@ -335,7 +336,7 @@ pub extern "C" fn gmb_mailbox_push(
 ///
 /// Errors, with nothing popped and the token as before: as for `gmb_mailbox_push`, and
 /// `GMB_ERROR_INVALID_ARGUMENT` for a reader that is not in use.
-/// In the result: `GMB_ERROR_CORRUPT`, `_BAD_MAGIC`, `_BAD_VERSION`, `_ORDER_VIOLATION`.
+/// In the result: `GMB_ERROR_CORRUPT`, `_BAD_MAGIC`, `_BAD_VERSION`, `_WRONG_MODE`, `_ORDER_VIOLATION`.
 #[no_mangle]
 pub extern "C" fn gmb_mailbox_pop(
     mailbox: gmb_mailbox,

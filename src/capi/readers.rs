@@ -23,9 +23,9 @@ pub const GMB_READER_OLDEST: gmb_reader_start = 1;
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct gmb_reader_info {
-    /// Index after the last record it released.
+    /// Index after the last record it released; of a shared mailbox, that it took.
     pub released: u64,
-    /// Records published and not released by it.
+    /// Records published and not released by it; of a shared mailbox, not taken.
     pub unread: u64,
     /// Records it lost: overwritten, or replaced by newer ones.
     pub lost: u64,
@@ -35,7 +35,8 @@ pub struct gmb_reader_info {
 
 /// Lets one more reader in, in the order of the stream and of the mailbox's pushes; `start` is
 /// `GMB_READER_NEXT` or `_OLDEST`. Its number is the least that is not in use, and valid for pops at
-/// once. End it with `gmb_mailbox_remove_reader`. Does not block beyond the launch; thread-safe.
+/// once. End it with `gmb_mailbox_remove_reader`. Does not block beyond the launch; of a shared mailbox it blocks until all
+/// that was launched on it is done, and no kernel may use it meanwhile. Thread-safe.
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT`, `_OVERFLOW` (all
 /// `GMB_MAX_READERS` are in use), `_INVALID_STREAM`, `_NOT_SUPPORTED` (the stream is being captured, or operations of
 /// the mailbox were; express mode), `_DEVICE_LOST`.
@@ -60,7 +61,7 @@ pub extern "C" fn gmb_mailbox_add_reader(
 
 /// Lets a reader out, in the order of the stream, of its own pops and of the mailbox's pushes: what
 /// it has not read no longer takes space, and threads that wait for room go on. Later pops of this
-/// reader are refused. Does not block beyond the launch; thread-safe.
+/// reader are refused. Blocks as `gmb_mailbox_add_reader` does; thread-safe.
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_ARGUMENT` (not in use), `_INVALID_STREAM`,
 /// `_NOT_SUPPORTED` (the stream is being captured, or operations of
 /// the mailbox were; express mode), `_DEVICE_LOST`.

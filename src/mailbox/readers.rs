@@ -30,9 +30,9 @@ pub enum ReaderStart {
 /// One reader's counts at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReaderInfo {
-    /// Index after the last record it released.
+    /// Index after the last record it released; of a shared mailbox, that it took.
     pub released: u64,
-    /// Records published and not released by it.
+    /// Records published and not released by it; of a shared mailbox, not taken.
     pub unread: u64,
     /// Records it lost: overwritten, or replaced by newer ones.
     pub lost: u64,

@@ -28,7 +28,8 @@ impl Mailbox {
     /// blocks, for `timeout` at most, until all are sure to fit; else old records
     /// make room. If `lengths` holds one above the payload size or stride, the
     /// records before it are accepted (none under `Wait`) and the status is
-    /// `BAD_LENGTH`. Except under `Wait` the call never blocks.
+    /// `BAD_LENGTH`. Except under `Wait` the call never blocks. Of a shared mailbox pushes do not wait for each
+    /// other, and under `Wait` pops do not count before they ran.
     ///
     /// # Errors
     /// `ZERO_COUNT`, `NULL_POINTER`, `MISALIGNED`, `OVERLAP`, `OVERFLOW`,
