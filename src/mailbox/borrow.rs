@@ -168,7 +168,7 @@ pub struct Borrow {
 
 impl Mailbox {
     /// Takes up to `max` records of a reader without moving them: those that are next, or the newest under
-    /// [`FullPolicy::Latest`]. In the order of the stream, and against pushes as a pop; does not block, but for the first
+    /// [`FullPolicy::Latest`](crate::FullPolicy::Latest). In the order of the stream, and against pushes as a pop; does not block, but for the first
     /// one of a mailbox. Until they are released their slots are not written, whatever the policy: pushes find so much less
     /// room, and one that overwrites accepts no more than fits beside them. A reader can hold 64 borrows, and cannot pop
     /// meanwhile.

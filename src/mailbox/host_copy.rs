@@ -55,7 +55,7 @@ impl Mailbox {
     /// Copies records from host memory, pushes them and waits for the outcome.
     /// For tests, set-up and tools: the fast path is [`Mailbox::push`].
     ///
-    /// `timeout` is how long it waits for room under [`FullPolicy::Wait`]; `None`: without limit.
+    /// `timeout` is how long it waits for room under [`FullPolicy::Wait`](crate::FullPolicy::Wait); `None`: without limit.
     ///
     /// # Errors
     /// `ZERO_COUNT`, `INVALID_ARGUMENT`, `BAD_LENGTH`, `OVERFLOW`, and those of [`Mailbox::push`].

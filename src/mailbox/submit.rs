@@ -23,7 +23,7 @@ use crate::sync::lock;
 impl Mailbox {
     /// Pushes records on a stream. With a token, the outcome says how many were accepted.
     ///
-    /// What happens when they do not all fit is the mailbox's [`FullPolicy`]:
+    /// What happens when they do not all fit is the mailbox's [`FullPolicy`](crate::FullPolicy):
     /// under `Reject` the first so many are accepted; under `Wait` the call
     /// blocks, for `timeout` at most, until all are sure to fit; else old records
     /// make room. If `lengths` holds one above the payload size or stride, the
