@@ -30,28 +30,38 @@ GMB_HD constexpr uint32_t express_units(uint32_t bytes) {
 /* Whether each lane of a group has one at most: then nothing is gone over again. */
 template <class Group> constexpr bool express_at_once = Group::width >= express_units(GMB_EXPRESS_BYTES);
 
-/* The flag of a slot's units when it holds record `index`: of each lap another one, and never zero. */
-GMB_HD inline uint32_t express_flag(uint64_t index, uint32_t lap_shift) { return static_cast<uint32_t>(index >> lap_shift) << 1 | 1; }
-
 struct express_ring {
   gmb_ring_header *header;
   unsigned char *slots = nullptr;
-  uint32_t mask = 0, stride = 0, payload_bytes = 0, payload_words = 0, units = 0, lap_shift = 0;
   int32_t status;
+  uint32_t mask = 0, stride = 0, payload_bytes = 0, payload_words = 0, units = 0;
+  uint64_t next = 0;
+  /* Slot of the next record, and the flag of its units: of each lap another one, and never zero. Brought on when a record
+   * is through, so that a look is no more than a load. */
+  unit *slot = nullptr;
+  uint32_t flag = 0;
 
   GMB_HD explicit express_ring(gmb_ring_header *ring) : header(ring), status(check_header(ring)) {
     if (status == GMB_OK && ring->mode != GMB_MODE_EXPRESS) status = GMB_ERROR_WRONG_MODE;
     if (status != GMB_OK) return;
-    slots = reinterpret_cast<unsigned char *>(ring) + ring->header_bytes;
     mask = static_cast<uint32_t>(ring->capacity) - 1;
     stride = ring->stride;
     payload_bytes = ring->payload_bytes;
     payload_words = (payload_bytes + 3) / 4;
     units = express_units(payload_bytes);
-    lap_shift = log2_of(mask + 1);
+    slots = reinterpret_cast<unsigned char *>(ring) + ring->header_bytes;
   }
-  GMB_HD unit *slot(uint64_t index) const {
-    return reinterpret_cast<unit *>(slots + static_cast<uint64_t>(static_cast<uint32_t>(index) & mask) * stride);
+  GMB_HD void begin(uint64_t index) {
+    next = index;
+    slot = reinterpret_cast<unit *>(slots + (index & mask) * stride);
+    flag = static_cast<uint32_t>(index >> log2_of(mask + 1)) << 1 | 1;
+  }
+  GMB_HD void advance() {
+    ++next;
+    slot = reinterpret_cast<unit *>(reinterpret_cast<unsigned char *>(slot) + stride);
+    if ((next & mask) != 0) return;
+    slot = reinterpret_cast<unit *>(slots);
+    flag += 2;
   }
 };
 
@@ -62,9 +72,9 @@ namespace device {
 /* The only producer of an express mailbox. Another kernel may go on with it after this one. */
 class express_producer {
  public:
-  GMB_HD explicit express_producer(gmb_ring_header *ring) : ring_(ring), next_(0), released_(0) {
+  GMB_HD explicit express_producer(gmb_ring_header *ring) : ring_(ring), released_(0) {
     if (ring_.status != GMB_OK) return;
-    next_ = ring::load_relaxed(&ring->writer.committed);
+    ring_.begin(ring::load_relaxed(&ring->writer.committed));
     released_ = ring::load_acquire(&ring->reader[0].committed);
   }
   /* GMB_OK, or why no push succeeds: GMB_ERROR_BAD_MAGIC, _BAD_VERSION, _WRONG_MODE. */
@@ -78,13 +88,11 @@ class express_producer {
     const bool fits = length <= ring_.payload_bytes;
     if (status) *status = ring_.status != GMB_OK || fits ? ring_.status : static_cast<int32_t>(GMB_ERROR_BAD_LENGTH);
     if (ring_.status != GMB_OK || !fits) return false;
-    if (next_ - released_ > ring_.mask) {
+    if (ring_.next - released_ > ring_.mask) {
       released_ = group.from_leader(group.lane() == 0 ? load_acquire(&ring_.header->reader[0].committed) : 0);
-      if (next_ - released_ > ring_.mask) return false;
+      if (ring_.next - released_ > ring_.mask) return false;
     }
     const uint32_t *words = static_cast<const uint32_t *>(record), count = (length + 3) / 4;
-    const uint32_t flag = express_flag(next_, ring_.lap_shift);
-    unit *slot = ring_.slot(next_);
     for (uint32_t u = group.lane(); u < ring_.units; u += group.lanes()) {
       uint32_t w[express_words];
       GMB_UNROLL
@@ -94,24 +102,24 @@ class express_producer {
       }
       if (u == 0) w[0] = length, w[1] = msg_type;
       GMB_CHAOS_POINT(22);
-      store_unit_at_once(slot + u, {w[0] | static_cast<uint64_t>(w[1]) << 32, w[2] | static_cast<uint64_t>(flag) << 32});
+      store_unit_at_once(ring_.slot + u, {w[0] | static_cast<uint64_t>(w[1]) << 32, w[2] | static_cast<uint64_t>(ring_.flag) << 32});
       if (express_at_once<Group>) break;
     }
-    ++next_;
-    if (group.lane() == 0) store_relaxed(&ring_.header->writer.committed, next_);
+    ring_.advance();
+    if (group.lane() == 0) store_relaxed(&ring_.header->writer.committed, ring_.next);
     return true;
   }
 
  private:
   ring::express_ring ring_;
-  uint64_t next_, released_;
+  uint64_t released_;
 };
 
 /* The only consumer. */
 class express_consumer {
  public:
-  GMB_HD explicit express_consumer(gmb_ring_header *ring) : ring_(ring), next_(0) {
-    if (ring_.status == GMB_OK) next_ = ring::load_relaxed(&ring->reader[0].committed);
+  GMB_HD explicit express_consumer(gmb_ring_header *ring) : ring_(ring) {
+    if (ring_.status == GMB_OK) ring_.begin(ring::load_relaxed(&ring->reader[0].committed));
   }
   GMB_HD int32_t status() const { return ring_.status; }
 
@@ -120,18 +128,16 @@ class express_consumer {
   template <class Group> GMB_HD bool try_pop(const Group &group, void *row, gmb_record_header &header) {
     using namespace ring;
     if (ring_.status != GMB_OK) return false;
-    const uint32_t flag = express_flag(next_, ring_.lap_shift);
-    const unit *slot = ring_.slot(next_);
     /* A lane of a warp has one; a thread goes over them, and takes none before all are there. */
-    unit mine = {0, static_cast<uint64_t>(flag) << 32};
-    if (group.lane() < ring_.units) mine = load_unit_at_once(slot + group.lane());
-    const auto there = [&](const unit &u) { return static_cast<uint32_t>(u.hi >> 32) == flag; };
+    unit mine = {0, static_cast<uint64_t>(ring_.flag) << 32};
+    if (group.lane() < ring_.units) mine = load_unit_at_once(ring_.slot + group.lane());
+    const auto there = [&](const unit &u) { return static_cast<uint32_t>(u.hi >> 32) == ring_.flag; };
     bool all = there(mine);
-    for (uint32_t u = group.lane() + 1; !express_at_once<Group> && u < ring_.units; ++u) all = all && there(load_unit_at_once(slot + u));
+    for (uint32_t u = group.lane() + 1; !express_at_once<Group> && u < ring_.units; ++u) all = all && there(load_unit_at_once(ring_.slot + u));
     if (!group.all(all)) return false;
     uint32_t *words = static_cast<uint32_t *>(row);
     for (uint32_t u = group.lane(); u < ring_.units; u += group.lanes()) {
-      const unit got = express_at_once<Group> || u == group.lane() ? mine : load_unit_at_once(slot + u);
+      const unit got = express_at_once<Group> || u == group.lane() ? mine : load_unit_at_once(ring_.slot + u);
       const uint32_t w[express_words] = {static_cast<uint32_t>(got.lo), static_cast<uint32_t>(got.lo >> 32), static_cast<uint32_t>(got.hi)};
       GMB_UNROLL
       for (uint32_t k = 0; k < express_words; ++k) {
@@ -141,18 +147,17 @@ class express_consumer {
       if (express_at_once<Group>) break;
     }
     const uint64_t label = group.of_leader(mine.lo);
-    ++next_;
-    header = {next_, static_cast<uint32_t>(label), static_cast<uint32_t>(label >> 32)};
+    ring_.advance();
+    header = {ring_.next, static_cast<uint32_t>(label), static_cast<uint32_t>(label >> 32)};
     GMB_CHAOS_POINT(23);
     group.sync();
     /* No fence: whether this is stored hangs on what all lanes have loaded. */
-    if (group.lane() == 0) store_fenced(&ring_.header->reader[0].committed, next_);
+    if (group.lane() == 0) store_fenced(&ring_.header->reader[0].committed, ring_.next);
     return true;
   }
 
  private:
   ring::express_ring ring_;
-  uint64_t next_;
 };
 
 }  // namespace device
