@@ -51,28 +51,31 @@ pub struct What {
     pub bytes: u64,
 }
 
-/// Less is not looked after, nor are fewer operations.
-const WORTH_A_LOOK: u64 = 1 << 20;
+/// A look is worth it when so much has come since the last one: it reads what the device writes.
+const BYTES: u64 = 1 << 20;
 const OPERATIONS: usize = 16;
 
 #[derive(Default)]
 struct Kept {
     /// In the order of the operations.
     all: VecDeque<(Until, What)>,
+    /// Come since the last look.
     bytes: u64,
+    operations: usize,
 }
 
 #[derive(Default)]
 pub struct Keeping(Mutex<Kept>);
 
 impl Keeping {
-    /// Gives back what is no longer used, too, where there is much.
+    /// Gives back what is no longer used, too, where much has come.
     pub fn keep(&self, context: &Arc<ContextHandle>, until: Until, what: What) {
         let much = {
             let mut kept = lock(&self.0);
             kept.bytes += what.bytes;
+            kept.operations += 1;
             kept.all.push_back((until, what));
-            kept.bytes >= WORTH_A_LOOK || kept.all.len() >= OPERATIONS
+            kept.bytes >= BYTES || kept.operations >= OPERATIONS
         };
         if much {
             self.look(context);
@@ -99,6 +102,10 @@ impl Keeping {
 
     /// Gives back what is no longer used.
     pub fn look(&self, context: &Arc<ContextHandle>) {
+        {
+            let mut kept = lock(&self.0);
+            (kept.bytes, kept.operations) = (0, 0);
+        }
         // One at a time: what is given back may run anything.
         while let Some((until, what)) = self.next() {
             if let Until::Told(token) = until {
@@ -113,9 +120,7 @@ impl Keeping {
         if !kept.all.front().is_some_and(|(until, _)| until.is_past()) {
             return None;
         }
-        let first = kept.all.pop_front()?;
-        kept.bytes -= first.1.bytes;
-        Some(first)
+        kept.all.pop_front()
     }
 }
 

@@ -28,6 +28,8 @@ use crate::{exchange, ffi};
 pub struct Mailbox {
     ring: Arc<Ring>,
     kind: Kind,
+    /// Whether a push that waits asks the device for room, which may keep it waiting.
+    asks: bool,
     keeping: Keeping,
 }
 
@@ -42,7 +44,8 @@ impl Mailbox {
         let of = context.handle()?;
         // SAFETY: options of their size; it writes a handle.
         check(py.detach(|| unsafe { ffi::gmb_mailbox_create(of, options, &mut handle) }))?;
-        Ok(Self { ring: Arc::new(Ring::new(context, handle)), kind, keeping: Keeping::default() })
+        let asks = options.flags & ffi::GMB_MAILBOX_SHARED as u32 != 0;
+        Ok(Self { ring: Arc::new(Ring::new(context, handle)), kind, asks, keeping: Keeping::default() })
     }
 }
 
@@ -91,7 +94,12 @@ impl Mailbox {
             // SAFETY: memory of that size, which is kept.
             unsafe { ffi::gmb_mailbox_push(handle, &push, raw(stream), to) }
         };
-        let pushed = push_patiently(py, limit, || self.ring.handle().map(drop), give);
+        let open = || self.ring.handle().map(drop);
+        let pushed = if self.asks {
+            patiently_while(py, limit, open, give)
+        } else {
+            push_patiently(py, limit, open, give)
+        };
         let what = What {
             given: [Some(from), lengths, types],
             made: [None, None],

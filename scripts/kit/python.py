@@ -58,7 +58,7 @@ def main():
     if not tests or any(test["result"] != "ok" for test in tests):
         failures.append("tests")
     if "--bench" in sys.argv:
-        section("bench", [python, str(KIT / "python/bench.py"), str(OUT), json.loads((KIT / "tree.json").read_text())["commit"]], 120)
+        section("bench", [python, str(KIT / "python/bench.py"), str(OUT), json.loads((KIT / "tree.json").read_text())["commit"]], 200)
     about = json.loads((KIT / "tree.json").read_text())
     gpu = re.search(r"GPU 0: (.*?) \(", subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout)
     report = dict(about, gpu=gpu[1] if gpu else None, wheel=wheel.name, tests=tests, failures=failures)
