@@ -108,7 +108,7 @@ def hostile(name):
     linked = ["-ldl"] if own else [f"-L{library}", "-lgpumailbox"]
     section(f"hostile: build {name}", ["cc", "-std=c11", "-D_GNU_SOURCE", "-O1", "-g", f"-I{KIT / 'stage' / 'include'}",
                                        str(KIT / "hostile" / f"{name}.c"), "-o", str(program), *linked, "-lpthread"], 60)
-    code, text = section(f"hostile: {name}", [str(program), *own], 150, LD_LIBRARY_PATH=str(library), GMB_BACKEND="cuda")
+    code, text = section(f"hostile: {name}", [str(program), *own], 240, LD_LIBRARY_PATH=str(library), GMB_BACKEND="cuda")
     return {"program": name, "result": "ok" if code == 0 else "FAILED", "totals": text.strip().splitlines()[-1:]}
 
 

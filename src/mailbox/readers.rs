@@ -135,6 +135,7 @@ impl Mailbox {
     /// `OVERFLOW` (all 16 are in use), `INVALID_STREAM`, `NOT_SUPPORTED` (the stream is being captured, or
     /// operations of the mailbox were), `DEVICE_LOST`.
     pub fn add_reader(&self, start: ReaderStart, stream: Stream) -> Result<u32> {
+        self.core.check_launches()?;
         let _changes = lock(&self.core.readers.changes);
         let reader = self.core.readers.mask().trailing_ones();
         if reader >= GMB_MAX_READERS {
@@ -160,6 +161,7 @@ impl Mailbox {
     /// `INVALID_ARGUMENT` (not in use), `INVALID_STREAM`, `NOT_SUPPORTED` (the stream is being captured, or
     /// operations of the mailbox were), `DEVICE_LOST`.
     pub fn remove_reader(&self, reader: u32, stream: Stream) -> Result<()> {
+        self.core.check_launches()?;
         let _changes = lock(&self.core.readers.changes);
         let side = self.core.readers.get(reader)?;
         self.change_reader(reader, side, GMB_READER_REMOVE, stream)
@@ -168,7 +170,6 @@ impl Mailbox {
     /// One operation of both the pushing and the reader's side.
     fn change_reader(&self, reader: u32, side: &Side, action: u32, stream: Stream) -> Result<()> {
         let _range = Range::new(c"let a reader in or out");
-        self.core.check_launches()?;
         let stream = self.context.resolve(stream)?;
         let args = gmb_reader_args {
             ring: self.core.ring.address,

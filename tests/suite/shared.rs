@@ -289,6 +289,45 @@ fn waiting_for_room() {
     assert_eq!(error.unwrap_err().status(), GMB_ERROR_NOT_SUPPORTED);
 }
 
+/// Room that was taken for a push which is refused then is the next one's, or the ring's again.
+#[test]
+fn room_of_a_refused_push() {
+    let context = context();
+    let [stream, other] = [(); 2].map(|()| context.stream().unwrap());
+    let options = MailboxOptions {
+        capacity: 8,
+        payload_bytes: 16,
+        mode: Mode::Shared,
+        full_policy: FullPolicy::Wait,
+        ..Default::default()
+    };
+    let bytes = Mailbox::required_bytes(&options).unwrap();
+    let memory = context.device_buffer(bytes as usize).unwrap();
+    let (rows, token) = (poisoned(&context, 8 * 32, 5), Token::new(&context).unwrap());
+    let full = unsafe { Mailbox::new_in(&context, &options, memory.address(), bytes) }.unwrap();
+    assert_eq!(push_and_wait(&full, &push_of(&rows, 8), stream.get(), &token).count, 8);
+    drop(full);
+    let attach = Attach { single_stream: true, ..Default::default() };
+    let attach = || unsafe { Mailbox::attach(&context, memory.address(), bytes, &attach) }.unwrap();
+    let again = attach();
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| {
+            let (token, push) = (Token::new(&context).unwrap(), push_of(&rows, 5));
+            unsafe { again.push(&push, other.get(), Some(&token)) }.unwrap_err().status()
+        });
+        stays_out("the push waits", || waits.is_finished());
+        // The mailbox's first operation chooses its stream, and makes the room.
+        assert_eq!(pop_records(&again, 0, 8, stream.get()).0.count, 8);
+        assert_eq!(waits.join().unwrap(), GMB_ERROR_INVALID_STREAM);
+    });
+    assert_eq!(again.wait_writable(8, NOW).unwrap(), 8);
+    let push = |count| Push { timeout: NOW, ..push_of(&rows, count) };
+    assert_eq!(push_and_wait(&again, &push(3), stream.get(), &token).count, 3);
+    drop(again);
+    // Two are the ring's again: or who attaches would find them missing.
+    assert_eq!(attach().wait_writable(5, NOW).unwrap(), 5);
+}
+
 /// Left in memory and gone on with, as it was and in its mode; what cannot be is refused.
 #[test]
 fn in_memory_of_the_callers_and_what_is_refused() {
