@@ -181,21 +181,22 @@ samples copies(const report &out, size_t bytes) {
   });
 }
 
-// Packets to and fro between block 0 and another one, half a round trip. Which SM the partner is on changes the way
-// to the L2 slice: each run takes another partner, and the median stands for all of them.
+// Packets to and fro between block 0 and another one, half a round trip. Which SM the partner is on, and which L2 slice the
+// address is of, change the way there: each run takes another partner and another place, and the median stands for all.
 template <class Wire> samples packets(const report &out) {
   constexpr unsigned warm = 100, trips = 5000;
   const stream on;
   const unsigned blocks = static_cast<unsigned>(multiprocessors());
   if (blocks < 2) throw failure("one SM is not enough");
-  const device<unsigned char> area(4096);
+  const int runs = out.runs(66);
+  const device<unsigned char> area(4096 * static_cast<size_t>(runs + 1));
   const pinned<side> sides(2);
   samples all;
-  for (int run = -1; run < out.runs(66); ++run) {
+  for (int run = -1; run < runs; ++run) {
     sides.host[0] = sides.host[1] = side{};
-    CHECK(cudaMemsetAsync(area.at, 0, 4096, on));
+    unsigned char *const place = area.at + 4096 * static_cast<size_t>(run + 1);
     const unsigned partner = 1 + (static_cast<unsigned>(run + 1) * 5) % (blocks - 1);
-    launch(ping_pong<Wire>, blocks, 32, on, area.at, area.at + 2048, partner, warm, trips, sides.mapped);
+    launch(ping_pong<Wire>, blocks, 32, on, place, place + 2048, partner, warm, trips, sides.mapped);
     synchronize(on);
     if (sides.host[0].gave_up || sides.host[1].gave_up) throw failure("a packet did not come within 2 s");
     if (sides.host[0].wrong || sides.host[1].wrong) throw failure("a packet came with a wrong payload");

@@ -4,15 +4,18 @@
 Usage: python3 histories.py FOLDER OPERATIONS [SEED...]: so many operations with each seed, and a part of them with delays in
 the kernels; writes FOLDER/history.json.
 """
+import concurrent.futures
 import json
 import os
 import pathlib
 import re
 import subprocess
 import sys
+import threading
 
 KIT = pathlib.Path(__file__).resolve().parent
 TOLD = re.compile(r"(\d+) operations succeeded in (\d+) rounds, (\d+) records; (\d+) of them were launches; (\d+) failed")
+PARALLEL = 5
 # Modes of the driver in which it must work, too: one queue to the device for all streams, and launches that wait.
 MODES = {"plain": {}, "one connection": {"CUDA_DEVICE_MAX_CONNECTIONS": "1"}, "launches wait": {"CUDA_LAUNCH_BLOCKING": "1"}}
 
@@ -41,14 +44,25 @@ def all_modes(operations, seed):
 
 def main():
     out, operations = pathlib.Path(sys.argv[1]), int(sys.argv[2])
-    runs = []
-    for seed in map(int, sys.argv[3:] or ["1"]):
-        runs += [check("history", seed, operations), check("history-chaos", seed, operations // 40)]
-        print(json.dumps(runs[-2:]), flush=True)
-        out.mkdir(parents=True, exist_ok=True)
-        tree = json.loads((KIT / "tree.json").read_text())
-        (out / "history.json").write_text(json.dumps({"commit": tree["commit"], "trees": tree["trees"], "runs": runs}, indent=1) + "\n")
-    return any(run["result"] != "ok" for run in runs)
+    out.mkdir(parents=True, exist_ok=True)
+    tree = json.loads((KIT / "tree.json").read_text())
+    runs, telling = [], threading.Lock()
+
+    def both(seed):
+        """With one seed; what is known so far is written, so that little is lost if this is ended."""
+        two = [check("history", seed, operations), check("history-chaos", seed, operations // 40)]
+        with telling:
+            runs.extend(two)
+            told = json.dumps({"commit": tree["commit"], "trees": tree["trees"], "runs": runs}, indent=1)
+            (out / "history.json").write_text(told + "\n")
+            print(f"seed {seed}: {sum(run['operations'] for run in runs)} operations so far", flush=True)
+
+    # The CPU checks and the GPU waits: several at once keep both busy.
+    with concurrent.futures.ThreadPoolExecutor(PARALLEL) as pool:
+        list(pool.map(both, map(int, sys.argv[3:] or ["1"])))
+    wrong = [run for run in runs if run["result"] != "ok"]
+    print(f"{sum(run['operations'] for run in runs)} operations in {len(runs)} runs; wrong: {wrong or 'none'}")
+    return bool(wrong)
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ static void describe_mailboxes(void) {
   output("reader", 4);
   FUNCTION(mailbox_remove_reader, remove_reader, GMB_OK, make_reader, undo_reader);
   mailbox_arg();
-  or_of_mode(BAD, BAD);
+  or_of_mode(BAD, E(NOT_SUPPORTED));
   WORD("reader", 1, {2, BAD, 0}, {15, BAD, 0}, {16, BAD, 0}, {32, BAD, 0}, {HIGH_BIT >> 32, BAD, 0}, {UINT32_MAX, BAD, 0});
   stream_arg(GMB_OK);
   FUNCTION(mailbox_get_reader_info, get_reader_info, GMB_OK, NULL, NULL);
