@@ -35,6 +35,14 @@
 #endif
 #endif
 
+/* Blocks that a multiprocessor is to hold of a kernel that takes many registers. Assembled for 10.0 and later, the same code
+ * takes a few more of them. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+#define GMB_BLOCKS_OF_MANY_REGISTERS 3
+#else
+#define GMB_BLOCKS_OF_MANY_REGISTERS 4
+#endif
+
 /* A build with GMB_CHAOS delays at random where another block or side could
  * come between; tests only. */
 #if !GMB_ON_DEVICE
