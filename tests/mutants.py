@@ -144,7 +144,7 @@ class Copy:
         elif kind in PROGRAMS:
             program = self.root / "protocol"
             flags = [] if what == "none" else [f"-fsanitize={what}"]
-            self.build(["c++", "-std=c++17", "-O1", "-g", "-DGMB_CHAOS", "-Iinclude", *flags, f"tests/protocol/{kind}.cpp",
+            self.build(["c++", "-std=c++17", "-O1", "-DGMB_CHAOS", "-Iinclude", *flags, f"tests/protocol/{kind}.cpp",
                         "-o", str(program), "-lpthread"], variables)
             command = [str(program), "1", str(PROGRAMS[kind])]
         elif kind == "model":
