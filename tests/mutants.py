@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 
 from mutations import MUTANTS, ON_A_GPU
 
@@ -35,12 +36,12 @@ NOT_COPIED = shutil.ignore_patterns("target", "lib", "include", "licences", "_co
 FAILED = threading.Event()
 
 
-def ended(command, folder, variables):
-    """How it ended, or None if it hung; and whatever it started has ended, too."""
+def ended(command, folder, variables, limit):
+    """How it ended, or None if it hung (`limit`, in seconds); and whatever it started has ended, too."""
     with subprocess.Popen(command, cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                           start_new_session=True) as process:
         try:
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
             return None
         finally:
@@ -54,6 +55,8 @@ class Copy:
 
     def __init__(self, name, wanted):
         self.root = COPIES / name
+        # How long each test took without a mutation, in seconds.
+        self.took = {}
         self.root.mkdir(parents=True, exist_ok=True)
         for folder in ("src", "include", "kernels", "tests", "benches", "python"):
             shutil.rmtree(self.root / folder, ignore_errors=True)
@@ -153,7 +156,10 @@ class Copy:
             command += ["--", "--exact", what]
         else:
             command = [self.build_suite(variables), "--exact", what]
-        ran = ended(command, folder, variables)
+        # Ten times as long as without a mutation is a hang, and ten seconds are a moment on a busy machine.
+        began = time.monotonic()
+        ran = ended(command, folder, variables, max(10, 10 * self.took[how]) if how in self.took else 120)
+        self.took.setdefault(how, time.monotonic() - began)
         if ran is None:
             return False
         if kind == "python":
@@ -222,22 +228,25 @@ def pack(wanted, folder):
 
 
 def test(name, mutants):
-    """How many of the mutants are caught."""
+    """Which of the mutants survived."""
     copy = Copy(name, mutants)
     if any(m[4].startswith("python ") for m in mutants):
         copy.bring_the_library()
     for how in dict.fromkeys(m[4] for m in mutants):
         if not copy.passes(how):
             sys.exit(f"error: {how} fails without a mutation")
-    caught = 0
+    survivors = []
     for mutant in mutants:
         if FAILED.is_set():
             break
+        began = time.monotonic()
         with copy.mutated(mutant):
             survived = copy.passes(mutant[4], mutant[0])
-        caught += not survived
-        print(f"{'SURVIVED' if survived else 'caught'}: {mutant[0]} ({mutant[4]})", flush=True)
-    return caught
+        told = f"{mutant[0]} ({mutant[4]})"
+        if survived:
+            survivors.append(told)
+        print(f"{'SURVIVED' if survived else 'caught'}: {told}, {time.monotonic() - began:.1f} s", flush=True)
+    return survivors
 
 
 def main():
@@ -254,9 +263,12 @@ def main():
         return 0
     of_suite = [m for m in wanted if m[4].split()[0] in ("suite", "kernels")]
     others = [m for m in wanted if m not in of_suite]
-    caught = sum(beside(test, [part for part in (("suite", of_suite), ("others", others)) if part[1]]))
-    print(f"{caught} passed, {len(wanted) - caught} failed")
-    return 0 if caught == len(wanted) else 1
+    survivors = sum(beside(test, [part for part in (("suite", of_suite), ("others", others)) if part[1]]), [])
+    # Once more at the end, where one looks.
+    for told in survivors:
+        print(f"error: no test noticed: {told}")
+    print(f"{len(wanted) - len(survivors)} passed, {len(survivors)} failed")
+    return 1 if survivors else 0
 
 
 if __name__ == "__main__":
