@@ -1,13 +1,14 @@
 """Mutations of the protocol, the plumbing and the Python package, each caught by a named test.
 
 Works on copies of the tree under target/mutants, two at once: what Rust builds in the one, the rest in the other. A
-mutant is caught when its test fails; the same tests pass on the unchanged copy first. Arguments pick
-mutants by name. With --kit FOLDER nothing is run: the mutated suites are built
+mutant is caught when its test fails; the same tests pass on the unchanged copy first. Whatever was caught is not
+built again as long as all that it depends on is the same, but with --all. Arguments pick mutants by name. With --kit FOLDER nothing is run: the mutated suites are built
 for a GPU and packed there, for scripts/kit/mutants.py to run. The Python package
 is tested with the library that scripts/stage.sh has staged, which is not mutated.
 """
 import concurrent.futures
 import contextlib
+import hashlib
 import json
 import lzma
 import os
@@ -32,6 +33,12 @@ NVCC = ROOT / "target" / "toolchain" / "cuda" / "bin" / "nvcc"
 PROGRAMS = {"protocol": 20000, "overwrite": 20000, "tensor": 20000, "shared": 4000, "device": 20000}
 # What was built beside the Python package's sources.
 NOT_COPIED = shutil.ignore_patterns("target", "lib", "include", "licences", "_core*.so", "__pycache__", ".*")
+# What a kind of test depends on, besides the mutation and the tools: folders and files.
+PROTOCOL = ("include", "tests/protocol", "tests/history")
+LIBRARY = ("Cargo.toml", "Cargo.lock", "build.rs", "README.md", "src", "include", "kernels", "tests/suite", "tests/driver",
+           "scripts/toolchain.sh")
+PACKAGE = ("python", "target/stage/lib/libgpumailbox.so.0", "target/stage/include", "scripts/toolchain-requirements.txt")
+CAUGHT = COPIES / "caught.json"
 # Set when one copy has failed: the other one need not go on.
 FAILED = threading.Event()
 
@@ -48,6 +55,47 @@ def ended(command, folder, variables, limit):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
     return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+class Memory:
+    """Which mutants were caught, and with what inputs."""
+
+    def __init__(self, forgets):
+        self.known = {} if forgets or not CAUGHT.exists() else json.loads(CAUGHT.read_text())
+        self.lock = threading.Lock()
+        self.inputs = {}
+        self.tools = "".join(subprocess.run(tool, capture_output=True, text=True, check=True).stdout
+                             for tool in (["rustc", "-vV"], ["c++", "--version"]))
+        self.tools += pathlib.Path(__file__).read_text()
+
+    def digest(self, of):
+        """Of files, by name and content."""
+        if of not in self.inputs:
+            known = hashlib.sha256()
+            for root in (ROOT / part for part in of):
+                for path in sorted(root.rglob("*")) if root.is_dir() else [root]:
+                    if path.is_file() and not NOT_COPIED("", [p for p in path.relative_to(root).parts]):
+                        known.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+            self.inputs[of] = known.hexdigest()
+        return self.inputs[of]
+
+    def key(self, mutant):
+        kind = mutant[4].split()[0]
+        of = PROTOCOL if kind in PROGRAMS else PACKAGE if kind == "python" else LIBRARY
+        return hashlib.sha256(repr((mutant, self.digest(of), self.tools)).encode()).hexdigest()
+
+    def has(self, mutant):
+        return self.known.get(mutant[0]) == self.key(mutant)
+
+    def note(self, mutant, caught):
+        with self.lock:
+            self.known.pop(mutant[0], None)
+            if caught:
+                self.known[mutant[0]] = self.key(mutant)
+            CAUGHT.parent.mkdir(parents=True, exist_ok=True)
+            written = CAUGHT.with_suffix(".new")
+            written.write_text(json.dumps(self.known))
+            written.replace(CAUGHT)
 
 
 class Copy:
@@ -227,7 +275,7 @@ def pack(wanted, folder):
     print(f"{len(made)} mutants in {(folder / 'mutants.tar.xz').stat().st_size >> 20} MiB")
 
 
-def test(name, mutants):
+def test(name, mutants, memory):
     """Which of the mutants survived."""
     copy = Copy(name, mutants)
     if any(m[4].startswith("python ") for m in mutants):
@@ -243,6 +291,7 @@ def test(name, mutants):
         with copy.mutated(mutant):
             survived = copy.passes(mutant[4], mutant[0])
         told = f"{mutant[0]} ({mutant[4]})"
+        memory.note(mutant, not survived)
         if survived:
             survivors.append(told)
         print(f"{'SURVIVED' if survived else 'caught'}: {told}, {time.monotonic() - began:.1f} s", flush=True)
@@ -250,7 +299,7 @@ def test(name, mutants):
 
 
 def main():
-    arguments = sys.argv[1:]
+    forgets, arguments = "--all" in sys.argv, [a for a in sys.argv[1:] if a != "--all"]
     kit = arguments[:1] == ["--kit"] and pathlib.Path(arguments[1]).resolve()
     names = arguments[2:] if kit else arguments
     wanted = [m for m in MUTANTS if not names or any(a in m[0] for a in names)]
@@ -261,9 +310,14 @@ def main():
     if kit:
         pack(wanted, kit)
         return 0
-    of_suite = [m for m in wanted if m[4].split()[0] in ("suite", "kernels")]
-    others = [m for m in wanted if m not in of_suite]
-    survivors = sum(beside(test, [part for part in (("suite", of_suite), ("others", others)) if part[1]]), [])
+    memory = Memory(forgets)
+    left = [m for m in wanted if not memory.has(m)]
+    if len(left) < len(wanted):
+        print(f"{len(wanted) - len(left)} were caught before, and nothing that they depend on has changed")
+    of_suite = [m for m in left if m[4].split()[0] in ("suite", "kernels")]
+    others = [m for m in left if m not in of_suite]
+    parts = [(name, part, memory) for name, part in (("suite", of_suite), ("others", others)) if part]
+    survivors = sum(beside(test, parts), []) if parts else []
     # Once more at the end, where one looks.
     for told in survivors:
         print(f"error: no test noticed: {told}")
