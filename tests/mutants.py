@@ -105,6 +105,8 @@ class Copy:
         self.root = COPIES / name
         # How long each test took without a mutation, in seconds.
         self.took = {}
+        # What the last one said.
+        self.told = ""
         self.root.mkdir(parents=True, exist_ok=True)
         for folder in ("src", "include", "kernels", "tests", "benches", "python"):
             shutil.rmtree(self.root / folder, ignore_errors=True)
@@ -208,6 +210,7 @@ class Copy:
         began = time.monotonic()
         ran = ended(command, folder, variables, max(10, 10 * self.took[how]) if how in self.took else 120)
         self.took.setdefault(how, time.monotonic() - began)
+        self.told = "it hung" if ran is None else ran.stdout + ran.stderr
         if ran is None:
             return False
         if kind == "python":
@@ -282,7 +285,7 @@ def test(name, mutants, memory):
         copy.bring_the_library()
     for how in dict.fromkeys(m[4] for m in mutants):
         if not copy.passes(how):
-            sys.exit(f"error: {how} fails without a mutation")
+            sys.exit(f"error: {how} fails without a mutation:\n{copy.told[-4000:]}")
     survivors = []
     for mutant in mutants:
         if FAILED.is_set():

@@ -200,6 +200,13 @@ impl Watch {
     }
 }
 
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // Who looks just now must not tell any more: the descriptors that its owner has go on being his.
+        *lock(&self.0.count) = 0;
+    }
+}
+
 impl AsFd for Watch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.descriptor.as_fd()
