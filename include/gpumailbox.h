@@ -1913,7 +1913,8 @@ gmb_status gmb_mailbox_create_in(struct gmb_context context,
  * `_TRUNCATED` (less memory than the header says), `_BAD_MAGIC` (no mailbox there), `_BAD_VERSION`
  * (another layout), `_CORRUPT` (a header that contradicts itself), `_BUSY` (an operation is under
  * way, or records were borrowed and not released), `_NOT_SUPPORTED` (the newest record was moved for a borrow, and the
- * device should arbitrate), `_ORDER_VIOLATION` (it was stopped for good), `_DEVICE_LOST`.
+ * device should arbitrate), `_ORDER_VIOLATION` (it was stopped for good), `_MEMORY_LIMIT`, `_OUT_OF_MEMORY` (of a
+ * shared mailbox, whose streams meet in memory of the library), `_DEVICE_LOST`.
  */
 gmb_status gmb_mailbox_attach(struct gmb_context context,
                               void *memory,

@@ -94,7 +94,8 @@ impl Mailbox {
     /// says), `BAD_MAGIC`, `BAD_VERSION` (another layout, a newer one, say),
     /// `CORRUPT` (a header that contradicts itself), `NOT_SUPPORTED` (the newest record was moved for a borrow, and the
     /// device should arbitrate), `BUSY` (an operation is under way, or records were borrowed and not released),
-    /// `ORDER_VIOLATION` (it was stopped for good).
+    /// `ORDER_VIOLATION` (it was stopped for good), `MEMORY_LIMIT`, `OUT_OF_MEMORY` (of a shared mailbox, whose streams
+    /// meet in memory of the library).
     ///
     /// # Safety
     /// As for [`Mailbox::new_in`].

@@ -33,6 +33,28 @@ fn a_limit_holds_and_frees_count() {
     drop(mailbox);
     assert_eq!(context.memory_info().unwrap().used, 0);
     context.device_buffer(1 << 20).unwrap();
+    in_memory_of_the_caller(&context);
+}
+
+/// Where the streams of a shared mailbox meet is the library's memory, wherever the ring lies. What is refused for it
+/// leaves the caller's memory as it was.
+fn in_memory_of_the_caller(context: &Context) {
+    let options = MailboxOptions { capacity: 8, payload_bytes: 8, mode: Mode::Shared, ..Default::default() };
+    let bytes = Mailbox::required_bytes(&options).unwrap();
+    let memory = poisoned(context, bytes as usize, POISON);
+    let stingy = limited_context(1);
+    let made = unsafe { Mailbox::new_in(&stingy, &options, memory.address(), bytes) };
+    assert_eq!(made.unwrap_err().status(), GMB_ERROR_MEMORY_LIMIT);
+    assert_eq!(download(context, memory.address(), bytes as usize), vec![POISON; bytes as usize]);
+
+    drop(unsafe { Mailbox::new_in(context, &options, memory.address(), bytes) }.unwrap());
+    let left = download(context, memory.address(), bytes as usize);
+    let found = unsafe { Mailbox::attach(&stingy, memory.address(), bytes, &Attach::default()) };
+    assert_eq!(found.unwrap_err().status(), GMB_ERROR_MEMORY_LIMIT);
+    assert_eq!(download(context, memory.address(), bytes as usize), left);
+    assert_eq!(stingy.memory_info().unwrap().used, 0);
+    let found = unsafe { Mailbox::attach(context, memory.address(), bytes, &Attach::default()) }.unwrap();
+    assert_eq!(found.info().unwrap().mode, Mode::Shared);
 }
 
 #[test]
