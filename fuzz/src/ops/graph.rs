@@ -9,6 +9,7 @@ use gpumailbox::capi::stream::gmb_stream;
 use gpumailbox::capi::token::gmb_token;
 use gpumailbox::*;
 
+use super::transfer::is_out_of_memory;
 use crate::blob::Out;
 use crate::calls::call;
 use crate::input::Input;
@@ -101,8 +102,8 @@ fn push(
         assert_eq!(status, if whole { GMB_ERROR_NOT_SUPPORTED } else { GMB_ERROR_INVALID_ARGUMENT });
         return None;
     }
-    // Of one whose records were ever borrowed.
-    if status == GMB_ERROR_NOT_SUPPORTED {
+    // Of one whose records were ever borrowed, or each of whose captures takes memory.
+    if status == GMB_ERROR_NOT_SUPPORTED || is_out_of_memory(world, Some(at), status) {
         return None;
     }
     assert_eq!(status, GMB_OK, "{}", super::status::message());
