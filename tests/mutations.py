@@ -169,7 +169,9 @@ MUTANTS = [
      "            backend.capture_keep(stream.raw, Box::new(Held::new(&self.context, &self.core)))?;\n", "",
      "suite capture::a_graph_outlives_the_handles_of_what_it_uses"),
     ("a graph does not hold its tokens", "src/results/mod.rs",
-     "            self.core.context.backend().capture_keep(stream.raw, Box::new(held))?;\n", "            drop(held);\n",
+     "            let held = Held::new(&self.core.context, &self.core);\n"
+     "            self.core.context.backend().capture_keep(stream.raw, Box::new(held))?;\n",
+     "            let _ = (stream, Held::<Reserved>::new);\n",
      "suite capture::a_graph_outlives_the_handles_of_what_it_uses"),
     ("the end of a mailbox wakes no watch", "src/mailbox/readiness.rs",
      "ready.is_ok_and(|ready| ready < u64::from(*wanted))", "ready.map_or(true, |ready| ready < u64::from(*wanted))",
