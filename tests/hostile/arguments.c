@@ -360,7 +360,13 @@ MAKE(graph) {
   a[0] = fresh.graph.id;
 }
 UNDO(graph) { (void)a, (void)status, gmb_graph_destroy(fresh.graph); }
-MAKE(borrow) { CHECK(gmb_mailbox_borrow(lent, 0, 1, stream, &fresh.borrow)); a[0] = fresh.borrow.id; }
+/* A reader has 64 borrows under way at most, and more of them follow each other here than a busy machine gets done. */
+MAKE(borrows_done) {
+  static int number;
+  (void)a;
+  if (++number % 32 == 0) settle();
+}
+MAKE(borrow) { make_borrows_done(a); CHECK(gmb_mailbox_borrow(lent, 0, 1, stream, &fresh.borrow)); a[0] = fresh.borrow.id; }
 UNDO(borrow) { (void)a, (void)status, gmb_borrow_release(fresh.borrow, stream); }
 MAKE(watch) { CHECK(gmb_watch_create(mailbox, GMB_INTEREST_WRITABLE, 0, &fresh.watch)); a[0] = fresh.watch.id; }
 UNDO(watch) { (void)a, (void)status, gmb_watch_destroy(fresh.watch); }

@@ -185,7 +185,7 @@ static void describe_readiness(void) {
 }
 
 static void describe_borrows(void) {
-  FUNCTION(mailbox_borrow, mailbox_borrow, GMB_OK, NULL, undo_mailbox_borrow);
+  FUNCTION(mailbox_borrow, mailbox_borrow, GMB_OK, make_borrows_done, undo_mailbox_borrow);
   handle("mailbox", lent.id, stale_mailbox.id, E(INVALID_HANDLE));
   or_of_mode(GMB_OK, E(NOT_SUPPORTED));
   WORD("reader", 0, {1, BAD, 0}, {16, BAD, 0}, {32, BAD, 0}, {HIGH_BIT >> 32, BAD, 0}, {UINT32_MAX, BAD, 0});
