@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Tests the library on this machine's GPU and writes gpu-report.json.
 
-Usage: python3 run [folder for the report]. Fails when no device answers.
-       python3 run FOLDER --again REPORT: runs the hostile programs that failed there once more, on the same library.
+Usage: python3 run [folder for the report] [part...] [--with REPORT]
+Parts: tests delays mutants stress histories examples residency hostile sanitizers; all of them if none is named. With the
+report of other parts, of the same library on the same machine, one is written of all. Fails when no device answers, and
+as long as a part has not run.
 """
 import concurrent.futures
 import csv
@@ -19,7 +21,9 @@ import histories
 import mutants
 
 KIT = pathlib.Path(__file__).resolve().parent
-OUT = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else KIT).resolve()
+ARGUMENTS = sys.argv[1:]
+BEFORE = pathlib.Path(ARGUMENTS.pop()) if ARGUMENTS[-2:-1] == ["--with"] and ARGUMENTS.pop(-2) else None
+OUT = pathlib.Path(ARGUMENTS[0] if ARGUMENTS else KIT).resolve()
 ENVIRONMENT = dict(os.environ, GMB_REQUIRE_CUDA="1", GMB_TEST_BACKEND="cuda", RUST_BACKTRACE="1",
                    GMB_CHECK_POINTERS="1")
 BUILD = KIT / "build"
@@ -169,83 +173,79 @@ def residency():
     return report
 
 
-def again(before):
-    """A report of the same library, with the hostile programs that failed run once more: their own mistakes mended."""
-    OUT.mkdir(parents=True, exist_ok=True)
-    BUILD.mkdir(parents=True, exist_ok=True)
-    report, tree = json.loads(before.read_text()), json.loads((KIT / "tree.json").read_text())
-    facts = driver_facts()
-    if report["library_sha256"] != tree["library_sha256"] or any(report[key] != facts[key] for key in facts):
-        print("error: the report is of another library or another machine: run all of it")
-        return 1
-    programs = {each["program"]: each for each in report["hostile"]}
-    for name in [each["program"] for each in report["hostile"] if each["result"] != "ok"]:
-        programs[name].update(hostile(name), again=tree["commit"])
-        report["failures"].remove(f"hostile: {name}")
-    report["failures"] = sorted(set(report["failures"] + failures))
-    (OUT / "gpu-report.json").write_text(json.dumps(report, indent=1) + "\n")
-    print(f"failures: {report['failures'] or 'none'}")
-    return 1 if report["failures"] else 0
+def tests():
+    return {"tests": suite("suite on the GPU", "suite", 60)}
 
 
-def main():
-    OUT.mkdir(parents=True, exist_ok=True)
-    (OUT / "kit.log").write_text("")
-    report = {**driver_facts(), **json.loads((KIT / "tree.json").read_text())}
-    if report["gpu"] == "none":
-        print("error: nvidia-smi finds no GPU: this kit is for a machine that has one")
-        return 1
-    report["tests"] = suite("suite on the GPU", "suite", 60)
-    report["tests_with_delays"] = suite("suite with delays on the GPU", "suite-chaos", 60, GMB_TEST_RECORDS="300000")
-    if (KIT / "mutants").is_dir():
-        print("== mutants", flush=True)
-        report["mutants"] = mutants.run(KIT / "mutants", dict(ENVIRONMENT, GMB_TEST_SEED="1", GMB_TEST_RECORDS="300000"))
-        survivors = [m["name"] for m in report["mutants"] if m["result"] != "caught"]
-        print(f"   {len(report['mutants']) - len(survivors)} of {len(report['mutants'])} caught; {survivors}", flush=True)
-        if survivors or not report["mutants"]:
-            failures.append("mutants")
+def delays():
+    return {"tests_with_delays": suite("suite with delays on the GPU", "suite-chaos", 60, GMB_TEST_RECORDS="300000")}
 
-    # The GPU's stress beside the suite that needs no GPU.
+
+def all_mutants():
+    print("== mutants", flush=True)
+    ran = mutants.run(KIT / "mutants", dict(ENVIRONMENT, GMB_TEST_SEED="1", GMB_TEST_RECORDS="300000"))
+    survivors = [m["name"] for m in ran if m["result"] != "caught"]
+    print(f"   {len(ran) - len(survivors)} of {len(ran)} caught; {survivors}", flush=True)
+    if survivors or not ran:
+        failures.append("mutants")
+    return {"mutants": ran}
+
+
+def stress():
+    """The GPU's stress beside the suite that needs no GPU."""
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        stress = pool.submit(section, "stress", [str(KIT / "bin" / "suite"), "stress::", "--nocapture"], 150,
-                             GMB_STRESS_SECONDS="60")
-        report["tests_on_host"] = suite("suite on this machine's CPU", "suite", 60, GMB_TEST_BACKEND="host",
-                                        GMB_REQUIRE_CUDA="0")
-        code, text = stress.result()
-    report["stress_60_s"] = [line for line in text.splitlines() if "operations" in line or "test result" in line]
+        running = pool.submit(section, "stress", [str(KIT / "bin" / "suite"), "stress::", "--nocapture"], 150,
+                              GMB_STRESS_SECONDS="60")
+        on_host = suite("suite on this machine's CPU", "suite", 60, GMB_TEST_BACKEND="host", GMB_REQUIRE_CUDA="0")
+        code, text = running.result()
+    lines = [line for line in text.splitlines() if "operations" in line or "test result" in line]
+    return {"tests_on_host": on_host, "stress_60_s": lines}
 
+
+def all_histories():
     print("== histories", flush=True)
-    report["histories"] = histories.all_modes(10_000_000, int(time.time()))
-    wrong = [one for one in report["histories"] if one["result"] != "ok"]
-    print(f"   {sum(one['operations'] for one in report['histories'])} operations, wrong: {wrong}", flush=True)
+    ran = histories.all_modes(10_000_000, int(time.time()))
+    wrong = [one for one in ran if one["result"] != "ok"]
+    print(f"   {sum(one['operations'] for one in ran)} operations, wrong: {wrong}", flush=True)
     if wrong:
         failures.append("histories")
+    return {"histories": ran}
 
+
+def inputs():
+    """A document for three_modules to read."""
+    documents = sorted((KIT / "docs-input").glob("*.md"))
+    return ["--input", str(documents[0])] if documents else []
+
+
+def build_examples():
     section("examples: configure", ["cmake", "-S", str(KIT / "c_examples"), "-B", str(BUILD), "-G", "Ninja",
                                     f"-DCMAKE_PREFIX_PATH={KIT / 'stage'}", "-DGMB_EXAMPLES_GPU=ON",
                                     "-DCMAKE_CUDA_ARCHITECTURES=90"], 120)
     section("examples: build", ["cmake", "--build", str(BUILD)], 300)
+
+
+def examples():
+    build_examples()
     code, text = section("examples: ctest", ["ctest", "--test-dir", str(BUILD), "--output-on-failure",
                                              "--no-tests=error", "--timeout", "60"], 300)
-    report["examples"] = [{"name": n, "result": r} for n, r in
-                          re.findall(r"Test\s+#\d+: (\S+) \.+\s*(?:\**)\s*(\w+)", text)]
-    if any(e["result"] != "Passed" for e in report["examples"]) or not report["examples"]:
+    ran = [{"name": n, "result": r} for n, r in re.findall(r"Test\s+#\d+: (\S+) \.+\s*(?:\**)\s*(\w+)", text)]
+    if any(e["result"] != "Passed" for e in ran) or not ran:
         failures.append("examples")
-    documents = sorted((KIT / "docs-input").glob("*.md"))
-    inputs = ["--input", str(documents[0])] if documents else []
     code, text = section("three_modules", [str(BUILD / "three_modules"), "--backend", "cuda", "--seconds", "3",
-                                           *inputs], 60)
-    report["three_modules"] = text.strip().splitlines()
-
+                                           *inputs()], 60)
+    three = text.strip().splitlines()
     # Without PyTorch it fails: what was not tried has not passed.
     library = KIT / "stage" / "lib" / "libgpumailbox.so.0"
     code, text = section("torch.cuda.graph", [sys.executable, str(KIT / "torch" / "capture.py"), str(library)], 120)
-    report["torch_capture"] = text.strip().splitlines()[-1:]
+    return {"examples": ran, "three_modules": three, "torch_capture": text.strip().splitlines()[-1:]}
 
-    report["residency"] = residency()
 
-    report["hostile"] = [hostile(name) for name in ("arguments", "threads", "process")]
+def all_hostile():
+    return {"hostile": [hostile(name) for name in ("arguments", "threads", "process")]}
 
+
+def sanitizers():
     def sanitized(tool):
         # The tests of drivers and profilers start children of their own; the tools run
         # launches one by one, so a launch behind a closed gate would wait for ever.
@@ -257,22 +257,55 @@ def main():
             # Its red zones belong to an allocation as the driver tells its size.
             arguments += ["--skip", "addresses_that_kernels_cannot_reach"]
         few = {"GMB_TEST_RECORDS": "5000", "GMB_DISABLE": "mempool" if tool == "memcheck" else ""}
-        return [sanitizer(tool, KIT / "bin" / "suite", arguments, 200, **few),
+        return [sanitizer(tool, KIT / "bin" / "suite", arguments, 400, **few),
                 sanitizer(tool, BUILD / "own_kernel", [], 120),
-                sanitizer(tool, BUILD / "three_modules", ["--backend", "cuda", "--seconds", "0", *inputs], 120)]
+                sanitizer(tool, BUILD / "three_modules", ["--backend", "cuda", "--seconds", "0", *inputs()], 120)]
 
+    if not (BUILD / "own_kernel").exists():
+        build_examples()
     # Beside each other: they keep the CPU busy more than the GPU.
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        report["sanitizers"] = sum(pool.map(sanitized, ("memcheck", "initcheck", "synccheck")), [])
+        return {"sanitizers": sum(pool.map(sanitized, ("memcheck", "initcheck", "synccheck")), [])}
 
-    bad = [t["name"] for key in ("tests", "tests_with_delays", "tests_on_host") for t in report[key]
-           if t["result"] != "ok"]
-    report["failures"] = sorted(set(failures + bad))
-    (OUT / "gpu-report.json").write_text(json.dumps(report, indent=1) + "\n")
-    passed = sum(t["result"] == "ok" for t in report["tests"])
+
+PARTS = {"tests": tests, "delays": delays, "mutants": all_mutants, "stress": stress, "histories": all_histories,
+         "examples": examples, "residency": lambda: {"residency": residency()}, "hostile": all_hostile,
+         "sanitizers": sanitizers}
+
+
+def main():
+    asked = ARGUMENTS[1:] or list(PARTS)
+    if unknown := [part for part in asked if part not in PARTS]:
+        print(f"error: no part is called {unknown}: there are {list(PARTS)}")
+        return 1
+    OUT.mkdir(parents=True, exist_ok=True)
+    BUILD.mkdir(parents=True, exist_ok=True)
+    (OUT / "kit.log").write_text("")
+    report = {**driver_facts(), **json.loads((KIT / "tree.json").read_text()), "parts": {}}
+    if report["gpu"] == "none":
+        print("error: nvidia-smi finds no GPU: this kit is for a machine that has one")
+        return 1
+    if BEFORE:
+        before = json.loads(BEFORE.read_text())
+        if any(before[key] != report[key] for key in ("gpu", "driver", "cuda", "library_sha256")):
+            print("error: the report is of another library or another machine: run all of it")
+            return 1
+        report = before
+    for part in asked:
+        failures.clear()
+        report.update(PARTS[part]())
+        report["parts"][part] = sorted(set(failures))
+        # Whatever comes after it, this has run.
+        told = [each for known in report["parts"].values() for each in known]
+        told += [t["name"] for key in ("tests", "tests_with_delays", "tests_on_host") for t in report.get(key, ())
+                 if t["result"] != "ok"]
+        told += [f"{each} did not run" for each in PARTS if each not in report["parts"]]
+        report["failures"] = sorted(set(told))
+        (OUT / "gpu-report.json").write_text(json.dumps(report, indent=1) + "\n")
+    passed = sum(t["result"] == "ok" for t in report.get("tests", ()))
     print(f"failures: {report['failures'] or 'none'}")
-    print(f"{passed} passed, {len(report['tests']) - passed} failed")
+    print(f"{passed} passed, {len(report.get('tests', ())) - passed} failed")
     return 1 if report["failures"] else 0
 
 
-sys.exit(again(pathlib.Path(sys.argv[3])) if sys.argv[2:3] == ["--again"] else main())
+sys.exit(main())
