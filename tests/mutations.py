@@ -272,7 +272,7 @@ MUTANTS = [
      "const bool fits = length <= payload_bytes() + 1;", "device none"),
     ("a pop of a shared mailbox does not wait for pushes", "src/mailbox/shared.rs", "            shared.pushes.make_wait(stream)?;\n",
      "", "suite gated::shared::one_side_waits_for_the_other_and_not_for_itself"),
-    ("streams share a lane", "src/mailbox/lanes.rs", "lane.stream.load(Ordering::Acquire) == stream.id()) {\n        return Ok",
+    ("streams share a lane", "src/lanes.rs", "lane.stream.load(Ordering::Acquire) == stream.id()) {\n        return Ok",
      "lane.stream.load(Ordering::Acquire) != 0) {\n        return Ok", "suite gated::shared::one_side_waits_for_the_other_and_not_for_itself"),
     ("what is borrowed is not seen by who attaches", "src/mailbox/attach.rs", "            check_states(context, &header, memory)?;\n",
      "", "suite shared::in_memory_of_the_callers_and_what_is_refused"),

@@ -111,7 +111,7 @@ fn first() -> World {
         struct_size: size_of::<gmb_context_options>() as u32,
         backend: capi::context::GMB_BACKEND_HOST,
         device: 0,
-        reserved: 0,
+        resident_percent: 0,
         memory_limit: ops::context::LIMIT,
     };
     let (mut context, mut fence) = (gmb_context { id: 0 }, gmb_event { id: 0 });

@@ -99,7 +99,7 @@ impl Context {
             struct_size: size_of::<ffi::gmb_context_options>() as u32,
             backend: choice("backend", backend, &["auto", "cuda", "host"])?,
             device,
-            reserved: 0,
+            resident_percent: 0,
             memory_limit,
         };
         let mut handle = ffi::gmb_context { id: 0 };

@@ -22,7 +22,7 @@ pub fn create(world: &mut World, input: &mut Input) {
         struct_size: 0,
         backend: input.spoil(2, 24) as i32,
         device: input.spoil(0, 16) as u32,
-        reserved: input.spoil(0, 12) as u32,
+        resident_percent: input.spoil(0, 12) as u32,
         memory_limit: limit,
     };
     // On a machine with a GPU this must not find one.
@@ -35,7 +35,7 @@ pub fn create(world: &mut World, input: &mut Input) {
         && out.good
         && (0..=2).contains(&options.backend)
         && options.device == 0
-        && options.reserved == 0;
+        && options.resident_percent <= 100;
     let status = call!(context::gmb_context_create(blob.pointer(), out.pointer()));
     assert_eq!(status == GMB_OK, good, "status {status}");
     let Some(context) = out.take(status) else { return };

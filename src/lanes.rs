@@ -15,24 +15,24 @@ use crate::sync::lock;
 const CHUNK: u32 = 32;
 
 /// The operations of one stream.
-pub(super) struct Lane {
+pub(crate) struct Lane {
     /// Recorded after each.
-    pub(super) event: Event,
+    pub(crate) event: Event,
     /// Where the blocks of the running one meet.
-    pub(super) meeting: u64,
+    pub(crate) meeting: u64,
     /// Which stream; changes under the side's lock when all its operations are done.
     stream: AtomicU64,
 }
 
 impl Lane {
     /// Notes an operation that was launched.
-    pub(super) fn launched(&self, stream: Resolved) -> Result<()> {
+    pub(crate) fn launched(&self, stream: Resolved) -> Result<()> {
         self.stream.store(stream.id(), Ordering::Release);
         self.event.mark(stream.raw)
     }
 
     /// Makes a stream wait for what was launched here.
-    pub(super) fn make_wait(&self, stream: Resolved) -> Result<()> {
+    pub(crate) fn make_wait(&self, stream: Resolved) -> Result<()> {
         if self.stream.load(Ordering::Acquire) == stream.id() {
             return Ok(());
         }
@@ -42,29 +42,29 @@ impl Lane {
 
 /// One side's lanes: pushes, or takes (pops, borrows and releases of all readers).
 #[derive(Default)]
-pub(super) struct Lanes(Mutex<Vec<Arc<Lane>>>);
+pub(crate) struct Lanes(Mutex<Vec<Arc<Lane>>>);
 
-pub(super) type Held<'a> = MutexGuard<'a, Vec<Arc<Lane>>>;
+pub(crate) type Held<'a> = MutexGuard<'a, Vec<Arc<Lane>>>;
 
 impl Lanes {
-    pub(super) fn hold(&self) -> Held<'_> {
+    pub(crate) fn hold(&self) -> Held<'_> {
         lock(&self.0)
     }
 
     /// Makes a stream wait for all that was launched on this side. Before the other side is held.
-    pub(super) fn make_wait(&self, stream: Resolved) -> Result<()> {
+    pub(crate) fn make_wait(&self, stream: Resolved) -> Result<()> {
         self.hold().iter().try_for_each(|lane| lane.make_wait(stream))
     }
 
     /// Blocks until all that was launched is done.
-    pub(super) fn finish(&self) -> Result<()> {
+    pub(crate) fn finish(&self) -> Result<()> {
         let all: Vec<_> = self.hold().clone();
         all.iter().map(|lane| lane.event.synchronize(None)).fold(Ok(()), Result::and)
     }
 }
 
 /// The lane of a stream: its own, or a new one, or of many one whose operations are done.
-pub(super) fn lane_of(
+pub(crate) fn lane_of(
     lanes: &mut Held<'_>,
     meetings: &Meetings,
     context: &Context,
@@ -88,7 +88,7 @@ pub(super) fn lane_of(
 }
 
 /// Memory in which the blocks of operations meet, in chunks, and how many meetings are in use.
-pub(super) struct Meetings(Mutex<(Vec<u64>, u32)>);
+pub(crate) struct Meetings(Mutex<(Vec<u64>, u32)>);
 
 fn chunk(context: &Context) -> Result<u64> {
     let bytes = (CHUNK * GMB_MEETING_BYTES) as usize;
@@ -105,12 +105,12 @@ fn chunk(context: &Context) -> Result<u64> {
 
 impl Meetings {
     /// The first of them, so that few streams never make any.
-    pub(super) fn new(context: &Context) -> Result<Self> {
+    pub(crate) fn new(context: &Context) -> Result<Self> {
         Ok(Self(Mutex::new((vec![chunk(context)?], 0))))
     }
 
     /// One that nobody else has. With many streams it blocks for a moment now and then.
-    pub(super) fn take(&self, context: &Context) -> Result<u64> {
+    pub(crate) fn take(&self, context: &Context) -> Result<u64> {
         let mut kept = lock(&self.0);
         let (chunks, used) = &mut *kept;
         if *used as usize == chunks.len() * CHUNK as usize {
@@ -122,7 +122,7 @@ impl Meetings {
     }
 
     /// Gives the memory back; when no operation can be under way any more.
-    pub(super) fn free(&self, context: &Context) {
+    pub(crate) fn free(&self, context: &Context) {
         for chunk in std::mem::take(&mut lock(&self.0).0) {
             // SAFETY: as promised by the caller.
             let _ = unsafe { context.free_ring(chunk) };

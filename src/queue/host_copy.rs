@@ -1,0 +1,104 @@
+//! Items from host memory, and to it: blocking, in pieces through a buffer on the device.
+
+use super::Queue;
+use crate::checks::nothing;
+use crate::error::{Error, Result};
+use crate::memory::DeviceBuffer;
+use crate::results::{After, Token};
+use crate::stream::OwnedStream;
+use crate::sync::lock;
+
+/// Bytes that go at once.
+const PIECE: usize = 1 << 20;
+
+/// What the blocking calls of one queue keep from call to call.
+pub(super) struct Staging {
+    stream: OwnedStream,
+    token: Token,
+    buffer: DeviceBuffer,
+}
+
+impl Queue {
+    /// Pushes items from host memory, one after the other in `items`, and waits for that: how many there was room for. Pushes
+    /// of others may come between pieces of a mebibyte, not within them.
+    ///
+    /// # Errors
+    /// `ZERO_COUNT`, `INVALID_ARGUMENT` (not whole items), `MEMORY_LIMIT`, `OUT_OF_MEMORY`, `DEVICE_LOST`, `DRIVER`. What was
+    /// pushed before an error stays pushed.
+    pub fn push_from_host_blocking(&self, items: &[u8]) -> Result<u64> {
+        self.check_host("count", items.len())?;
+        self.staged(0, items.chunks(PIECE), |staging, piece| {
+            let (at, stream) = (staging.buffer.address(), staging.stream.get());
+            let count = (piece.len() / self.item_bytes() as usize) as u32;
+            // SAFETY: the buffer holds a piece, and is waited for before it or the items are used again.
+            let pushed = unsafe {
+                self.context().copy(at, piece.as_ptr() as u64, piece.len(), stream)?;
+                self.push(at, count, stream, Some(&staging.token))
+            };
+            self.context().synchronize(stream).and(pushed)?;
+            let result = staging.token.wait(After::Submission, None)?;
+            Ok((result.count, result.count == count))
+        })
+    }
+
+    /// Pops items to host memory, as many as there are and `items` holds, and waits for that: how many. Bytes past them stay
+    /// as they are. Pops of others may come between pieces of a mebibyte.
+    ///
+    /// # Errors
+    /// As for [`Queue::push_from_host_blocking`].
+    pub fn pop_to_host_blocking(&self, items: &mut [u8]) -> Result<u64> {
+        self.check_host("max", items.len())?;
+        let bytes = self.item_bytes() as usize;
+        self.staged(1, items.chunks_mut(PIECE), |staging, piece| {
+            let (at, stream) = (staging.buffer.address(), staging.stream.get());
+            let max = (piece.len() / bytes) as u32;
+            // SAFETY: as above.
+            unsafe { self.pop(at, max, stream, Some(&staging.token))? };
+            let result = staging.token.wait(After::Submission, None)?;
+            if result.count > 0 {
+                // SAFETY: as above; so many items came.
+                let copied = unsafe {
+                    self.context().copy(piece.as_mut_ptr() as u64, at, result.count as usize * bytes, stream)
+                };
+                self.context().synchronize(stream).and(copied)?;
+            }
+            Ok((result.count, result.count == max))
+        })
+    }
+
+    fn check_host(&self, counted: &str, bytes: usize) -> Result<()> {
+        match bytes % self.item_bytes() as usize {
+            _ if bytes == 0 => Err(nothing(counted)),
+            0 => Ok(()),
+            _ => Err(Error::argument(format!(
+                "{bytes} bytes are no whole items of {} bytes",
+                self.item_bytes()
+            ))),
+        }
+    }
+
+    /// Calls `each` for the pieces as long as it says that all of one has moved: items that have.
+    fn staged<P>(
+        &self,
+        place: usize,
+        pieces: impl Iterator<Item = P>,
+        mut each: impl FnMut(&Staging, P) -> Result<(u32, bool)>,
+    ) -> Result<u64> {
+        let context = self.context();
+        let mut kept = lock(&self.core.staging[place]);
+        if kept.is_none() {
+            let (stream, token) = (context.stream()?, Token::new(context)?);
+            *kept = Some(Staging { stream, token, buffer: context.device_buffer(PIECE)? });
+        }
+        let Some(staging) = kept.as_ref() else { return Ok(0) };
+        let mut moved = 0;
+        for piece in pieces {
+            let (count, all) = each(staging, piece)?;
+            moved += u64::from(count);
+            if !all {
+                break;
+            }
+        }
+        Ok(moved)
+    }
+}
