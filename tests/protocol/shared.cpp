@@ -205,6 +205,17 @@ void launches_and_kernels_together() {
   EXPECT(host.pop(0, into.of(1), status) == 0 && status == GMB_ERROR_BAD_MAGIC);
 }
 
+/* Who moves a limit goes on over what was done meanwhile: nobody else may come past there. */
+void a_limit_moves_on_over_what_comes_meanwhile() {
+  uint64_t limit = 0;
+  uint32_t looks = 0;
+  std::vector<uint64_t> moves;
+  /* Slot 1 is done just after it was looked at; then slot 2 is, too. */
+  const auto done = [&](uint64_t index) { return index == 0 || (index == 1 && ++looks > 1) || (index == 2 && looks > 1); };
+  gmb::ring::move_limit(me, &limit, claim{0, 0}, done, [&](uint64_t count) { moves.push_back(count); });
+  EXPECT(limit == 3 && moves == (std::vector<uint64_t>{1, 2}));
+}
+
 /* Readers come and go while nothing else runs, and records are borrowed in place. */
 void readers_and_borrows() {
   shared_memory memory(8, 1000, 1);
@@ -267,5 +278,6 @@ int main(int argc, char **argv) {
   tests.test("a slot that is reserved stops nobody", a_reserved_slot_stops_nobody);
   tests.test("what is wrong is said", what_is_wrong_is_said);
   tests.test("nobody reads", nobody_reads);
+  tests.test("a limit moves on over what comes meanwhile", a_limit_moves_on_over_what_comes_meanwhile);
   return tests.finish();
 }
