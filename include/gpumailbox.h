@@ -872,41 +872,42 @@ typedef struct gmb_queue_header {
    */
   uint64_t capacity;
   /**
-   * Fills the line.
+   * Keeps `space` away: lines that lie closer together are often in one slice of the cache, which does their additions one
+   * after the other.
    */
-  uint64_t pad0[13];
+  uint64_t pad0[125];
   /**
    * As a signed number: slots that a producer may take; less than zero while some who found too few give them back.
    */
   uint64_t space;
   /**
-   * Keeps `space` alone on its line.
+   * Keeps `space` away from the others.
    */
-  uint64_t pad1[15];
+  uint64_t pad1[127];
   /**
    * The same of items for consumers.
    */
   uint64_t items;
   /**
-   * Keeps `items` alone on its line.
+   * Keeps `items` away from the others.
    */
-  uint64_t pad2[15];
+  uint64_t pad2[127];
   /**
    * Tickets that producers have taken.
    */
   uint64_t tail;
   /**
-   * Keeps `tail` alone on its line.
+   * Keeps `tail` away from the others.
    */
-  uint64_t pad3[15];
+  uint64_t pad3[127];
   /**
    * Tickets that consumers have taken.
    */
   uint64_t head;
   /**
-   * Keeps `head` alone on its line.
+   * Keeps `head` away from the others.
    */
-  uint64_t pad4[15];
+  uint64_t pad4[127];
 } gmb_queue_header;
 
 /**
@@ -1743,6 +1744,11 @@ typedef struct gmb_worker_args {
  * It has gone round as many times as it should.
  */
 #define GMB_WORKER_ITERATIONS 3
+
+/**
+ * Of a block: its functor is for items of another size.
+ */
+#define GMB_WORKER_WRONG_ITEMS 4
 
 /**
  * Success.
@@ -2908,7 +2914,7 @@ gmb_status gmb_worker_create(const struct gmb_worker_options *options,
 /**
  * Stops a worker and ends it. Blocks until its kernel has left, which a functor that never returns keeps it from. Every item
  * is in one of the queues then. Safe while other threads are inside calls on it: those that wait for it get
- * `GMB_WORKER_STOPPED`, and the last thread to leave ends it. Errors: `GMB_ERROR_INVALID_HANDLE`.
+ * `GMB_WORKER_STOPPED`, and the last thread to leave ends it: only then are its queues free. Errors: `GMB_ERROR_INVALID_HANDLE`.
  */
 gmb_status gmb_worker_destroy(struct gmb_worker worker);
 
@@ -2941,7 +2947,8 @@ gmb_status gmb_worker_resume(struct gmb_worker worker);
  * Blocks the calling thread until the run has ended, and tells why and what it did. `timeout_ns` is in nanoseconds;
  * `GMB_WAIT_FOREVER` waits without limit, 0 asks once. Thread-safe.
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT` (never started), `_TIMEOUT` (wait again; the
- * message names a block that does not come back from its functor), and what ended the run: `_DEVICE_LOST`, `_DRIVER`.
+ * message names a block that does not come back from its functor), and what ended the run: `_WRONG_MODE` (the functor is for
+ * items of another size), `_DEVICE_LOST`, `_DRIVER`.
  */
 gmb_status gmb_worker_wait(struct gmb_worker worker,
                            uint64_t timeout_ns,

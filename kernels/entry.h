@@ -14,6 +14,10 @@ static_assert(gmb::ring::units_in_flight == GMB_UNITS_IN_FLIGHT, "units");
 static_assert(gmb::ring::arrived_blocks == GMB_MOST_BLOCKS, "blocks");
 static_assert(sizeof(gmb::ring::meeting) <= GMB_MEETING_BYTES, "meeting");
 
+/* 64-bit variables that the blocks of an entry point with such arguments have. */
+template <class Args> constexpr int words_for = gmb::ring::block_words;
+template <> constexpr int words_for<gmb_worker_args> = gmb::ring::worker_words;
+
 template <class T> GMB_HD inline T *at(uint64_t address) { return reinterpret_cast<T *>(address); }
 
 GMB_HD inline gmb_ring_header *ring_of(uint64_t address) { return at<gmb_ring_header>(address); }

@@ -10,6 +10,7 @@ mod input;
 mod model;
 mod ops;
 mod probe;
+mod queues;
 mod tensors;
 mod world;
 
@@ -126,12 +127,13 @@ fn first() -> World {
         tokens: Table(Vec::new()),
         memory: Table(Vec::new()),
         tensors: tensors::Tensors::new(),
+        queues: queues::Queues::new(),
         dirty: Vec::new(),
         stack: Vec::new(),
         arenas: Arenas::new(context),
         baseline: Default::default(),
     };
-    world.contexts.add(context.id, Context { fence, limit: ops::context::LIMIT });
+    world.contexts.add(context.id, Context { fence, limit: ops::context::LIMIT, resident_percent: 0 });
     world.baseline = ops::teardown::held(context);
     world
 }

@@ -186,6 +186,8 @@ __device__ inline void await_launch_before() {
 }
 /* Before what was not there is looked at again, for the n-th time. */
 __device__ inline void back_off(uint32_t n) { __nanosleep(8u << (n < 5 ? n : 5)); }
+/* The same of what may take longer, and what many look at: up to 4 us. */
+__device__ inline void back_off_longer(uint32_t n) { __nanosleep(8u << (n < 9 ? n : 9)); }
 /* Whether one of the threads of the warp that are here together says so: until none does, all of them stay. */
 __device__ inline bool any_here(bool v) { return __any_sync(__activemask(), v) != 0; }
 /* Nanoseconds since some moment, the same for the whole device; it ticks every 32 ns to 1 us. */
@@ -305,6 +307,7 @@ inline void store_pair_system(uint64_t *p, uint64_t lo, uint64_t hi) {
 }
 inline void fence_in_one_order() { __sync_synchronize(); }
 inline void back_off(uint32_t) { sched_yield(); }
+inline void back_off_longer(uint32_t) { sched_yield(); }
 inline bool any_here(bool v) { return v; }
 inline uint64_t clock_ns() {
   timespec t;
@@ -526,6 +529,7 @@ using ring::one_block;
 using ring::one_warp;
 #endif
 using ring::back_off; /* between attempts, with the number of the attempt: 8 to 256 ns, or gives way on the CPU */
+using ring::back_off_longer; /* the same where many look at the same words: up to 4 us */
 
 }  // namespace device
 }  // namespace gmb

@@ -9,7 +9,7 @@
  *     bool left = item < n;
  *     for (uint32_t tries = 0; __any_sync(~0u, left); ++tries) {
  *       if (work.try_push_each(warp, item, left)) left = false;
- *       else gmb::device::back_off(tries);
+ *       else gmb::device::back_off_longer(tries);
  *     }
  *   }
  *
@@ -124,37 +124,45 @@ template <class T> struct item_ring {
   GMB_HD part *slot(uint64_t ticket) const { return slots + (static_cast<uint32_t>(ticket) & mask) * item_parts<T>::count; }
   GMB_HD uint32_t free_turn(uint64_t ticket) const { return static_cast<uint32_t>(ticket >> turn_shift) << 1; }
 
-  /* Puts an item into the slot of its ticket, where it is `mine` to do so, as soon as that is free. The store is in the
-   * loop: threads of a warp that wait stay together, and none may hold up what another warp waits for. */
-  GMB_HD void put(uint64_t ticket, const T &item, bool mine) const {
-    const item_parts<T> of(item);
-    constexpr uint32_t count = item_parts<T>::count;
-    part *at = slot(ticket);
-    const uint32_t turn = free_turn(ticket);
-    for (uint32_t left = mine ? (1u << count) - 1 : 0, n = 0;; ++n) {
-      GMB_UNROLL
-      for (uint32_t p = 0; p < count; ++p) {
-        if ((left >> p & 1) != 0 && at[p].put(turn, of.part[p])) left &= ~(1u << p);
-      }
-      if (!any_here(left != 0)) return;
+  /* What one lane has still to do in a slot: a bit for each part. */
+  struct visit {
+    part *at;
+    uint32_t turn, left;
+    item_parts<T> of;
+  };
+  GMB_HD visit to_put(uint64_t ticket, const T &item, bool mine) const {
+    return {slot(ticket), free_turn(ticket), mine ? (1u << item_parts<T>::count) - 1 : 0, item_parts<T>(item)};
+  }
+  GMB_HD visit to_get(uint64_t ticket, bool mine) const {
+    return {slot(ticket), free_turn(ticket) + 1, mine ? (1u << item_parts<T>::count) - 1 : 0, item_parts<T>()};
+  }
+  /* Does what can be done now. */
+  template <bool puts> GMB_HD static void attempt(visit &v) {
+    GMB_UNROLL
+    for (uint32_t p = 0; p < item_parts<T>::count; ++p) {
+      if ((v.left >> p & 1) != 0 && (puts ? v.at[p].put(v.turn, v.of.part[p]) : v.at[p].get(v.turn, v.of.part[p])))
+        v.left &= ~(1u << p);
+    }
+  }
+  /* As soon as the slot is free, or full. The store is in the loop: threads of a warp that wait stay together, and none may
+   * hold up what another warp waits for. */
+  template <bool puts> GMB_HD static void finish(visit &v) {
+    for (uint32_t n = 0;; ++n) {
+      attempt<puts>(v);
+      if (!any_here(v.left != 0)) return;
       back_off(n);
     }
   }
-
-  /* The same of taking one out, as soon as it is there. */
+  /* Puts an item into the slot of its ticket, where it is `mine` to do so. */
+  GMB_HD void put(uint64_t ticket, const T &item, bool mine) const {
+    visit v = to_put(ticket, item, mine);
+    finish<true>(v);
+  }
+  /* Takes one out. */
   GMB_HD T get(uint64_t ticket, bool mine) const {
-    item_parts<T> of;
-    constexpr uint32_t count = item_parts<T>::count;
-    part *at = slot(ticket);
-    const uint32_t turn = free_turn(ticket) + 1;
-    for (uint32_t left = mine ? (1u << count) - 1 : 0, n = 0;; ++n) {
-      GMB_UNROLL
-      for (uint32_t p = 0; p < count; ++p) {
-        if ((left >> p & 1) != 0 && at[p].get(turn, of.part[p])) left &= ~(1u << p);
-      }
-      if (!any_here(left != 0)) return of.item();
-      back_off(n);
-    }
+    visit v = to_get(ticket, mine);
+    finish<false>(v);
+    return v.of.item();
   }
 };
 
@@ -164,12 +172,14 @@ GMB_HD inline uint64_t credits_left(const uint64_t *credits) {
   return seen > 0 ? static_cast<uint64_t>(seen) : 0;
 }
 
-/* As many of the credits as there are, `wanted` at most. Who sees that there are none takes none: he would only keep others
- * from those that come. */
-GMB_HD inline uint32_t take_some(uint64_t *credits, uint32_t wanted) {
-  const int64_t seen = static_cast<int64_t>(load_relaxed(credits));
-  if (seen <= 0) return 0;
-  if (seen < static_cast<int64_t>(wanted)) wanted = static_cast<uint32_t>(seen);
+/* As many of the credits as there are, `wanted` at most. Who `looks` first and sees that there are none takes none: he would
+ * only keep others from those that come. */
+GMB_HD inline uint32_t take_some(uint64_t *credits, uint32_t wanted, bool looks = true) {
+  if (looks) {
+    const int64_t seen = static_cast<int64_t>(load_relaxed(credits));
+    if (seen <= 0) return 0;
+    if (seen < static_cast<int64_t>(wanted)) wanted = static_cast<uint32_t>(seen);
+  }
   GMB_CHAOS_POINT(32);
   const int64_t found = static_cast<int64_t>(fetch_add_relaxed(credits, ~static_cast<uint64_t>(wanted) + 1));
   if (found >= static_cast<int64_t>(wanted)) return wanted;
@@ -180,8 +190,8 @@ GMB_HD inline uint32_t take_some(uint64_t *credits, uint32_t wanted) {
 }
 
 /* Credits, and tickets for them. */
-GMB_HD inline claim take_claim(uint64_t *credits, uint64_t *tickets, uint32_t wanted) {
-  const uint32_t got = wanted > 0 ? take_some(credits, wanted) : 0;
+GMB_HD inline claim take_claim(uint64_t *credits, uint64_t *tickets, uint32_t wanted, bool looks = true) {
+  const uint32_t got = wanted > 0 ? take_some(credits, wanted, looks) : 0;
   GMB_CHAOS_POINT(34);
   return {got > 0 ? fetch_add_relaxed(tickets, static_cast<uint64_t>(got)) : 0, got};
 }
@@ -193,6 +203,17 @@ template <class Group> GMB_HD inline claim told_by_leader(const Group &group, co
 #if defined(__CUDACC__)
 GMB_HD inline claim told_by_leader(const one_warp &group, const claim &mine) {
   return {group.of_leader(mine.first), group.of_leader(mine.count)};
+}
+#endif
+
+/* The same of a claim of a block's lanes, in one word while that has all bits of the ticket that a slot and its turn need. */
+constexpr uint32_t lane_bits = 11, most_turn_shift = 64 - lane_bits - 31;
+template <class Group> GMB_HD inline claim told_to_each(const Group &group, const claim &mine, uint32_t) { return told_by_leader(group, mine); }
+#if defined(__CUDACC__)
+GMB_HD inline claim told_to_each(const one_block &group, const claim &mine, uint32_t turn_shift) {
+  if (turn_shift > most_turn_shift) return told_by_leader(group, mine);
+  const uint64_t both = group.from_leader(mine.first << lane_bits | mine.count);
+  return {both >> lane_bits, static_cast<uint32_t>(both) & ((1u << lane_bits) - 1)};
 }
 #endif
 
@@ -258,24 +279,41 @@ template <class Group> GMB_HD inline uint32_t rank_of(const Group &, bool has, u
 }
 #endif
 
-/* Stores items of memory into the slots of a claim. */
-template <class Group, class T>
-GMB_HD inline void put_items(const Group &group, const item_ring<T> &ring, const claim &mine, const T *items) {
-  for (uint32_t first = 0; first < mine.count; first += group.lanes()) {
-    const uint32_t i = first + group.lane();
-    const bool has = i < mine.count;
-    ring.put(mine.first + i, has ? items[i] : T(), has);
-  }
+template <bool puts, class T> GMB_HD inline void store_item(const T *, uint32_t, const item_parts<T> &) {}
+template <bool puts, class T> GMB_HD inline void store_item(T *items, uint32_t i, const item_parts<T> &of) {
+  if (!puts) items[i] = of.item();
 }
 
+/* Moves the items of a claim between memory and slots. No lane waits for another one's slot before it goes on to its next
+ * item: of threads that each have a claim of their own, one's next item may be what another one waits for. */
+template <bool puts, class Group, class T, class Items>
+GMB_HD inline void move_items(const Group &group, const item_ring<T> &ring, const claim &mine, Items *items) {
+  uint32_t i = group.lane();
+  const auto begin = [&] {
+    const bool has = i < mine.count;
+    return puts ? ring.to_put(mine.first + i, has ? items[i] : T(), has) : ring.to_get(mine.first + i, has);
+  };
+  auto v = begin();
+  for (uint32_t n = 0;; ++n) {
+    item_ring<T>::template attempt<puts>(v);
+    if (v.left == 0 && i < mine.count) {
+      store_item<puts>(items, i, v.of);
+      i += group.lanes();
+      v = begin();
+      n = 0;
+    } else if (v.left != 0) {
+      back_off(n);
+    }
+    if (!any_here(v.left != 0)) return;
+  }
+}
+template <class Group, class T>
+GMB_HD inline void put_items(const Group &group, const item_ring<T> &ring, const claim &mine, const T *items) {
+  move_items<true>(group, ring, mine, items);
+}
 template <class Group, class T>
 GMB_HD inline void get_items(const Group &group, const item_ring<T> &ring, const claim &mine, T *items) {
-  for (uint32_t first = 0; first < mine.count; first += group.lanes()) {
-    const uint32_t i = first + group.lane();
-    const bool has = i < mine.count;
-    const T item = ring.get(mine.first + i, has);
-    if (has) items[i] = item;
-  }
+  move_items<false>(group, ring, mine, items);
 }
 
 /* What the blocks of one launched operation share, in its meeting: `arrived` tiles are drawn, `first` have their tickets,
@@ -380,17 +418,19 @@ struct items_alone {
  * reads the header once. No function blocks longer than operations with older tickets take. */
 template <class T, class Promise = what_items_refer_to> class work_queue {
  public:
-  GMB_HD explicit work_queue(gmb_queue_header *queue) : ring_(queue), status_(ring::check_queue(queue, sizeof(T))) {}
+  GMB_HD explicit work_queue(gmb_queue_header *queue)
+      : ring_(queue), state_(static_cast<uint32_t>(-ring::check_queue(queue, sizeof(T))) << status_shift) {}
 
   /* GMB_OK, or why every operation gives nothing: GMB_ERROR_BAD_MAGIC, _BAD_VERSION, _WRONG_MODE (items of another size). */
-  GMB_HD int32_t status() const { return status_; }
+  GMB_HD int32_t status() const { return -static_cast<int32_t>(state_ >> status_shift); }
   GMB_HD uint64_t capacity() const { return static_cast<uint64_t>(ring_.mask) + 1; }
   /* Items that nobody has taken, at some moment of the call. */
   GMB_HD uint64_t size() const { return ring::credits_left(&ring_.header->items); }
 
   /* Pushes the first so many items that there is room for: how many. They follow each other. */
   template <class Group> GMB_HD uint32_t try_push(const Group &group, const T *items, uint32_t count) const {
-    const ring::claim mine = take(group, &ring_.header->space, &ring_.header->tail, count);
+    const ring::claim mine = ring::told_by_leader(group, take(group, pushes_look, count));
+    note(pushes_look, mine.count < count);
     if (mine.count == 0) return 0;
     release();
     ring::put_items(group, ring_, mine, items);
@@ -399,7 +439,8 @@ template <class T, class Promise = what_items_refer_to> class work_queue {
   }
   /* Pops up to `max` items: how many. */
   template <class Group> GMB_HD uint32_t try_pop(const Group &group, T *items, uint32_t max) const {
-    const ring::claim mine = take(group, &ring_.header->items, &ring_.header->head, max);
+    const ring::claim mine = ring::told_by_leader(group, take(group, pops_look, max));
+    note(pops_look, mine.count < max);
     if (mine.count == 0) return 0;
     ring::get_items(group, ring_, mine, items);
     give(group, &ring_.header->space, mine.count);
@@ -412,7 +453,8 @@ template <class T, class Promise = what_items_refer_to> class work_queue {
   template <class Group> GMB_HD bool try_push_each(const Group &group, const T &item, bool has = true) const {
     uint32_t total;
     const uint32_t rank = ring::rank_of(group, has, total);
-    const ring::claim mine = take(group, &ring_.header->space, &ring_.header->tail, total);
+    const ring::claim mine = ring::told_to_each(group, take(group, pushes_look, total), ring_.turn_shift);
+    note(pushes_look, mine.count < total);
     if (mine.count == 0) return false;
     release();
     const bool pushes = has && rank < mine.count;
@@ -424,7 +466,8 @@ template <class T, class Promise = what_items_refer_to> class work_queue {
   template <class Group> GMB_HD bool try_pop_each(const Group &group, T &item, bool wants = true) const {
     uint32_t total;
     const uint32_t rank = ring::rank_of(group, wants, total);
-    const ring::claim mine = take(group, &ring_.header->items, &ring_.header->head, total);
+    const ring::claim mine = ring::told_to_each(group, take(group, pops_look, total), ring_.turn_shift);
+    note(pops_look, mine.count < total);
     if (mine.count == 0) return false;
     const bool pops = wants && rank < mine.count;
     const T got = ring_.get(mine.first + rank, pops);
@@ -439,11 +482,18 @@ template <class T, class Promise = what_items_refer_to> class work_queue {
   GMB_HD bool try_pop(T &item) const { return try_pop_each(ring::one_thread(), item); }
 
  private:
-  template <class Group>
-  GMB_HD ring::claim take(const Group &group, uint64_t *credits, uint64_t *tickets, uint32_t wanted) const {
-    const bool takes = group.lane() == 0 && status_ == GMB_OK;
-    return ring::told_by_leader(group, takes ? ring::take_claim(credits, tickets, wanted) : ring::claim{0, 0});
+  /* In the state, below the status: who got fewer than it wanted looks first the next time. A look costs a trip to memory, a
+   * failed attempt two visits to a word that all share. */
+  static constexpr uint32_t pushes_look = 1, pops_look = 2, status_shift = 2;
+
+  template <class Group> GMB_HD ring::claim take(const Group &group, uint32_t side, uint32_t wanted) const {
+    gmb_queue_header *queue = ring_.header;
+    if (group.lane() != 0 || state_ >> status_shift != 0) return {0, 0};
+    const bool looks = (state_ & side) != 0;
+    return side == pushes_look ? ring::take_claim(&queue->space, &queue->tail, wanted, looks)
+                               : ring::take_claim(&queue->items, &queue->head, wanted, looks);
   }
+  GMB_HD void note(uint32_t side, bool looks) const { state_ = looks ? state_ | side : state_ & ~side; }
   template <class Group> GMB_HD static void give(const Group &group, uint64_t *credits, uint32_t count) {
     if (group.lane() == 0) ring::add_relaxed(credits, static_cast<uint64_t>(count));
   }
@@ -455,7 +505,7 @@ template <class T, class Promise = what_items_refer_to> class work_queue {
   }
 
   ring::item_ring<T> ring_;
-  int32_t status_;
+  mutable uint32_t state_;
 };
 
 }  // namespace device

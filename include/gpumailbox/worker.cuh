@@ -78,13 +78,18 @@ struct work_turn {
   bool leave;
 };
 
+/* 64-bit variables of a worker's block: those of every block, and behind them what its leader counts, which would take
+ * registers of all threads. */
+constexpr int worker_words = 12 + static_cast<int>(sizeof(gmb_worker_block) / sizeof(uint64_t));
+static_assert(worker_words > block_words, "the words of a block come first");
+
 /* A block's heartbeat is a time; this much apart, so that the host's memory is rarely written. */
 constexpr uint64_t beat_ns = 100000;
 
 /* The leader's side of the loop. */
 template <uint32_t most_spawned> struct work_leader {
   const gmb_worker_args &args;
-  gmb_worker_block at;
+  gmb_worker_block &at;
   uint32_t block;
   uint32_t width;
   uint64_t began;
@@ -174,9 +179,11 @@ GMB_HD inline void work(const Block &block, const gmb_worker_args &args, const F
   const block_group<Block> group{block};
   gmb_worker_block *kept = args.blocks + block.block();
   const bool leads = block.thread() == 0;
-  work_leader<most> leader = {args, {}, block.block(), block.threads(), clock_ns(), 0, false};
+  gmb_worker_block &counted = *reinterpret_cast<gmb_worker_block *>(block.word + 12);
+  work_leader<most> leader = {args, counted, block.block(), block.threads(), clock_ns(), 0, false};
   if (leads) {
     leader.at = *kept;
+    if (args.item_bytes != sizeof(T)) leader.at.reason = GMB_WORKER_WRONG_ITEMS;
     leader.beat(leader.began);
   }
   const bool ended = group.from_leader(leads && leader.at.reason != GMB_WORKER_RUNNING ? 1 : 0) != 0;
@@ -196,7 +203,7 @@ GMB_HD inline void work(const Block &block, const gmb_worker_args &args, const F
     block.sync();
     if (leaves) break;
     if (count == 0) {
-      back_off(tries++);
+      back_off_longer(tries++);
       continue;
     }
     tries = 0;
@@ -251,14 +258,14 @@ template <class T> struct count_up {
 #if defined(__CUDACC__)
 #define GMB_WORKER_KERNEL(name, type, functor)                                        \
   extern "C" __global__ void name(const __grid_constant__ gmb_worker_args args) {     \
-    __shared__ uint64_t word[::gmb::ring::block_words];                               \
+    __shared__ uint64_t word[::gmb::ring::worker_words];                              \
     ::gmb::ring::work<type>(::gmb::ring::thread_block{word}, args, functor());        \
   }
 #endif
-/* The same for the host backend: a gmb_worker_function, of which one call is one block, a thread. */
+/* The same for the host backend: a function whose address goes there, and of which one call is one block, a thread. */
 #define GMB_WORKER_FUNCTION(name, type, functor)                                                     \
   extern "C" void name(const gmb_worker_args *args, uint32_t block, uint32_t blocks) {               \
-    uint64_t word[::gmb::ring::block_words] = {};                                                    \
+    uint64_t word[::gmb::ring::worker_words] = {};                                                   \
     ::gmb::ring::work<type>(::gmb::ring::host_block{word, block, blocks}, *args, functor());         \
   }
 

@@ -60,6 +60,7 @@ pub const GMB_WORKER_RUNNING: i32 = 0;
 pub const GMB_WORKER_STOPPED: i32 = 1;
 pub const GMB_WORKER_IDLE: i32 = 2;
 pub const GMB_WORKER_ITERATIONS: i32 = 3;
+pub const GMB_WORKER_WRONG_ITEMS: i32 = 4;
 pub const GMB_OK: i32 = 0;
 pub const GMB_NOT_READY: i32 = 1;
 pub const GMB_ERROR_INVALID_HANDLE: i32 = -1;
@@ -321,15 +322,15 @@ pub struct gmb_queue_header {
     pub version: u32,
     pub item_bytes: u32,
     pub capacity: u64,
-    pub pad0: [u64; 13],
+    pub pad0: [u64; 125],
     pub space: u64,
-    pub pad1: [u64; 15],
+    pub pad1: [u64; 127],
     pub items: u64,
-    pub pad2: [u64; 15],
+    pub pad2: [u64; 127],
     pub tail: u64,
-    pub pad3: [u64; 15],
+    pub pad3: [u64; 127],
     pub head: u64,
-    pub pad4: [u64; 15],
+    pub pad4: [u64; 127],
 }
 
 #[repr(C)]

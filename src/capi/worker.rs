@@ -211,7 +211,7 @@ pub extern "C" fn gmb_worker_create(
 
 /// Stops a worker and ends it. Blocks until its kernel has left, which a functor that never returns keeps it from. Every item
 /// is in one of the queues then. Safe while other threads are inside calls on it: those that wait for it get
-/// `GMB_WORKER_STOPPED`, and the last thread to leave ends it. Errors: `GMB_ERROR_INVALID_HANDLE`.
+/// `GMB_WORKER_STOPPED`, and the last thread to leave ends it: only then are its queues free. Errors: `GMB_ERROR_INVALID_HANDLE`.
 #[no_mangle]
 pub extern "C" fn gmb_worker_destroy(worker: gmb_worker) -> gmb_status {
     boundary(|| {
@@ -254,7 +254,8 @@ pub extern "C" fn gmb_worker_resume(worker: gmb_worker) -> gmb_status {
 /// Blocks the calling thread until the run has ended, and tells why and what it did. `timeout_ns` is in nanoseconds;
 /// `GMB_WAIT_FOREVER` waits without limit, 0 asks once. Thread-safe.
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT` (never started), `_TIMEOUT` (wait again; the
-/// message names a block that does not come back from its functor), and what ended the run: `_DEVICE_LOST`, `_DRIVER`.
+/// message names a block that does not come back from its functor), and what ended the run: `_WRONG_MODE` (the functor is for
+/// items of another size), `_DEVICE_LOST`, `_DRIVER`.
 #[no_mangle]
 pub extern "C" fn gmb_worker_wait(
     worker: gmb_worker,

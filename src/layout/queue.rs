@@ -19,24 +19,25 @@ pub struct gmb_queue_header {
     pub item_bytes: u32,
     /// Items it holds; a power of two.
     pub capacity: u64,
-    /// Fills the line.
-    pub pad0: [u64; 13],
+    /// Keeps `space` away: lines that lie closer together are often in one slice of the cache, which does their additions one
+    /// after the other.
+    pub pad0: [u64; 125],
     /// As a signed number: slots that a producer may take; less than zero while some who found too few give them back.
     pub space: u64,
-    /// Keeps `space` alone on its line.
-    pub pad1: [u64; 15],
+    /// Keeps `space` away from the others.
+    pub pad1: [u64; 127],
     /// The same of items for consumers.
     pub items: u64,
-    /// Keeps `items` alone on its line.
-    pub pad2: [u64; 15],
+    /// Keeps `items` away from the others.
+    pub pad2: [u64; 127],
     /// Tickets that producers have taken.
     pub tail: u64,
-    /// Keeps `tail` alone on its line.
-    pub pad3: [u64; 15],
+    /// Keeps `tail` away from the others.
+    pub pad3: [u64; 127],
     /// Tickets that consumers have taken.
     pub head: u64,
-    /// Keeps `head` alone on its line.
-    pub pad4: [u64; 15],
+    /// Keeps `head` away from the others.
+    pub pad4: [u64; 127],
 }
 
 impl gmb_queue_header {
@@ -47,15 +48,15 @@ impl gmb_queue_header {
             version: super::GMB_LAYOUT_VERSION,
             item_bytes,
             capacity,
-            pad0: [0; 13],
+            pad0: [0; 125],
             space: capacity,
-            pad1: [0; 15],
+            pad1: [0; 127],
             items: 0,
-            pad2: [0; 15],
+            pad2: [0; 127],
             tail: 0,
-            pad3: [0; 15],
+            pad3: [0; 127],
             head: 0,
-            pad4: [0; 15],
+            pad4: [0; 127],
         }
     }
 }
@@ -72,6 +73,8 @@ pub const GMB_WORKER_STOPPED: gmb_worker_reason = 1;
 pub const GMB_WORKER_IDLE: gmb_worker_reason = 2;
 /// It has gone round as many times as it should.
 pub const GMB_WORKER_ITERATIONS: gmb_worker_reason = 3;
+/// Of a block: its functor is for items of another size.
+pub const GMB_WORKER_WRONG_ITEMS: gmb_worker_reason = 4;
 
 /// What a block of a worker keeps while its kernel is away; in device memory.
 #[repr(C)]
@@ -143,9 +146,9 @@ unsafe impl Send for gmb_worker_args {}
 unsafe impl Sync for gmb_worker_args {}
 
 const _: () = {
-    assert!(size_of::<gmb_queue_header>() == 640);
-    assert!(offset_of!(gmb_queue_header, space) == 128);
-    assert!(offset_of!(gmb_queue_header, head) == 512);
+    assert!(size_of::<gmb_queue_header>() == 5 * 1024);
+    assert!(offset_of!(gmb_queue_header, space) == 1024);
+    assert!(offset_of!(gmb_queue_header, head) == 4096);
     assert!(size_of::<gmb_worker_block>() == 128);
     assert!(size_of::<gmb_worker_args>() == 104);
 };

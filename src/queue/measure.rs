@@ -1,7 +1,7 @@
 //! How fast items go through a queue.
 
 use super::Queue;
-use crate::checks::{check_count, check_whole};
+use crate::checks::check_count;
 use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::results::{After, Token};
@@ -29,7 +29,9 @@ impl Queue {
     pub fn measure(&self, batch: u32, iterations: u32) -> Result<QueueMeasurement> {
         check_count("batch", batch)?;
         check_count("iterations", iterations)?;
-        check_whole(batch.into(), self.core.capacity)?;
+        if u64::from(batch) > self.core.capacity {
+            return Err(Error::argument(format!("batch {batch}: the queue holds {}", self.core.capacity)));
+        }
         self.check_unused()?;
         let size = self.info()?.size;
         if size != 0 {

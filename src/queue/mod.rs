@@ -111,6 +111,15 @@ pub(crate) fn check_threads(threads: u32) -> Result<()> {
     Ok(())
 }
 
+/// Threads of a block: what was asked for, or the library's choice; the host backend has one.
+pub(crate) fn threads_of(context: &Context, asked: u32, choice: u32) -> u32 {
+    match (context.backend().info().block_threads, asked) {
+        (1, _) => 1,
+        (_, 0) => choice,
+        _ => asked,
+    }
+}
+
 impl Queue {
     /// Makes an empty queue. Blocks until its memory is ready.
     ///
@@ -137,10 +146,7 @@ impl Queue {
             bytes,
             capacity: options.capacity,
             item_bytes: options.item_bytes,
-            block_threads: match options.block_threads {
-                0 => context.backend().info().block_threads,
-                threads => threads,
-            },
+            block_threads: threads_of(context, options.block_threads, context.backend().info().block_threads),
             max_blocks: options.max_blocks,
             workers: AtomicU32::new(0),
             pushes: Lanes::default(),
@@ -188,7 +194,7 @@ impl Queue {
             0 => Ok(()),
             workers => Err(Error::new(
                 GMB_ERROR_BUSY,
-                format!("{workers} workers use the queue: destroy them first"),
+                format!("the queue is used by {workers} worker(s): destroy them first"),
             )),
         }
     }

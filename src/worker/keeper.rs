@@ -307,6 +307,15 @@ impl Shared {
             slices += 1;
             let blocks = self.blocks()?;
             lock(&self.state).counts = counts(&blocks, slices);
+            if blocks.iter().any(|block| block.reason == GMB_WORKER_WRONG_ITEMS) {
+                return Err(Error::new(
+                    GMB_ERROR_WRONG_MODE,
+                    format!(
+                        "the worker's functor is for items of another size than {} bytes",
+                        self.args().item_bytes
+                    ),
+                ));
+            }
             if let Some(reason) = why(&blocks) {
                 return Ok(reason);
             }

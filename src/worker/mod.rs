@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::profiler::Range;
-use crate::queue::{check_threads, Queue};
+use crate::queue::{check_threads, threads_of, Queue};
 use crate::status::*;
 use crate::sync::forked;
 use keeper::Shared;
@@ -223,7 +223,7 @@ impl Worker {
     ///
     /// # Errors
     /// `TIMEOUT` (which names blocks that do not come back from their functor), `INVALID_ARGUMENT` (never started), and what
-    /// ended the run: `DEVICE_LOST`, `DRIVER`.
+    /// ended the run: `WRONG_MODE` (the functor is for items of another size), `DEVICE_LOST`, `DRIVER`.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<(WorkerReason, WorkerCounts)> {
         self.shared.wait(timeout)
     }
@@ -290,10 +290,9 @@ fn checked(
         )));
     }
     check_threads(options.block_threads)?;
-    let or = |given: u32, default: u32| if given == 0 { default } else { given };
     Ok(WorkerOptions {
-        block_threads: or(options.block_threads, DEFAULT_THREADS),
-        grid_blocks: or(options.grid_blocks, 1),
+        block_threads: threads_of(context, options.block_threads, DEFAULT_THREADS),
+        grid_blocks: options.grid_blocks.max(1),
         slice: Some(options.slice.unwrap_or(DEFAULT_SLICE)),
         watchdog: Some(options.watchdog.unwrap_or(DEFAULT_WATCHDOG)),
         ..*options

@@ -41,7 +41,7 @@ pub fn create(world: &mut World, input: &mut Input) {
     let Some(context) = out.take(status) else { return };
     let mut fence = gmb_event { id: 0 };
     assert_eq!(call!(event::gmb_event_create(context, 0, &mut fence)), GMB_OK);
-    world.contexts.add(context.id, Context { fence, limit });
+    world.contexts.add(context.id, Context { fence, limit, resident_percent: options.resident_percent });
 }
 
 pub fn destroy(world: &mut World, input: &mut Input) {
