@@ -84,7 +84,10 @@ pub fn items_of(bytes: &[u8], item_bytes: u64) -> Vec<Item> {
 /// So many items lie there, and nobody writes them.
 pub unsafe fn read(address: u64, count: usize, item_bytes: u64) -> Vec<Item> {
     // SAFETY: the caller's.
-    items_of(unsafe { std::slice::from_raw_parts(address as *const u8, count * item_bytes as usize) }, item_bytes)
+    items_of(
+        unsafe { std::slice::from_raw_parts(address as *const u8, count * item_bytes as usize) },
+        item_bytes,
+    )
 }
 
 /// As the library's own functor: the upper half of 16 bytes stays.

@@ -104,7 +104,10 @@ pub struct Awaited {
 #[derive(Clone, Copy)]
 pub enum Operation {
     Push(usize),
-    Pop { reader: u32, number: u64 },
+    Pop {
+        reader: u32,
+        number: u64,
+    },
     /// A push to a queue, or a pop: how many items it moves, where that is certain. The mailbox says nothing.
     Queue(Option<u32>),
 }

@@ -27,6 +27,8 @@ OUT = pathlib.Path(ARGUMENTS[0] if ARGUMENTS else KIT).resolve()
 ENVIRONMENT = dict(os.environ, GMB_REQUIRE_CUDA="1", GMB_TEST_BACKEND="cuda", RUST_BACKTRACE="1",
                    GMB_CHECK_POINTERS="1")
 BUILD = KIT / "build"
+# Each waits for the device most of the time.
+TESTS_AT_ONCE = max(4, min(8, (os.cpu_count() or 4) // 2))
 failures = []
 
 
@@ -65,7 +67,7 @@ def suite(name, binary, limit, **extra):
         return test, code, text, seconds
 
     results = []
-    with concurrent.futures.ThreadPoolExecutor(4) as pool, open(OUT / "kit.log", "a") as log:
+    with concurrent.futures.ThreadPoolExecutor(TESTS_AT_ONCE) as pool, open(OUT / "kit.log", "a") as log:
         for test, code, text, seconds in pool.map(one, names):
             ran = re.search(r"^test result: ok. 1 passed", text, re.M)
             result = "ok" if code == 0 and ran else "timed out" if code == 124 else "FAILED"

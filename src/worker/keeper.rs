@@ -234,7 +234,7 @@ impl Shared {
                 let stalled = match state.stalled {
                     (_, 0) => String::new(),
                     (first, n) => format!(
-                        ": {n} of its blocks do not come back from their functor, block {first} is the first"
+                        ": {n} block(s) of it have not come back from their functor, block {first} first"
                     ),
                 };
                 return Err(Error::new(

@@ -309,9 +309,32 @@ static void budget_of_one(void) {
   pause_again();
 }
 
+/* A graph holds the queue that it uses: it can be launched after the handle is gone. */
+static void graph_outlives_queue(void) {
+  const gmb_queue captured_queue = make_a_queue(context, ITEM);
+  gmb_token reports;
+  gmb_result result = {0};
+  gmb_graph both;
+  CHECK(gmb_token_create(context, &reports));
+  CHECK(gmb_stream_begin_capture(context, stream, GMB_CAPTURE_RELAXED));
+  CHECK(gmb_queue_push(captured_queue, memory, ROWS, stream, (gmb_token){0}));
+  CHECK(gmb_queue_pop(captured_queue, (char *)memory + BYTES / 2, ITEMS, stream, reports));
+  CHECK(gmb_stream_end_capture(context, stream, &both));
+  for (int i = 0; i < 3; ++i) {
+    if (i == 1) says("a queue that a graph uses", gmb_queue_destroy(captured_queue), GMB_OK);
+    says("its graph", gmb_graph_launch(both, stream), GMB_OK);
+    settle();
+    CHECK(gmb_token_poll(reports, &result));
+    if (result.status != GMB_OK || result.count != ROWS) says("items of a launch", BAD, GMB_OK);
+  }
+  CHECK(gmb_graph_destroy(both));
+  CHECK(gmb_token_destroy(reports));
+}
+
 static void queue_rules(void) {
   static struct function rules = {.name = "queue rules"};
   f = &rules;
+  graph_outlives_queue();
   items_of_extremes();
   budget_of_one();
   says("a queue that a worker uses", gmb_queue_destroy(used), E(BUSY));

@@ -170,7 +170,8 @@ fn full_outputs_lose_nothing() {
 #[test]
 fn stopped_at_any_instant() {
     let (context, mut random) = (context(), Random::new());
-    let [active, finished, spawn] = [(); 3].map(|()| queue(&context, 1 << 14, 4));
+    // Room for all that comes: a worker may do nothing before it is stopped.
+    let [active, finished, spawn] = [18, 14, 14].map(|log2| queue(&context, 1 << log2, 4));
     let options = WorkerOptions {
         spawn_interval: 4,
         increment: 1 << 24,

@@ -36,7 +36,8 @@ pub fn create(world: &mut World, input: &mut Input) {
         return;
     }
     let (context, at) = world.context(input);
-    let (item_bytes, capacity) = (input.choose(&[4, 4, 4, 8, 16]), input.choose(&[64, 1, 2, 8, 16, 256, 1024]));
+    let (item_bytes, capacity) =
+        (input.choose(&[4, 4, 4, 8, 16]), input.choose(&[64, 1, 2, 8, 16, 256, 1024]));
     let (threads, blocks) = (input.choose(&[0, 32, 64, 1024]), input.choose(&[0, 1, 2, 1000]));
     let options = gmb_queue_options {
         struct_size: 0,
@@ -165,7 +166,9 @@ fn launch(
     // A stream that the queue was not used on before takes memory.
     let refused = [GMB_ERROR_BUSY, GMB_ERROR_MEMORY_LIMIT].contains(&status);
     assert_eq!(status == GMB_OK, good && !refused, "status {status}: {}", super::status::message());
-    let (GMB_OK, Some(at), Some(stream), Some(context)) = (status, at, resolved, context) else { return None };
+    let (GMB_OK, Some(at), Some(stream), Some(context)) = (status, at, resolved, context) else {
+        return None;
+    };
     world.queues.confuse(at);
     world.queues.queues.0[at].it.launched(stream);
     world.enqueued(context, stream, &[]);
@@ -178,7 +181,8 @@ fn expect(world: &mut World, token: Option<usize>, count: Option<u64>) {
         super::token::forget(world, token);
         let token = &mut world.tokens.0[token].it;
         token.submitted += 1;
-        token.awaited = Some(Awaited { mailbox: usize::MAX, what: Operation::Queue(count.map(|n| n as u32)) });
+        token.awaited =
+            Some(Awaited { mailbox: usize::MAX, what: Operation::Queue(count.map(|n| n as u32)) });
     }
 }
 

@@ -51,7 +51,8 @@ pub fn create(world: &mut World, input: &mut Input) {
     let (increment, blocks) = (input.choose(&[1, 0, 3]), input.choose(&[1, 0, 2, 4]));
     // Where the kernel stays for ever, calls that need an idle device wait for its end, which must come then.
     let longest = if iterations > 0 { u64::MAX } else { 0 };
-    let (threads, slice) = (input.choose(&[0, 32, 1024]), input.choose(&[100_000, 1, 1000, 1_000_000, longest]));
+    let (threads, slice) =
+        (input.choose(&[0, 32, 1024]), input.choose(&[100_000, 1, 1000, 1_000_000, longest]));
     let options = gmb_worker_options {
         struct_size: 0,
         block_threads: input.spoil(threads, 8) as u32,
@@ -71,7 +72,8 @@ pub fn create(world: &mut World, input: &mut Input) {
     };
     let found = ids.map(|id| queues.find(id));
     let there = found[0].is_some() && ids.iter().zip(&found).all(|(&id, at)| id == 0 || at.is_some());
-    let fit = found.iter().flatten().all(|&at| Some((queues.0[at].it.context, queues.0[at].it.item_bytes)) == fits);
+    let fit =
+        found.iter().flatten().all(|&at| Some((queues.0[at].it.context, queues.0[at].it.item_bytes)) == fits);
     let apart = ids[0] != ids[1] && ids[0] != ids[2] && (ids[1] != ids[2] || ids[1] == 0);
     let most = found[0].map_or(0, |at| FITTING * percent(world, queues.0[at].it.context) / 100);
     let good = there
@@ -143,10 +145,12 @@ pub fn start(world: &mut World, input: &mut Input) {
     }
     let shared = queues.iter().flatten().any(|&queue| !world.queues.runs_on(queue).is_empty());
     let known = queues.iter().flatten().all(|&queue| world.queues.queues.0[queue].it.items.is_some());
-    let first = queues[0].map_or(0, |at| told_of_queue(gmb_queue { id: world.queues.queues.0[at].id }).popped);
+    let first =
+        queues[0].map_or(0, |at| told_of_queue(gmb_queue { id: world.queues.queues.0[at].id }).popped);
     let status = call!(worker::gmb_worker_start(worker));
     // Other workers may hold what a small budget allows.
-    let small = percent(world, world.queues.workers.0[at].it.context) * FITTING / 100 < MOST as u32 * MOST_BLOCKS;
+    let small =
+        percent(world, world.queues.workers.0[at].it.context) * FITTING / 100 < MOST as u32 * MOST_BLOCKS;
     assert!(status == GMB_OK || (status == GMB_ERROR_BUSY && small), "status {status}");
     if status != GMB_OK {
         return;
