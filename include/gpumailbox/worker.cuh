@@ -218,7 +218,7 @@ GMB_HD inline void work(const Block &block, const gmb_worker_args &args, const F
     uint32_t finished = 0, spawned = 0;
     if (args.finished) finished = put_each(group, args.finished, item, has && to == worker::finished);
     if (args.spawn) {
-      for (uint32_t s = 0; s < most; ++s) spawned += put_each(group, args.spawn, hand.spawned(s), s < hand.count());
+      for (uint32_t s = 0; s != most; ++s) spawned += put_each(group, args.spawn, hand.spawned(s), s < hand.count());
     }
     const uint32_t again = put_each(group, args.active, item, has && to == worker::again);
     if (leads) leader.settle(count, finished, spawned, again);
