@@ -1333,7 +1333,7 @@ typedef int32_t gmb_worker_reason;
  */
 typedef struct gmb_worker_result {
   /**
-   * Why it has ended: `GMB_WORKER_STOPPED`, `_IDLE`, `_ITERATIONS`; `GMB_WORKER_RUNNING` while it has not.
+   * Why it has ended: `GMB_WORKER_STOPPED`, `_IDLE`, `_ITERATIONS`, `_FAILED`; `GMB_WORKER_RUNNING` while it has not.
    */
   gmb_worker_reason reason;
   /**
@@ -1749,6 +1749,11 @@ typedef struct gmb_worker_args {
  * Of a block: its functor is for items of another size.
  */
 #define GMB_WORKER_WRONG_ITEMS 4
+
+/**
+ * By an error, which `gmb_worker_wait` gives.
+ */
+#define GMB_WORKER_FAILED 5
 
 /**
  * Success.
@@ -2456,7 +2461,7 @@ gmb_status gmb_queue_get_info(struct gmb_queue queue,
  * Can be captured into a graph. Thread-safe.
  *
  * Errors, with nothing pushed and the token as before: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`,
- * `_MISALIGNED`, `_OVERLAP`, `_OVERFLOW`, `_INVALID_ARGUMENT` (not reachable, where that is checked), `_INVALID_STREAM`,
+ * `_MISALIGNED`, `_OVERLAP`, `_OVERFLOW`, `_INVALID_ARGUMENT` (a token of another context; not reachable, where that is checked), `_INVALID_STREAM`,
  * `_BUSY` (token), `_MEMORY_LIMIT`, `_OUT_OF_MEMORY`, `_DEVICE_LOST`, `_DRIVER`. In the result: `GMB_ERROR_BAD_MAGIC`,
  * `_BAD_VERSION`, `_WRONG_MODE` (something else wrote there).
  */
@@ -2912,9 +2917,10 @@ gmb_status gmb_worker_create(const struct gmb_worker_options *options,
                              struct gmb_worker *worker);
 
 /**
- * Stops a worker and ends it. Blocks until its kernel has left, which a functor that never returns keeps it from. Every item
- * is in one of the queues then. Safe while other threads are inside calls on it: those that wait for it get
- * `GMB_WORKER_STOPPED`, and the last thread to leave ends it: only then are its queues free. Errors: `GMB_ERROR_INVALID_HANDLE`.
+ * Stops a worker and ends it. Blocks until its kernel has left, which a functor that never returns keeps it from; then every
+ * item is in one of the queues. Safe while other threads are inside calls on it: those that wait for it get
+ * `GMB_WORKER_STOPPED`; then the last thread to leave ends it, this call may be over before, and only afterwards its queues
+ * can be destroyed. Errors: `GMB_ERROR_INVALID_HANDLE`.
  */
 gmb_status gmb_worker_destroy(struct gmb_worker worker);
 

@@ -120,7 +120,6 @@ pub struct Worker {
     pub idle_threshold: u64,
     pub max_iterations: u64,
     pub blocks: u32,
-    pub threads: u32,
     pub started: bool,
     pub run: Option<Run>,
 }

@@ -164,7 +164,7 @@ pub extern "C" fn gmb_queue_get_info(
 /// Can be captured into a graph. Thread-safe.
 ///
 /// Errors, with nothing pushed and the token as before: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`,
-/// `_MISALIGNED`, `_OVERLAP`, `_OVERFLOW`, `_INVALID_ARGUMENT` (not reachable, where that is checked), `_INVALID_STREAM`,
+/// `_MISALIGNED`, `_OVERLAP`, `_OVERFLOW`, `_INVALID_ARGUMENT` (a token of another context; not reachable, where that is checked), `_INVALID_STREAM`,
 /// `_BUSY` (token), `_MEMORY_LIMIT`, `_OUT_OF_MEMORY`, `_DEVICE_LOST`, `_DRIVER`. In the result: `GMB_ERROR_BAD_MAGIC`,
 /// `_BAD_VERSION`, `_WRONG_MODE` (something else wrote there).
 #[no_mangle]

@@ -85,7 +85,7 @@ pub const GMB_WORKER_STATE_ENDED: gmb_worker_state = 3;
 #[derive(Clone, Copy)]
 #[allow(non_camel_case_types)]
 pub struct gmb_worker_result {
-    /// Why it has ended: `GMB_WORKER_STOPPED`, `_IDLE`, `_ITERATIONS`; `GMB_WORKER_RUNNING` while it has not.
+    /// Why it has ended: `GMB_WORKER_STOPPED`, `_IDLE`, `_ITERATIONS`, `_FAILED`; `GMB_WORKER_RUNNING` while it has not.
     pub reason: gmb_worker_reason,
     /// Zero.
     pub reserved: u32,
@@ -209,9 +209,10 @@ pub extern "C" fn gmb_worker_create(
     })
 }
 
-/// Stops a worker and ends it. Blocks until its kernel has left, which a functor that never returns keeps it from. Every item
-/// is in one of the queues then. Safe while other threads are inside calls on it: those that wait for it get
-/// `GMB_WORKER_STOPPED`, and the last thread to leave ends it: only then are its queues free. Errors: `GMB_ERROR_INVALID_HANDLE`.
+/// Stops a worker and ends it. Blocks until its kernel has left, which a functor that never returns keeps it from; then every
+/// item is in one of the queues. Safe while other threads are inside calls on it: those that wait for it get
+/// `GMB_WORKER_STOPPED`; then the last thread to leave ends it, this call may be over before, and only afterwards its queues
+/// can be destroyed. Errors: `GMB_ERROR_INVALID_HANDLE`.
 #[no_mangle]
 pub extern "C" fn gmb_worker_destroy(worker: gmb_worker) -> gmb_status {
     boundary(|| {
@@ -293,7 +294,10 @@ pub extern "C" fn gmb_worker_get_info(
             most_blocks: known.most_blocks,
             reserved: 0,
             heartbeat: known.heartbeat,
-            result: result_of(GMB_WORKER_RUNNING, &known.counts),
+            result: result_of(
+                known.ended.map_or(GMB_WORKER_RUNNING, |ended| ended.map_or(GMB_WORKER_FAILED, reason_of)),
+                &known.counts,
+            ),
         };
         write_info(info, info_size, value)
     })

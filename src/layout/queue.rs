@@ -75,6 +75,8 @@ pub const GMB_WORKER_IDLE: gmb_worker_reason = 2;
 pub const GMB_WORKER_ITERATIONS: gmb_worker_reason = 3;
 /// Of a block: its functor is for items of another size.
 pub const GMB_WORKER_WRONG_ITEMS: gmb_worker_reason = 4;
+/// By an error, which `gmb_worker_wait` gives.
+pub const GMB_WORKER_FAILED: gmb_worker_reason = 5;
 
 /// What a block of a worker keeps while its kernel is away; in device memory.
 #[repr(C)]

@@ -2,8 +2,8 @@
 
 use super::Queue;
 use crate::checks::nothing;
+use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::memory::DeviceBuffer;
 use crate::results::{After, Token};
 use crate::stream::OwnedStream;
 use crate::sync::lock;
@@ -15,7 +15,26 @@ const PIECE: usize = 1 << 20;
 pub(super) struct Staging {
     stream: OwnedStream,
     token: Token,
-    buffer: DeviceBuffer,
+    buffer: Piece,
+}
+
+/// Memory for a piece. It goes in stream order: other memory goes when the device is idle, and a worker may stay for ever.
+struct Piece {
+    context: Context,
+    address: u64,
+}
+
+impl Piece {
+    fn address(&self) -> u64 {
+        self.address
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        // SAFETY: whoever used it has waited for that.
+        let _ = unsafe { self.context.free_ring(self.address) };
+    }
 }
 
 impl Queue {
@@ -88,7 +107,8 @@ impl Queue {
         let mut kept = lock(&self.core.staging[place]);
         if kept.is_none() {
             let (stream, token) = (context.stream()?, Token::new(context)?);
-            *kept = Some(Staging { stream, token, buffer: context.device_buffer(PIECE)? });
+            let buffer = Piece { context: context.clone(), address: context.allocate_ring(PIECE)? };
+            *kept = Some(Staging { stream, token, buffer });
         }
         let Some(staging) = kept.as_ref() else { return Ok(0) };
         let mut moved = 0;

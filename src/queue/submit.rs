@@ -4,7 +4,7 @@ use super::{Core, Queue};
 use crate::backend::args::{gmb_queue_args, GMB_MOST_BLOCKS};
 use crate::backend::{Entry, Kernel};
 use crate::checks::{check_address, check_count};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::extent::{check_disjoint, Extent};
 use crate::graph::Held;
 use crate::lanes::{lane_of, Lanes};
@@ -23,7 +23,7 @@ impl Queue {
     ///
     /// # Errors
     /// `ZERO_COUNT`, `OVERFLOW`, `NULL_POINTER`, `MISALIGNED` (items are aligned to their size), `OVERLAP`,
-    /// `INVALID_ARGUMENT` (not reachable, with `GMB_CHECK_POINTERS=1`), `INVALID_STREAM`, `BUSY` (token), `MEMORY_LIMIT`,
+    /// `INVALID_ARGUMENT` (a token of another context; not reachable, with `GMB_CHECK_POINTERS=1`), `INVALID_STREAM`, `BUSY` (token), `MEMORY_LIMIT`,
     /// `OUT_OF_MEMORY`, `DEVICE_LOST`, `DRIVER`. In the result: `BAD_MAGIC`, `BAD_VERSION`, `WRONG_MODE`.
     ///
     /// # Safety
@@ -83,6 +83,9 @@ impl Core {
         stream: Stream,
         token: Option<&Token>,
     ) -> Result<()> {
+        if token.is_some_and(|token| !token.context().is(&self.context)) {
+            return Err(Error::argument("the token is of another context than the queue"));
+        }
         let backend = self.context.backend();
         let _entered = backend.enter_for_calls()?;
         let stream = self.context.resolve(stream)?;

@@ -10,6 +10,7 @@ use crate::backend::{wait_until, Kernel, Resident};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::layout::*;
+use crate::lines::Line;
 use crate::log::{log, LogLevel};
 use crate::queue::{Employed, Queue};
 use crate::status::*;
@@ -62,46 +63,42 @@ struct Memory {
     device: u64,
     blocks: u32,
     /// A beat for each block, and behind them the command to be copied.
-    host: u64,
+    host: Line,
 }
 
 impl Memory {
     fn new(context: &Context, blocks: u32) -> Result<Self> {
+        let host = Line::of(context, blocks as usize + 1)?;
         let bytes = blocks as usize * size_of::<gmb_worker_block>() + size_of::<u64>();
-        let device = context.allocate_ring(bytes)?;
-        let host = context.backend().allocate_pinned((blocks as usize + 1) * size_of::<u64>());
-        match host {
-            Ok(host) => Ok(Self { context: context.clone(), device, blocks, host }),
-            Err(error) => {
-                // SAFETY: nothing uses it.
-                let _ = unsafe { context.free_ring(device) };
-                Err(error)
-            }
-        }
+        let memory = Self { context: context.clone(), device: context.allocate_ring(bytes)?, blocks, host };
+        memory.beat_all(0);
+        Ok(memory)
     }
 
     fn command(&self) -> u64 {
         self.device + u64::from(self.blocks) * size_of::<gmb_worker_block>() as u64
     }
 
-    /// A beat, or behind the last one the word for the command.
-    fn word(&self, n: u32) -> &AtomicU64 {
-        // SAFETY: there is one more than there are blocks; kernels write whole words.
-        unsafe { AtomicU64::from_ptr((self.host as *mut u64).add(n as usize)) }
+    /// The word for the command.
+    fn word(&self) -> &AtomicU64 {
+        self.host.word(self.blocks as usize)
     }
 
     fn beats(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
-        (0..self.blocks).map(|n| (n, self.word(n).load(Ordering::Acquire)))
+        (0..self.blocks).map(|n| (n, self.host.word(n as usize).load(Ordering::Acquire)))
+    }
+
+    fn beat_all(&self, beat: u64) {
+        for n in 0..self.blocks as usize {
+            self.host.word(n).store(beat, Ordering::Release);
+        }
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
         // SAFETY: no kernel of the worker is there any more.
-        unsafe {
-            let _ = self.context.free_ring(self.device);
-            let _ = self.context.backend().release_pinned(self.host, false);
-        }
+        let _ = unsafe { self.context.free_ring(self.device) };
     }
 }
 
@@ -203,7 +200,7 @@ impl Shared {
     /// Tells a running kernel, and waits until that is there.
     fn tell(&self, command: u64) -> Result<()> {
         let (backend, service) = (self.context.backend(), self.context.service());
-        let word = self.memory.word(self.memory.blocks);
+        let word = self.memory.word();
         word.store(command, Ordering::Release);
         // SAFETY: both words live as long as the worker.
         unsafe { backend.copy(self.memory.command(), word.as_ptr() as u64, size_of::<u64>(), service)? };
@@ -257,6 +254,7 @@ impl Shared {
         let beat = self.memory.beats().map(|(_, beat)| beat).max().unwrap_or(0);
         WorkerInfo {
             state: state.is,
+            ended: state.ended.as_ref().map(|ended| ended.as_ref().ok().copied()),
             counts: state.counts,
             heartbeat: if beat > EXPECTED { beat } else { 0 },
             stalled_blocks: state.stalled.1,
@@ -343,9 +341,7 @@ impl Shared {
 
     /// The kernel comes, and leaves.
     fn slice(&self) -> Result<()> {
-        for n in 0..self.memory.blocks {
-            self.memory.word(n).store(EXPECTED, Ordering::Release);
-        }
+        self.memory.beat_all(EXPECTED);
         let stream = self.context.unresolved(self.stream.get());
         let resident = Resident {
             function: self.options.function,
@@ -380,7 +376,7 @@ impl Shared {
             spawn: if spawns { optional(&self.spawn) } else { std::ptr::null_mut() },
             blocks: self.memory.device as *mut gmb_worker_block,
             command: self.memory.command() as *mut u64,
-            beats: self.memory.host as *mut u64,
+            beats: self.memory.host.address() as *mut u64,
             user: self.options.user as *mut std::ffi::c_void,
             max_iterations: self.options.max_iterations,
             idle_threshold: self.options.idle_threshold,

@@ -91,6 +91,8 @@ pub struct WorkerCounts {
 pub struct WorkerInfo {
     /// Where it stands.
     pub state: WorkerState,
+    /// How the run has ended: `Some(None)` by an error, which [`Worker::wait`] gives.
+    pub ended: Option<Option<WorkerReason>>,
     /// What it did in this run, as of when its kernel left last.
     pub counts: WorkerCounts,
     /// When one of its blocks last went round, in nanoseconds of the device's clock: it grows while the worker works. Zero

@@ -213,6 +213,12 @@ fn what_is_refused() {
     assert_eq!(queue.push_from_host_blocking(&[0; 12]).unwrap_err().status(), GMB_ERROR_INVALID_ARGUMENT);
     assert_eq!(queue.pop_to_host_blocking(&mut []).unwrap_err().status(), GMB_ERROR_ZERO_COUNT);
     assert_eq!(queue.measure(9, 1).unwrap_err().status(), GMB_ERROR_INVALID_ARGUMENT);
+    let foreign = Token::new(&super::support::context()).unwrap();
+    let refused = unsafe { queue.push(at, 1, stream.get(), Some(&foreign)) }.unwrap_err();
+    assert_eq!(
+        (refused.status(), refused.message()),
+        (GMB_ERROR_INVALID_ARGUMENT, "the token is of another context than the queue")
+    );
     // Nothing of it has reached the queue, and the token is free.
     assert_eq!(queue.info().unwrap().pushed, 0);
     unsafe { queue.push(at, 3, stream.get(), Some(&token)).unwrap() };

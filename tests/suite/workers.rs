@@ -24,7 +24,7 @@ fn plain(from: &[u8], bytes: u32) -> Vec<u64> {
         .collect()
 }
 
-fn counted(queue: &Queue, numbers: std::ops::Range<u64>) {
+pub fn counted(queue: &Queue, numbers: std::ops::Range<u64>) {
     let bytes = queue.info().unwrap().item_bytes;
     let given: Vec<u8> = numbers.clone().flat_map(|n| item(n, 16)[..bytes as usize].to_vec()).collect();
     assert_eq!(queue.push_from_host_blocking(&given).unwrap(), numbers.end - numbers.start);
@@ -43,7 +43,7 @@ fn model(items: std::ops::Range<u64>, increment: u64, interval: u64) -> (Vec<u64
     (finished, spawned)
 }
 
-fn run(worker: &Worker) -> (WorkerReason, WorkerCounts) {
+pub fn run(worker: &Worker) -> (WorkerReason, WorkerCounts) {
     worker.start().unwrap();
     worker.wait(Some(LIMIT)).unwrap()
 }
@@ -75,6 +75,7 @@ fn what_comes_out_is_what_the_model_says() {
         assert_eq!(active.info().unwrap().size, 0);
         let info = worker.info();
         assert_eq!((info.state, info.counts, info.heartbeat), (WorkerState::Ended, counts, 0));
+        assert_eq!(info.ended, Some(Some(WorkerReason::Idle)));
     }
 }
 

@@ -105,7 +105,6 @@ pub fn create(world: &mut World, input: &mut Input) {
         idle_threshold: options.idle_threshold,
         max_iterations: options.max_iterations,
         blocks: options.grid_blocks.max(1),
-        threads: if options.block_threads == 0 { 128 } else { options.block_threads },
         started: false,
         run: None,
     };
@@ -283,7 +282,8 @@ pub fn get_info(world: &mut World, input: &mut Input) {
     });
     let (Some(told), Some(at)) = (told, at) else { return };
     let it = &world.queues.workers.0[at].it;
-    assert_eq!((told.grid_blocks, told.block_threads, told.reserved), (it.blocks, it.threads, 0));
+    // On the host backend a block is a thread.
+    assert_eq!((told.grid_blocks, told.block_threads, told.reserved), (it.blocks, 1, 0));
     assert_eq!(told.most_blocks, FITTING * percent(world, it.context) / 100);
     assert!(told.stalled_blocks <= told.grid_blocks);
     match (told.state, &it.run) {
