@@ -9,7 +9,9 @@ use crate::status::GMB_ERROR_BUSY;
 use crate::sync::lock;
 
 /// A whole device.
-const WHOLE: u64 = 1 << 20;
+const WHOLE: u64 = 1 << 40;
+/// What rounding up may add to the parts of all workers together: far less than a block.
+const ROUNDING: u64 = 1 << 20;
 
 /// What is held of each device, by all contexts.
 static HELD: Mutex<BTreeMap<(bool, u64), u64>> = Mutex::new(BTreeMap::new());
@@ -42,9 +44,8 @@ impl Share {
     /// Takes room for so many blocks.
     pub(super) fn take(context: &Context, blocks: u32, fitting: u32) -> Result<Self> {
         let device = (context.kind() == BackendKind::Cuda, context.place());
-        let parts = (u64::from(blocks) * WHOLE).div_ceil(u64::from(fitting).max(1));
-        // Rounded up for each of several workers.
-        let budget = WHOLE * u64::from(context.resident_percent()) / 100 + WHOLE / 1000;
+        let parts = (u128::from(blocks) * u128::from(WHOLE)).div_ceil(u128::from(fitting.max(1))) as u64;
+        let budget = WHOLE / 100 * u64::from(context.resident_percent()) + ROUNDING;
         let mut all = lock(&HELD);
         let held = all.entry(device).or_default();
         if *held + parts > budget {
@@ -52,7 +53,7 @@ impl Share {
                 GMB_ERROR_BUSY,
                 format!(
                     "other workers hold {} of the {} percent of the device that workers may: wait for one to end, or stop it",
-                    *held * 100 / WHOLE,
+                    *held / (WHOLE / 100),
                     context.resident_percent()
                 ),
             ));

@@ -283,6 +283,13 @@ fn residency_has_a_budget() {
     let refused = of(0, most + 1).unwrap_err();
     assert_eq!(refused.status(), GMB_ERROR_INVALID_ARGUMENT);
     assert!(refused.message().contains(&format!("that is {most}")), "{}", refused.message());
+    // One block more than the budget is one too many.
+    let (all, one) = (of(0, most).unwrap(), of(1, 1).unwrap());
+    one.start().unwrap();
+    assert_eq!(all.start().unwrap_err().status(), GMB_ERROR_BUSY);
+    one.stop().unwrap();
+    one.wait(Some(LIMIT)).unwrap();
+    drop((all, one));
     let (large, half, rest) = (of(0, most).unwrap(), of(1, most / 2).unwrap(), of(2, most / 2).unwrap());
     half.start().unwrap();
     let refused = large.start().unwrap_err();
