@@ -69,10 +69,18 @@ struct Memory {
 impl Memory {
     fn new(context: &Context, blocks: u32) -> Result<Self> {
         let host = Line::of(context, blocks as usize + 1)?;
-        let bytes = blocks as usize * size_of::<gmb_worker_block>() + size_of::<u64>();
+        let bytes = Self::bytes_for(blocks);
         let memory = Self { context: context.clone(), device: context.allocate_ring(bytes)?, blocks, host };
         memory.beat_all(0);
         Ok(memory)
+    }
+
+    fn bytes_for(blocks: u32) -> usize {
+        blocks as usize * size_of::<gmb_worker_block>() + size_of::<u64>()
+    }
+
+    fn bytes(&self) -> usize {
+        Self::bytes_for(self.blocks)
     }
 
     fn command(&self) -> u64 {
@@ -292,9 +300,8 @@ impl Shared {
     /// From a start to its end.
     fn run(&self) -> Result<WorkerReason> {
         let (backend, service) = (self.context.backend(), self.context.service());
-        let bytes = self.memory.blocks as usize * size_of::<gmb_worker_block>();
         // SAFETY: the memory is the worker's, and its kernel is away.
-        unsafe { backend.fill(self.memory.device, 0, bytes, service)? };
+        unsafe { backend.fill(self.memory.device, 0, self.memory.bytes(), service)? };
         backend.stream_synchronize(service)?;
         let mut slices = 0;
         loop {
