@@ -2,17 +2,17 @@
  * others, until it is stopped, has nothing to do, or has gone round so many times. The library starts it, lets it leave and
  * come again, and watches it (gmb_worker_create); what happens to an item is a functor of yours:
  *
- *   struct halve {
- *     static constexpr uint32_t most_spawned = 1;   // of an item, at most
- *     template <class Hand> __device__ gmb::worker::route operator()(uint32_t &item, Hand &hand) const {
- *       if (item % 2 != 0) return gmb::worker::finished;
- *       item /= 2;
- *       hand.spawn(item);
- *       return gmb::worker::dropped;
- *     }
- *   };
- *   GMB_WORKER_KERNEL(halve_worker, uint32_t, halve)        // for a GPU; its CUfunction goes into gmb_worker_options.function
- *   GMB_WORKER_FUNCTION(halve_on_the_host, uint32_t, halve) // for the host backend; its address does
+ *     struct halve {
+ *       static constexpr uint32_t most_spawned = 1;   // of an item, at most
+ *       template <class Hand> GMB_HD gmb::worker::route operator()(uint32_t &item, Hand &hand) const {
+ *         if (item % 2 != 0) return gmb::worker::finished;
+ *         item /= 2;
+ *         hand.spawn(item);
+ *         return gmb::worker::dropped;
+ *       }
+ *     };
+ *     GMB_WORKER_KERNEL(halve_worker, uint32_t, halve)        // for a GPU; its CUfunction goes into gmb_worker_options.function
+ *     GMB_WORKER_FUNCTION(halve_on_the_host, uint32_t, halve) // for the host backend; its address does
  *
  * Each thread of a block calls the functor with an item of its own, all of a block at about the same time; threads that have
  * no item wait for them, so no functor may wait for other threads of its block. Room in both outputs is taken before an item
