@@ -1506,7 +1506,7 @@ typedef struct gmb_worker_args {
    */
   struct gmb_worker_block *blocks;
   /**
-   * In device memory: not zero when all blocks shall leave.
+   * In pinned memory: not zero when all blocks shall leave.
    */
   uint64_t *command;
   /**
@@ -1754,6 +1754,11 @@ typedef struct gmb_worker_args {
  * By an error, which `gmb_worker_wait` gives.
  */
 #define GMB_WORKER_FAILED 5
+
+/**
+ * Of a block: the queue `spawn` has less room in all than one item may need.
+ */
+#define GMB_WORKER_SMALL_SPAWN 6
 
 /**
  * Success.
@@ -2453,8 +2458,9 @@ gmb_status gmb_queue_get_info(struct gmb_queue queue,
                               size_t info_size);
 
 /**
- * Pushes `count` items, dense at `items` in device memory and aligned to their size, on a stream, in one launch. They follow
- * each other in the queue, in their order; where there is room for fewer the first so many are pushed.
+ * Pushes `count` items, dense at `items` in device memory and aligned to their size, on a stream, in one launch. They come
+ * in their order, perhaps with items of pushes at the same time between them; where there is room for fewer the first so many
+ * are pushed.
  *
  * The items must stay valid and unwritten until the operation is done. Does not block beyond the launch. Ordered after the
  * stream's work alone: other pushes and pops run beside it. The result of `token`, which may be zero, is the count pushed.
@@ -2483,8 +2489,8 @@ gmb_status gmb_queue_pop(struct gmb_queue queue,
                          struct gmb_token token);
 
 /**
- * Pushes items from host memory, and waits for that. `pushed` gets how many there was room for: the first so many. Pushes of
- * others may come between pieces of a mebibyte, not within them. For set-up, tests and tools. Blocks; thread-safe.
+ * Pushes items from host memory, and waits for that. `pushed` gets how many there was room for: the first so many. Items
+ * of others that push at the same time may come between them. For set-up, tests and tools. Blocks; thread-safe.
  *
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW`, `_OUT_OF_MEMORY`, `_MEMORY_LIMIT`,
  * `_DEVICE_LOST`, `_DRIVER`.
@@ -2932,8 +2938,7 @@ gmb_status gmb_worker_start(struct gmb_worker worker);
 
 /**
  * Asks the kernel to leave, and ends the run: a worker that does not run stays as it is. Does not wait for the kernel
- * (`gmb_worker_wait` does), only until the device has the word, which may block for a moment. Thread-safe.
- * Errors: `GMB_ERROR_INVALID_HANDLE`, `_DEVICE_LOST`, `_DRIVER`.
+ * (`gmb_worker_wait` does), nor for anything else. Thread-safe. Errors: `GMB_ERROR_INVALID_HANDLE`.
  */
 gmb_status gmb_worker_stop(struct gmb_worker worker);
 
@@ -2950,11 +2955,12 @@ gmb_status gmb_worker_pause(struct gmb_worker worker);
 gmb_status gmb_worker_resume(struct gmb_worker worker);
 
 /**
- * Blocks the calling thread until the run has ended, and tells why and what it did. `timeout_ns` is in nanoseconds;
- * `GMB_WAIT_FOREVER` waits without limit, 0 asks once. Thread-safe.
+ * Blocks the calling thread until the run that is on has ended, and tells why and what it did; of a worker that does not run,
+ * what the last run did. `timeout_ns` is in nanoseconds; `GMB_WAIT_FOREVER` waits without limit, 0 asks once. Thread-safe.
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT` (never started), `_TIMEOUT` (wait again; the
- * message names a block that does not come back from its functor), and what ended the run: `_WRONG_MODE` (the functor is for
- * items of another size), `_DEVICE_LOST`, `_DRIVER`.
+ * message tells of blocks that do not come back from their functor, or have not begun because other work fills the device), and
+ * what ended the run: `_WRONG_MODE` (the functor is for items of another size), `_INVALID_ARGUMENT` (it may spawn more of one
+ * item than the queue `spawn` holds), `_DEVICE_LOST`, `_DRIVER`.
  */
 gmb_status gmb_worker_wait(struct gmb_worker worker,
                            uint64_t timeout_ns,

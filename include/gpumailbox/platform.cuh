@@ -100,6 +100,11 @@ GMB_HD inline uint32_t log2_of(uint32_t power) {
   __device__ inline void store_relaxed(type *p, type v) {                                                    \
     asm volatile("st.relaxed.gpu.global." width " [%0], %1;" ::"l"(p), letter(v) : "memory");                \
   }                                                                                                          \
+  __device__ inline type load_system(const type *p) {                                                        \
+    type v;                                                                                                  \
+    asm volatile("ld.relaxed.sys.global." width " %0, [%1];" : "=" letter(v) : "l"(p));                      \
+    return v;                                                                                                \
+  }                                                                                                          \
   __device__ inline void store_system(type *p, type v) {                                                     \
     asm volatile("st.relaxed.sys.global." width " [%0], %1;" ::"l"(p), letter(v) : "memory");                \
   }
@@ -300,6 +305,7 @@ template <class T> inline void lower_relaxed(T *p, T v) {
 /* The host's stores below carry the release themselves: ThreadSanitizer does
  * not follow fences. */
 inline void fence_system() {}
+template <class T> inline T load_system(const T *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
 template <class T> inline void store_system(T *p, T v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
 inline void store_pair_system(uint64_t *p, uint64_t lo, uint64_t hi) {
   store_system(p + 1, hi);

@@ -23,8 +23,8 @@
  * 2018); its one count is two words here, so that room can be taken before an item is there for it.
  *
  * All threads of a group call each function together. What a group has written before a push is visible to the group that
- * pops the item (release and acquire, at device scope), unless the queue is used as `items_alone`: that says that the items
- * are all there is, and saves a fence on either side.
+ * pops the items (release and acquire, at device scope; of try_pop_each: to the lane that has the item), unless the queue is
+ * used as `items_alone`: that says that the items are all there is, and saves a fence on either side.
  *
  * A loop that waits for room or items must not keep those out who would bring them: launch both so that they are resident
  * together, and give loops a limit or a word that stops them. */
@@ -204,6 +204,12 @@ template <class Group> GMB_HD inline claim told_by_leader(const Group &group, co
 GMB_HD inline claim told_by_leader(const one_warp &group, const claim &mine) {
   return {group.of_leader(mine.first), group.of_leader(mine.count)};
 }
+#endif
+/* What one lane has written before the group's leader told something, another one's fence covers: so it is behind the
+ * barriers of a block, and not behind a shuffle. */
+template <class Group> GMB_HD inline void order_lanes(const Group &) {}
+#if defined(__CUDACC__)
+GMB_HD inline void order_lanes(const one_warp &group) { group.sync(); }
 #endif
 
 /* The same of a claim of a block's lanes, in one word while that has all bits of the ticket that a slot and its turn need. */
@@ -427,17 +433,19 @@ template <class T, class Promise = what_items_refer_to> class work_queue {
   /* Items that nobody has taken, at some moment of the call. */
   GMB_HD uint64_t size() const { return ring::credits_left(&ring_.header->items); }
 
-  /* Pushes the first so many items that there is room for: how many. They follow each other. */
+  /* Pushes the first so many items that there is room for: how many. They follow each other, and all lanes may write the
+   * array again. */
   template <class Group> GMB_HD uint32_t try_push(const Group &group, const T *items, uint32_t count) const {
     const ring::claim mine = ring::told_by_leader(group, take(group, pushes_look, count));
     note(pushes_look, mine.count < count);
     if (mine.count == 0) return 0;
-    release();
+    release(group);
     ring::put_items(group, ring_, mine, items);
     give(group, &ring_.header->items, mine.count);
+    group.sync();
     return mine.count;
   }
-  /* Pops up to `max` items: how many. */
+  /* Pops up to `max` items: how many. All lanes see them. */
   template <class Group> GMB_HD uint32_t try_pop(const Group &group, T *items, uint32_t max) const {
     const ring::claim mine = ring::told_by_leader(group, take(group, pops_look, max));
     note(pops_look, mine.count < max);
@@ -445,6 +453,7 @@ template <class T, class Promise = what_items_refer_to> class work_queue {
     ring::get_items(group, ring_, mine, items);
     give(group, &ring_.header->space, mine.count);
     acquire();
+    group.sync();
     return mine.count;
   }
 
@@ -456,7 +465,7 @@ template <class T, class Promise = what_items_refer_to> class work_queue {
     const ring::claim mine = ring::told_to_each(group, take(group, pushes_look, total), ring_.turn_shift);
     note(pushes_look, mine.count < total);
     if (mine.count == 0) return false;
-    release();
+    release(group);
     const bool pushes = has && rank < mine.count;
     ring_.put(mine.first + rank, item, pushes);
     give(group, &ring_.header->items, mine.count);
@@ -497,8 +506,10 @@ template <class T, class Promise = what_items_refer_to> class work_queue {
   template <class Group> GMB_HD static void give(const Group &group, uint64_t *credits, uint32_t count) {
     if (group.lane() == 0) ring::add_relaxed(credits, static_cast<uint64_t>(count));
   }
-  GMB_HD static void release() {
-    if (Promise::fences) ring::fence_device();
+  template <class Group> GMB_HD static void release(const Group &group) {
+    if (!Promise::fences) return;
+    ring::order_lanes(group);
+    ring::fence_device();
   }
   GMB_HD static void acquire() {
     if (Promise::fences) ring::fence_acquire();

@@ -27,6 +27,14 @@
 #include "queue.cuh"
 
 namespace gmb {
+namespace ring {
+
+/* A block's heartbeat is a time, and its command a word, of the host's memory: this much apart, in nanoseconds, so that the
+ * way there is rarely gone. */
+constexpr uint64_t beat_ns = 100000;
+
+}  // namespace ring
+
 namespace worker {
 
 /* Where an item goes from the functor's hands: to the queue `finished`, nowhere, or to the end of the queue it came from. */
@@ -54,7 +62,17 @@ template <class T, uint32_t most> class hand {
     return true;
   }
   /* Whether the worker was asked to leave, or its slice is over: soon nobody else waits for anything but this functor. */
-  GMB_HD bool must_leave() const { return ring::load_relaxed(args_.command) != 0 || ring::clock_ns() >= leave_at_; }
+  GMB_HD bool must_leave() {
+    const uint64_t now = ring::clock_ns();
+    if (now >= leave_at_) return true;
+    /* The leader has looked before the turn. */
+    if (looked_ == 0) looked_ = now;
+    if (now - looked_ < ring::beat_ns) return false;
+    looked_ = now;
+    if (ring::load_system(args_.command) == 0) return false;
+    leave_at_ = 0;
+    return true;
+  }
 
   GMB_HD uint32_t count() const { return count_; }
   GMB_HD const T &spawned(uint32_t i) const { return spawned_[i]; }
@@ -63,6 +81,7 @@ template <class T, uint32_t most> class hand {
   const gmb_worker_args &args_;
   uint64_t ticket_;
   uint64_t leave_at_;
+  uint64_t looked_ = 0;
   uint32_t count_ = 0;
   T spawned_[most > 0 ? most : 1] = {};
 };
@@ -83,9 +102,6 @@ struct work_turn {
 constexpr int worker_words = 12 + static_cast<int>(sizeof(gmb_worker_block) / sizeof(uint64_t));
 static_assert(worker_words > block_words, "the words of a block come first");
 
-/* A block's heartbeat is a time; this much apart, so that the host's memory is rarely written. */
-constexpr uint64_t beat_ns = 100000;
-
 /* The leader's side of the loop. */
 template <uint32_t most_spawned> struct work_leader {
   const gmb_worker_args &args;
@@ -95,14 +111,18 @@ template <uint32_t most_spawned> struct work_leader {
   uint64_t began;
   uint64_t beaten;
   bool turned;
+  bool told;
 
+  /* Tells that the block goes round, and looks whether it shall go on. */
   GMB_HD void beat(uint64_t now) {
     beaten = now;
     store_system(args.beats + block, now | 1);
+    told = load_system(args.command) != 0;
   }
 
   GMB_HD bool must_leave(uint64_t now) {
-    if (load_acquire(args.command) != 0) return true;
+    if (now - beaten >= beat_ns) beat(now);
+    if (told) return true;
     if (args.max_iterations != 0 && at.iterations >= args.max_iterations) at.reason = GMB_WORKER_ITERATIONS;
     else if (args.idle_threshold != 0 && at.idle >= args.idle_threshold) at.reason = GMB_WORKER_IDLE;
     if (at.reason != GMB_WORKER_RUNNING) return true;
@@ -114,7 +134,6 @@ template <uint32_t most_spawned> struct work_leader {
   GMB_HD work_turn decide() {
     const uint64_t now = clock_ns();
     if (must_leave(now)) return {0, 0, true};
-    if (now - beaten >= beat_ns) beat(now);
     turned = true;
     ++at.iterations;
     if (credits_left(&args.active->items) == 0) return idle();
@@ -129,6 +148,7 @@ template <uint32_t most_spawned> struct work_leader {
     if (spawns > mine.count * most_spawned)
       add_relaxed(&args.spawn->space, static_cast<uint64_t>(spawns - mine.count * most_spawned));
     if (wanted == 0) {
+      at.idle = 0;
       ++at.rejected;
       return {0, 0, false};
     }
@@ -180,10 +200,11 @@ GMB_HD inline void work(const Block &block, const gmb_worker_args &args, const F
   gmb_worker_block *kept = args.blocks + block.block();
   const bool leads = block.thread() == 0;
   gmb_worker_block &counted = *reinterpret_cast<gmb_worker_block *>(block.word + 12);
-  work_leader<most> leader = {args, counted, block.block(), block.threads(), clock_ns(), 0, false};
+  work_leader<most> leader = {args, counted, block.block(), block.threads(), clock_ns(), 0, false, false};
   if (leads) {
     leader.at = *kept;
     if (args.item_bytes != sizeof(T)) leader.at.reason = GMB_WORKER_WRONG_ITEMS;
+    else if (most > 0 && args.spawn && args.spawn->capacity <= most - 1) leader.at.reason = GMB_WORKER_SMALL_SPAWN;
     leader.beat(leader.began);
   }
   const bool ended = group.from_leader(leads && leader.at.reason != GMB_WORKER_RUNNING ? 1 : 0) != 0;

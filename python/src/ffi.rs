@@ -62,6 +62,7 @@ pub const GMB_WORKER_IDLE: i32 = 2;
 pub const GMB_WORKER_ITERATIONS: i32 = 3;
 pub const GMB_WORKER_WRONG_ITEMS: i32 = 4;
 pub const GMB_WORKER_FAILED: i32 = 5;
+pub const GMB_WORKER_SMALL_SPAWN: i32 = 6;
 pub const GMB_OK: i32 = 0;
 pub const GMB_NOT_READY: i32 = 1;
 pub const GMB_ERROR_INVALID_HANDLE: i32 = -1;

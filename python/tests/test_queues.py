@@ -42,7 +42,8 @@ def test_items_come_in_the_order_of_a_deque(lab, rng, kind, dtype):
         elif what == 4:
             out = lab.as_dtype(lab.poisoned(30 * size), dtype)
             given = queue.pop(count, out=out, stream=stream)
-            assert lab.pointer(given) == lab.pointer(out) and len(given) == len(expected)
+            # PyTorch has no address of what is empty.
+            assert len(given) == len(expected) and (not expected or lab.pointer(given) == lab.pointer(out))
             stream.synchronize()
             got, whole = bits(lab.numpy(given)), bits(lab.numpy(out))
             assert whole[len(got):] == bytes([POISON]) * (len(whole) - len(got))

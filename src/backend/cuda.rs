@@ -164,10 +164,10 @@ impl Cuda {
         for &(entry, _) in Entry::ALL {
             let function = cuda.functions[entry];
             cuda.info.max_blocks[entry] =
-                cuda.info.units * cuda.blocks_per_unit(function, GMB_BLOCK_THREADS)?;
+                cuda.info.units * cuda.blocks_per_unit(function, GMB_BLOCK_THREADS)?.max(1);
             if entry.draws() {
                 cuda.info.drawing_blocks[entry] =
-                    cuda.info.units * cuda.blocks_per_unit(function, GMB_DRAWING_THREADS)?;
+                    cuda.info.units * cuda.blocks_per_unit(function, GMB_DRAWING_THREADS)?.max(1);
             }
         }
         Ok(cuda)
@@ -197,7 +197,7 @@ impl Cuda {
             sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, function, threads as i32, 0)
         };
         self.check(result, "cuOccupancyMaxActiveBlocksPerMultiprocessor")?;
-        Ok(blocks.max(1) as u32)
+        Ok(blocks as u32)
     }
 
     /// As [`check`], and remembers the first error that ended the context.

@@ -156,8 +156,9 @@ pub extern "C" fn gmb_queue_get_info(
     })
 }
 
-/// Pushes `count` items, dense at `items` in device memory and aligned to their size, on a stream, in one launch. They follow
-/// each other in the queue, in their order; where there is room for fewer the first so many are pushed.
+/// Pushes `count` items, dense at `items` in device memory and aligned to their size, on a stream, in one launch. They come
+/// in their order, perhaps with items of pushes at the same time between them; where there is room for fewer the first so many
+/// are pushed.
 ///
 /// The items must stay valid and unwritten until the operation is done. Does not block beyond the launch. Ordered after the
 /// stream's work alone: other pushes and pops run beside it. The result of `token`, which may be zero, is the count pushed.
@@ -211,8 +212,8 @@ fn host_bytes(queue: &Queue, items: *const c_void, counted: &str, count: u32) ->
     Ok(bytes)
 }
 
-/// Pushes items from host memory, and waits for that. `pushed` gets how many there was room for: the first so many. Pushes of
-/// others may come between pieces of a mebibyte, not within them. For set-up, tests and tools. Blocks; thread-safe.
+/// Pushes items from host memory, and waits for that. `pushed` gets how many there was room for: the first so many. Items
+/// of others that push at the same time may come between them. For set-up, tests and tools. Blocks; thread-safe.
 ///
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW`, `_OUT_OF_MEMORY`, `_MEMORY_LIMIT`,
 /// `_DEVICE_LOST`, `_DRIVER`.

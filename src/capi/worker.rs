@@ -231,11 +231,13 @@ pub extern "C" fn gmb_worker_start(worker: gmb_worker) -> gmb_status {
 }
 
 /// Asks the kernel to leave, and ends the run: a worker that does not run stays as it is. Does not wait for the kernel
-/// (`gmb_worker_wait` does), only until the device has the word, which may block for a moment. Thread-safe.
-/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_DEVICE_LOST`, `_DRIVER`.
+/// (`gmb_worker_wait` does), nor for anything else. Thread-safe. Errors: `GMB_ERROR_INVALID_HANDLE`.
 #[no_mangle]
 pub extern "C" fn gmb_worker_stop(worker: gmb_worker) -> gmb_status {
-    boundary(|| WORKERS.get(worker.id)?.stop())
+    boundary(|| {
+        WORKERS.get(worker.id)?.stop();
+        Ok(())
+    })
 }
 
 /// Asks the kernel to leave until `gmb_worker_resume`. Its state is `GMB_WORKER_STATE_PAUSED` once it has. Otherwise as
@@ -252,11 +254,12 @@ pub extern "C" fn gmb_worker_resume(worker: gmb_worker) -> gmb_status {
     boundary(|| WORKERS.get(worker.id)?.resume())
 }
 
-/// Blocks the calling thread until the run has ended, and tells why and what it did. `timeout_ns` is in nanoseconds;
-/// `GMB_WAIT_FOREVER` waits without limit, 0 asks once. Thread-safe.
+/// Blocks the calling thread until the run that is on has ended, and tells why and what it did; of a worker that does not run,
+/// what the last run did. `timeout_ns` is in nanoseconds; `GMB_WAIT_FOREVER` waits without limit, 0 asks once. Thread-safe.
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT` (never started), `_TIMEOUT` (wait again; the
-/// message names a block that does not come back from its functor), and what ended the run: `_WRONG_MODE` (the functor is for
-/// items of another size), `_DEVICE_LOST`, `_DRIVER`.
+/// message tells of blocks that do not come back from their functor, or have not begun because other work fills the device), and
+/// what ended the run: `_WRONG_MODE` (the functor is for items of another size), `_INVALID_ARGUMENT` (it may spawn more of one
+/// item than the queue `spawn` holds), `_DEVICE_LOST`, `_DRIVER`.
 #[no_mangle]
 pub extern "C" fn gmb_worker_wait(
     worker: gmb_worker,

@@ -77,6 +77,8 @@ pub const GMB_WORKER_ITERATIONS: gmb_worker_reason = 3;
 pub const GMB_WORKER_WRONG_ITEMS: gmb_worker_reason = 4;
 /// By an error, which `gmb_worker_wait` gives.
 pub const GMB_WORKER_FAILED: gmb_worker_reason = 5;
+/// Of a block: the queue `spawn` has less room in all than one item may need.
+pub const GMB_WORKER_SMALL_SPAWN: gmb_worker_reason = 6;
 
 /// What a block of a worker keeps while its kernel is away; in device memory.
 #[repr(C)]
@@ -120,7 +122,7 @@ pub struct gmb_worker_args {
     pub spawn: *mut gmb_queue_header,
     /// One for each block, in device memory.
     pub blocks: *mut gmb_worker_block,
-    /// In device memory: not zero when all blocks shall leave.
+    /// In pinned memory: not zero when all blocks shall leave.
     pub command: *mut u64,
     /// In pinned memory: a word for each block, in which it tells when it last went round; zero while it is away.
     pub beats: *mut u64,

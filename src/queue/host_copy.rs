@@ -4,7 +4,9 @@ use super::Queue;
 use crate::checks::nothing;
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::layout::gmb_result;
 use crate::results::{After, Token};
+use crate::status::GMB_OK;
 use crate::stream::OwnedStream;
 use crate::sync::lock;
 
@@ -18,14 +20,35 @@ pub(super) struct Staging {
     buffer: Piece,
 }
 
+impl Staging {
+    /// What the last operation moved.
+    fn moved(&self) -> Result<gmb_result> {
+        let result = self.token.wait(After::Submission, None)?;
+        match result.status {
+            GMB_OK => Ok(result),
+            wrong => Err(Error::new(
+                wrong,
+                "the queue's header was overwritten: it is no queue of such items any more",
+            )),
+        }
+    }
+}
+
 /// Memory for a piece. It goes in stream order: other memory goes when the device is idle, and a worker may stay for ever.
-struct Piece {
+pub(super) struct Piece {
     context: Context,
     address: u64,
 }
 
 impl Piece {
-    fn address(&self) -> u64 {
+    /// For any stream.
+    pub(super) fn new(context: &Context, bytes: usize) -> Result<Self> {
+        let piece = Self { context: context.clone(), address: context.allocate_ring(bytes)? };
+        context.backend().stream_synchronize(context.service())?;
+        Ok(piece)
+    }
+
+    pub(super) fn address(&self) -> u64 {
         self.address
     }
 }
@@ -38,12 +61,12 @@ impl Drop for Piece {
 }
 
 impl Queue {
-    /// Pushes items from host memory, one after the other in `items`, and waits for that: how many there was room for. Pushes
-    /// of others may come between pieces of a mebibyte, not within them.
+    /// Pushes items from host memory, in their order, and waits for that: how many there was room for. Items of others that
+    /// push at the same time may come between them.
     ///
     /// # Errors
-    /// `ZERO_COUNT`, `INVALID_ARGUMENT` (not whole items), `MEMORY_LIMIT`, `OUT_OF_MEMORY`, `DEVICE_LOST`, `DRIVER`. What was
-    /// pushed before an error stays pushed.
+    /// `ZERO_COUNT`, `INVALID_ARGUMENT` (not whole items), `MEMORY_LIMIT`, `OUT_OF_MEMORY`, `DEVICE_LOST`, `DRIVER`; `BAD_MAGIC`,
+    /// `BAD_VERSION`, `WRONG_MODE` (somebody wrote into the queue's header). What was pushed before an error stays pushed.
     pub fn push_from_host_blocking(&self, items: &[u8]) -> Result<u64> {
         self.check_host("count", items.len())?;
         self.staged(0, items.chunks(PIECE), |staging, piece| {
@@ -55,13 +78,13 @@ impl Queue {
                 self.push(at, count, stream, Some(&staging.token))
             };
             self.context().synchronize(stream).and(pushed)?;
-            let result = staging.token.wait(After::Submission, None)?;
+            let result = staging.moved()?;
             Ok((result.count, result.count == count))
         })
     }
 
     /// Pops items to host memory, as many as there are and `items` holds, and waits for that: how many. Bytes past them stay
-    /// as they are. Pops of others may come between pieces of a mebibyte.
+    /// as they are. Others that pop at the same time may get items from between them.
     ///
     /// # Errors
     /// As for [`Queue::push_from_host_blocking`].
@@ -73,7 +96,7 @@ impl Queue {
             let max = (piece.len() / bytes) as u32;
             // SAFETY: as above.
             unsafe { self.pop(at, max, stream, Some(&staging.token))? };
-            let result = staging.token.wait(After::Submission, None)?;
+            let result = staging.moved()?;
             if result.count > 0 {
                 // SAFETY: as above; so many items came.
                 let copied = unsafe {
@@ -107,7 +130,7 @@ impl Queue {
         let mut kept = lock(&self.core.staging[place]);
         if kept.is_none() {
             let (stream, token) = (context.stream()?, Token::new(context)?);
-            let buffer = Piece { context: context.clone(), address: context.allocate_ring(PIECE)? };
+            let buffer = Piece::new(context, PIECE)?;
             *kept = Some(Staging { stream, token, buffer });
         }
         let Some(staging) = kept.as_ref() else { return Ok(0) };

@@ -1,5 +1,6 @@
 //! How fast items go through a queue.
 
+use super::host_copy::Piece;
 use super::Queue;
 use crate::checks::check_count;
 use crate::error::{Error, Result};
@@ -45,7 +46,7 @@ impl Queue {
         let given: Vec<u8> =
             (0..bytes).map(|i| (i as u32).wrapping_mul(0x9e37_79b1).to_be_bytes()[0]).collect();
         let mut taken = vec![0u8; bytes];
-        let (from, to) = (context.device_buffer(bytes)?, context.device_buffer(bytes)?);
+        let (from, to) = (Piece::new(context, bytes)?, Piece::new(context, bytes)?);
         let (start, end) = (context.event(EventKind::Timed)?, context.event(EventKind::Timed)?);
         let before = self.info()?.popped;
         // SAFETY: all of it is waited for before the buffers go.

@@ -17,9 +17,10 @@ const ITEMS_OF_A_THREAD: u32 = 8;
 const LEAST_TILE: u32 = 512;
 
 impl Queue {
-    /// Pushes `count` items, dense at `items` in device memory, on a stream. They follow each other in the queue, in their
-    /// order; where there is room for fewer the first so many are pushed, and the token's result says how many. Ordered after
-    /// the stream's work alone: other pushes and pops may run beside it. Does not block. Into a capture it goes as it is.
+    /// Pushes `count` items, dense at `items` in device memory, on a stream. They come in their order, perhaps with items of
+    /// pushes at the same time between them; where there is room for fewer the first so many are pushed, and the token's result
+    /// says how many. Ordered after the stream's work alone: other pushes and pops may run beside it. Does not block. Into a
+    /// capture it goes as it is.
     ///
     /// # Errors
     /// `ZERO_COUNT`, `OVERFLOW`, `NULL_POINTER`, `MISALIGNED` (items are aligned to their size), `OVERLAP`,

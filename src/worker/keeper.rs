@@ -35,11 +35,65 @@ struct State {
     /// The worker is gone, or going.
     closed: bool,
     counts: WorkerCounts,
-    /// How the last run ended.
-    ended: Option<Result<WorkerReason>>,
-    /// The first block that the watchdog waits for, and how many there are.
-    stalled: (u32, u32),
+    /// Runs that were started.
+    runs: u64,
+    /// How the last run ended that has, and what it did.
+    ended: Option<(Result<WorkerReason>, WorkerCounts)>,
+    stalled: Stalled,
     share: Option<Share>,
+}
+
+impl State {
+    fn new() -> Self {
+        Self {
+            is: WorkerState::Ready,
+            wanted: Wanted::Run,
+            closed: false,
+            counts: WorkerCounts::default(),
+            runs: 0,
+            ended: None,
+            stalled: Stalled::default(),
+            share: None,
+        }
+    }
+
+    fn is_on(&self) -> bool {
+        matches!(self.is, WorkerState::Running | WorkerState::Paused)
+    }
+
+    /// What who waits for a run is told; nothing while it is on. Somebody may have started the next one since.
+    fn outcome_of(&self, run: u64) -> Option<Result<(WorkerReason, WorkerCounts)>> {
+        if self.is_on() && self.runs == run {
+            return None;
+        }
+        Some(match &self.ended {
+            Some((ended, counts)) => ended.clone().map(|reason| (reason, *counts)),
+            None => Err(Error::argument("the worker was never started")),
+        })
+    }
+}
+
+/// Blocks that the watchdog waits for.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Stalled {
+    blocks: u32,
+    /// The first of them.
+    first: u32,
+    /// Whether that one has not even begun: the kernel waits for room on the device.
+    outside: bool,
+}
+
+impl std::fmt::Display for Stalled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { blocks, first, outside } = self;
+        match outside {
+            true => write!(f, "{blocks} block(s) of it have not begun: other work fills the device"),
+            false => write!(
+                f,
+                "{blocks} block(s) of it have not come back from their functor, block {first} first"
+            ),
+        }
+    }
 }
 
 /// What a worker and its keeper share.
@@ -56,40 +110,36 @@ pub(super) struct Shared {
     changed: Condvar,
 }
 
-/// What a kernel that stays is told in, and tells in.
+/// What a kernel that stays keeps, is told in, and tells in.
 struct Memory {
     context: Context,
-    /// A `gmb_worker_block` for each block, and behind them the command.
+    /// A `gmb_worker_block` for each block.
     device: u64,
     blocks: u32,
-    /// A beat for each block, and behind them the command to be copied.
+    /// A beat for each block, and behind them the command: nothing else need go on on the device for that to be seen.
     host: Line,
 }
 
 impl Memory {
     fn new(context: &Context, blocks: u32) -> Result<Self> {
         let host = Line::of(context, blocks as usize + 1)?;
-        let bytes = Self::bytes_for(blocks);
+        let bytes = blocks as usize * size_of::<gmb_worker_block>();
         let memory = Self { context: context.clone(), device: context.allocate_ring(bytes)?, blocks, host };
         memory.beat_all(0);
         Ok(memory)
     }
 
-    fn bytes_for(blocks: u32) -> usize {
-        blocks as usize * size_of::<gmb_worker_block>() + size_of::<u64>()
-    }
-
     fn bytes(&self) -> usize {
-        Self::bytes_for(self.blocks)
+        self.blocks as usize * size_of::<gmb_worker_block>()
     }
 
-    fn command(&self) -> u64 {
-        self.device + u64::from(self.blocks) * size_of::<gmb_worker_block>() as u64
-    }
-
-    /// The word for the command.
-    fn word(&self) -> &AtomicU64 {
+    fn command(&self) -> &AtomicU64 {
         self.host.word(self.blocks as usize)
+    }
+
+    /// Where the kernel finds it.
+    fn command_address(&self) -> u64 {
+        self.host.address() + u64::from(self.blocks) * size_of::<u64>() as u64
     }
 
     fn beats(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
@@ -128,15 +178,7 @@ impl Shared {
             active: active.employ(),
             finished: finished.map(Queue::employ),
             spawn: spawn.map(Queue::employ),
-            state: Mutex::new(State {
-                is: WorkerState::Ready,
-                wanted: Wanted::Run,
-                closed: false,
-                counts: WorkerCounts::default(),
-                ended: None,
-                stalled: (0, 0),
-                share: None,
-            }),
+            state: Mutex::new(State::new()),
             changed: Condvar::new(),
         })
     }
@@ -146,38 +188,33 @@ impl Shared {
         if state.closed {
             return Err(Error::new(GMB_ERROR_INVALID_HANDLE, "the worker is being destroyed"));
         }
-        if self.is_on(&state) {
+        if state.is_on() {
             return Err(Error::new(GMB_ERROR_BUSY, "the worker runs already: wait for it, or stop it"));
         }
         state.share = Some(Share::take(&self.context, self.options.grid_blocks, self.fitting)?);
         state.is = WorkerState::Running;
         state.wanted = Wanted::Run;
         state.counts = WorkerCounts::default();
-        state.ended = None;
+        state.runs += 1;
         drop(state);
         self.changed.notify_all();
         Ok(())
     }
 
-    fn is_on(&self, state: &State) -> bool {
-        matches!(state.is, WorkerState::Running | WorkerState::Paused)
-    }
-
-    pub(super) fn stop(&self) -> Result<()> {
+    pub(super) fn stop(&self) {
         let state = lock(&self.state);
-        if !self.is_on(&state) {
-            return Ok(());
+        if state.is_on() {
+            self.want(state, Wanted::Stop);
         }
-        self.want(state, Wanted::Stop)
     }
 
     pub(super) fn pause(&self) -> Result<()> {
         let state = self.while_on("pause")?;
         // Who stops wins.
-        if state.wanted == Wanted::Stop {
-            return Ok(());
+        if state.wanted != Wanted::Stop {
+            self.want(state, Wanted::Pause);
         }
-        self.want(state, Wanted::Pause)
+        Ok(())
     }
 
     pub(super) fn resume(&self) -> Result<()> {
@@ -192,55 +229,39 @@ impl Shared {
 
     fn while_on(&self, what: &str) -> Result<MutexGuard<'_, State>> {
         let state = lock(&self.state);
-        if !self.is_on(&state) {
+        if !state.is_on() {
             return Err(Error::argument(format!("the worker does not run: there is nothing to {what}")));
         }
         Ok(state)
     }
 
     /// Makes the kernel leave. The state's lock keeps the keeper from calling it back meanwhile.
-    fn want(&self, mut state: MutexGuard<'_, State>, wanted: Wanted) -> Result<()> {
+    fn want(&self, mut state: MutexGuard<'_, State>, wanted: Wanted) {
         state.wanted = wanted;
+        self.memory.command().store(LEAVE, Ordering::Release);
+        drop(state);
         self.changed.notify_all();
-        self.tell(LEAVE)
-    }
-
-    /// Tells a running kernel, and waits until that is there.
-    fn tell(&self, command: u64) -> Result<()> {
-        let (backend, service) = (self.context.backend(), self.context.service());
-        let word = self.memory.word();
-        word.store(command, Ordering::Release);
-        // SAFETY: both words live as long as the worker.
-        unsafe { backend.copy(self.memory.command(), word.as_ptr() as u64, size_of::<u64>(), service)? };
-        backend.stream_synchronize(service)
     }
 
     pub(super) fn close(&self) {
         let mut state = lock(&self.state);
         state.closed = true;
-        // On a lost device nobody needs to be told.
-        let _ = self.want(state, Wanted::Stop);
+        self.want(state, Wanted::Stop);
     }
 
     pub(super) fn wait(&self, timeout: Option<Duration>) -> Result<(WorkerReason, WorkerCounts)> {
         let limit = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut state = lock(&self.state);
+        let run = state.runs;
         loop {
-            match &state.ended {
-                Some(Ok(reason)) => return Ok((*reason, state.counts)),
-                Some(Err(error)) => return Err(error.clone()),
-                None if state.is == WorkerState::Ready => {
-                    return Err(Error::argument("the worker was never started"));
-                }
-                None => {}
+            if let Some(outcome) = state.outcome_of(run) {
+                return outcome;
             }
             let left = limit.map(|limit| limit.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
-                let stalled = match state.stalled {
-                    (_, 0) => String::new(),
-                    (first, n) => format!(
-                        ": {n} block(s) of it have not come back from their functor, block {first} first"
-                    ),
+                let stalled = match state.stalled.blocks {
+                    0 => String::new(),
+                    _ => format!(": {}", state.stalled),
                 };
                 return Err(Error::new(
                     GMB_ERROR_TIMEOUT,
@@ -262,10 +283,14 @@ impl Shared {
         let beat = self.memory.beats().map(|(_, beat)| beat).max().unwrap_or(0);
         WorkerInfo {
             state: state.is,
-            ended: state.ended.as_ref().map(|ended| ended.as_ref().ok().copied()),
+            ended: state
+                .ended
+                .as_ref()
+                .filter(|_| !state.is_on())
+                .map(|(ended, _)| ended.as_ref().ok().copied()),
             counts: state.counts,
             heartbeat: if beat > EXPECTED { beat } else { 0 },
-            stalled_blocks: state.stalled.1,
+            stalled_blocks: state.stalled.blocks,
             grid_blocks: self.options.grid_blocks,
             block_threads: self.options.block_threads,
             most_blocks: super::residency::most(&self.context, self.fitting),
@@ -289,8 +314,8 @@ impl Shared {
             }
             let mut state = lock(&self.state);
             state.is = WorkerState::Ended;
-            state.ended = Some(ended);
-            state.stalled = (0, 0);
+            state.ended = Some((ended, state.counts));
+            state.stalled = Stalled::default();
             state.share = None;
             drop(state);
             self.changed.notify_all();
@@ -305,7 +330,7 @@ impl Shared {
         backend.stream_synchronize(service)?;
         let mut slices = 0;
         loop {
-            if !self.may_come()? {
+            if !self.may_come() {
                 return Ok(WorkerReason::Stopped);
             }
             self.slice()?;
@@ -321,6 +346,11 @@ impl Shared {
                     ),
                 ));
             }
+            if blocks.iter().any(|block| block.reason == GMB_WORKER_SMALL_SPAWN) {
+                return Err(Error::argument(
+                    "the queue spawn has less room than the worker's functor may spawn of one item: give a larger one",
+                ));
+            }
             if let Some(reason) = why(&blocks) {
                 return Ok(reason);
             }
@@ -328,7 +358,7 @@ impl Shared {
     }
 
     /// Blocks while the worker is paused; false once it is stopped.
-    fn may_come(&self) -> Result<bool> {
+    fn may_come(&self) -> bool {
         let mut state = lock(&self.state);
         while state.wanted == Wanted::Pause {
             if state.is != WorkerState::Paused {
@@ -339,11 +369,11 @@ impl Shared {
         }
         state.is = WorkerState::Running;
         if state.wanted == Wanted::Stop {
-            return Ok(false);
+            return false;
         }
         // Under the lock: who asks it to leave from here on is not overruled.
-        self.tell(0)?;
-        Ok(true)
+        self.memory.command().store(0, Ordering::Release);
+        true
     }
 
     /// The kernel comes, and leaves.
@@ -382,7 +412,7 @@ impl Shared {
             finished: optional(&self.finished),
             spawn: if spawns { optional(&self.spawn) } else { std::ptr::null_mut() },
             blocks: self.memory.device as *mut gmb_worker_block,
-            command: self.memory.command() as *mut u64,
+            command: self.memory.command_address() as *mut u64,
             beats: self.memory.host.address() as *mut u64,
             user: self.options.user as *mut std::ffi::c_void,
             max_iterations: self.options.max_iterations,
@@ -451,29 +481,27 @@ impl<'a> Watchdog<'a> {
 
     fn look(&mut self) {
         let now = Instant::now();
-        let mut stalled = (0, 0);
+        let mut stalled = Stalled::default();
         for ((n, beat), seen) in self.of.memory.beats().zip(&mut self.seen) {
             if beat != seen.0 {
                 *seen = (beat, now);
             }
             if beat != 0 && now.duration_since(seen.1) >= self.limit {
-                stalled = if stalled.1 == 0 { (n, 1) } else { (stalled.0, stalled.1 + 1) };
+                if stalled.blocks == 0 {
+                    (stalled.first, stalled.outside) = (n, beat == EXPECTED);
+                }
+                stalled.blocks += 1;
             }
         }
         self.note(stalled);
-        if stalled.1 != 0 && !self.told {
+        if stalled.blocks != 0 && !self.told {
             self.told = true;
             let limit = self.limit;
-            log(LogLevel::Warning, || {
-                format!(
-                    "block {} of a worker has not gone round for {limit:?}: {} in all",
-                    stalled.0, stalled.1
-                )
-            });
+            log(LogLevel::Warning, || format!("a worker has stood still for {limit:?}: {stalled}"));
         }
     }
 
-    fn note(&self, stalled: (u32, u32)) {
+    fn note(&self, stalled: Stalled) {
         let mut state = lock(&self.of.state);
         if state.stalled != stalled {
             state.stalled = stalled;
@@ -483,6 +511,27 @@ impl<'a> Watchdog<'a> {
     }
 
     fn end(&self) {
-        self.note((0, 0));
+        self.note(Stalled::default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_for_one_run() {
+        let mut state = State::new();
+        assert!(state.outcome_of(0).is_some_and(|outcome| outcome.is_err()));
+        (state.is, state.runs) = (WorkerState::Running, 1);
+        assert!(state.outcome_of(1).is_none());
+        let counts = WorkerCounts { processed: 7, ..Default::default() };
+        (state.is, state.ended) = (WorkerState::Ended, Some((Ok(WorkerReason::Idle), counts)));
+        let ended = Some(Ok((WorkerReason::Idle, counts)));
+        assert_eq!(state.outcome_of(1).map(Result::ok), ended.clone().map(Result::<_>::ok));
+        // The next one is on, and who waits for it has not waited for this.
+        (state.is, state.runs) = (WorkerState::Paused, 2);
+        assert_eq!(state.outcome_of(1).map(Result::ok), ended.map(Result::<_>::ok));
+        assert!(state.outcome_of(2).is_none());
     }
 }

@@ -198,17 +198,14 @@ impl Worker {
     }
 
     /// Asks the kernel to leave, and ends the run. Does not wait for that; a worker that does not run stays as it is.
-    ///
-    /// # Errors
-    /// `DEVICE_LOST`, `DRIVER`.
-    pub fn stop(&self) -> Result<()> {
-        self.shared.stop()
+    pub fn stop(&self) {
+        self.shared.stop();
     }
 
     /// Asks the kernel to leave until [`Worker::resume`]. Does not wait for that.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` (it does not run), `DEVICE_LOST`, `DRIVER`.
+    /// `INVALID_ARGUMENT` (it does not run).
     pub fn pause(&self) -> Result<()> {
         self.shared.pause()
     }
@@ -221,11 +218,12 @@ impl Worker {
         self.shared.resume()
     }
 
-    /// Blocks until the run has ended: why, and what it did. `None` waits without limit.
+    /// Blocks until the run that is on has ended, or takes the last one: why, and what it did. `None` waits without limit.
     ///
     /// # Errors
-    /// `TIMEOUT` (which names blocks that do not come back from their functor), `INVALID_ARGUMENT` (never started), and what
-    /// ended the run: `WRONG_MODE` (the functor is for items of another size), `DEVICE_LOST`, `DRIVER`.
+    /// `TIMEOUT` (which tells of blocks that do not come back from their functor, or have not begun), `INVALID_ARGUMENT` (never
+    /// started), and what ended the run: `WRONG_MODE` (the functor is for items of another size), `INVALID_ARGUMENT` (it may
+    /// spawn more of one item than the queue `spawn` holds), `DEVICE_LOST`, `DRIVER`.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<(WorkerReason, WorkerCounts)> {
         self.shared.wait(timeout)
     }

@@ -348,6 +348,33 @@ void asked_to_leave() {
   EXPECT(all.blocks[0].reason == GMB_WORKER_WRONG_ITEMS && begun == 2 && active.queue().size() == 5 && active.at()->head == 4);
 }
 
+/* A functor that may spawn more than there is ever room for is not begun with. */
+struct many_at_once {
+  static constexpr uint32_t most_spawned = 4;
+  template <class Hand> gmb::worker::route operator()(uint32_t &, Hand &) const { return gmb::worker::dropped; }
+};
+
+void what_a_worker_cannot_do() {
+  queue_memory<uint32_t> active(8), small(2), enough(4), full(2);
+  EXPECT(active.queue().try_push(1));
+  crew all(1, active.at(), nullptr, small.at());
+  all.args.idle_threshold = 3;
+  all.run<uint32_t>(many_at_once());
+  EXPECT(all.blocks[0].reason == GMB_WORKER_SMALL_SPAWN && active.queue().size() == 1 && small.at()->space == 2);
+  crew more(1, active.at(), nullptr, enough.at());
+  more.args.idle_threshold = 3;
+  more.run<uint32_t>(many_at_once());
+  EXPECT(more.blocks[0].reason == GMB_WORKER_IDLE && more.blocks[0].processed == 1 && enough.at()->space == 4);
+  /* To find no room for an item is not to find nothing to do. */
+  for (uint32_t i = 0; i < 2; ++i) EXPECT(full.queue().try_push(i) && active.queue().try_push(i));
+  crew waits(1, active.at(), full.at(), nullptr);
+  waits.args.idle_threshold = 3;
+  waits.args.max_iterations = 10;
+  waits.blocks[0].idle = 2;
+  waits.run<uint32_t>(gmb::worker::count_up<uint32_t>());
+  EXPECT(waits.blocks[0].reason == GMB_WORKER_ITERATIONS && waits.blocks[0].rejected == 10 && waits.blocks[0].idle == 0);
+}
+
 }  // namespace
 
 int main(int argc, char **argv) {
@@ -369,5 +396,6 @@ int main(int argc, char **argv) {
   tests.test("full outputs", [&] { full_outputs(1); });
   tests.test("full outputs of three blocks", [&] { full_outputs(3); });
   tests.test("asked to leave", asked_to_leave);
+  tests.test("what a worker cannot do", what_a_worker_cannot_do);
   return tests.finish();
 }

@@ -248,6 +248,9 @@ fn what_is_no_queue_is_told() {
                 let result = token.wait(After::Submission, Some(LIMIT)).unwrap();
                 assert_eq!((result.status, result.count), (status, 0));
             }
+            let mut items = [0u8; 8];
+            assert_eq!(queue.push_from_host_blocking(&items).unwrap_err().status(), status);
+            assert_eq!(queue.pop_to_host_blocking(&mut items).unwrap_err().status(), status);
         }
     }
 }

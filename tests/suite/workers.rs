@@ -189,7 +189,7 @@ fn stopped_at_any_instant() {
             counted(&active, given..given + count);
             given += count;
         }
-        worker.stop().unwrap();
+        worker.stop();
         let (reason, counts) = worker.wait(Some(LIMIT)).unwrap();
         assert_eq!(reason, WorkerReason::Stopped);
         let came = [drained(&finished), drained(&spawn)].concat();
@@ -227,7 +227,7 @@ fn slices_and_pauses() {
     stays_out("a paused worker works", || active.info().unwrap().size != 100);
     worker.resume().unwrap();
     until(|| "items are finished", || finished.info().unwrap().size == 600);
-    worker.stop().unwrap();
+    worker.stop();
     let (reason, counts) = worker.wait(Some(LIMIT)).unwrap();
     assert_eq!(
         (reason, counts.processed, counts.finished, counts.spawned),
@@ -245,7 +245,7 @@ fn starts_and_stops_in_any_order() {
     let worker = Worker::new(&active, Some(&finished), None, &WorkerOptions::default()).unwrap();
     let status = |result: Result<()>| result.map_err(|error| error.status());
     assert_eq!(status(worker.wait(None).map(|_| ())), Err(GMB_ERROR_INVALID_ARGUMENT));
-    assert_eq!(status(worker.stop()), Ok(()));
+    worker.stop();
     assert_eq!(status(worker.pause()), Err(GMB_ERROR_INVALID_ARGUMENT));
     assert_eq!(status(worker.resume()), Err(GMB_ERROR_INVALID_ARGUMENT));
     for round in 0..50 {
@@ -260,7 +260,7 @@ fn starts_and_stops_in_any_order() {
             let early = worker.wait(Some(Duration::ZERO)).map(|_| ());
             assert_eq!(status(early), Err(GMB_ERROR_TIMEOUT));
         }
-        worker.stop().unwrap();
+        worker.stop();
         assert_eq!(worker.wait(Some(LIMIT)).unwrap().0, WorkerReason::Stopped);
     }
     // Dropped while it runs, it is stopped.
@@ -287,7 +287,7 @@ fn residency_has_a_budget() {
     let (all, one) = (of(0, most).unwrap(), of(1, 1).unwrap());
     one.start().unwrap();
     assert_eq!(all.start().unwrap_err().status(), GMB_ERROR_BUSY);
-    one.stop().unwrap();
+    one.stop();
     one.wait(Some(LIMIT)).unwrap();
     drop((all, one));
     let (large, half, rest) = (of(0, most).unwrap(), of(1, most / 2).unwrap(), of(2, most / 2).unwrap());
@@ -297,11 +297,11 @@ fn residency_has_a_budget() {
     rest.start().unwrap();
     assert_eq!(of(3, most / 8).unwrap().start().unwrap_err().status(), GMB_ERROR_BUSY);
     for worker in [&half, &rest] {
-        worker.stop().unwrap();
+        worker.stop();
         worker.wait(Some(LIMIT)).unwrap();
     }
     large.start().unwrap();
-    large.stop().unwrap();
+    large.stop();
     large.wait(Some(LIMIT)).unwrap();
     let little =
         Context::new(&ContextOptions { backend: backend(), resident_percent: 1, ..Default::default() });
@@ -413,7 +413,7 @@ fn others_go_on_beside_a_worker() {
     }
     context.device_buffer(1 << 20).unwrap();
     until(|| "items are finished", || finished.info().unwrap().size == 30);
-    worker.stop().unwrap();
+    worker.stop();
     assert_eq!(worker.wait(Some(LIMIT)).unwrap().1.processed, 30);
     assert_eq!(drained(&finished), (1..31).collect::<Vec<_>>());
 }

@@ -10,7 +10,7 @@ use crate::backend::args::{
     gmb_pop_args, gmb_push_args, GMB_ALONE_THREADS, GMB_BLOCK_THREADS, GMB_DRAWING_THREADS, GMB_DRAW_TILES,
 };
 use crate::backend::{Entry, Kernel, RawStream, Resident};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 const WARP: u32 = 32;
 
@@ -138,7 +138,13 @@ impl Cuda {
     pub(super) unsafe fn resident_limit(&self, function: usize, threads: u32) -> Result<u32> {
         let _relaxed = Relaxed::new();
         let _current = self.enter()?;
-        Ok(self.info.units * self.blocks_per_unit(self.resident_function(function), threads)?)
+        match self.blocks_per_unit(self.resident_function(function), threads)? {
+            0 => Err(Error::argument(format!(
+                "block_threads {threads}: not one block of so many threads fits on a multiprocessor with the registers and the \
+                 shared memory that the worker's function needs"
+            ))),
+            blocks => Ok(self.info.units * blocks),
+        }
     }
 
     /// A cooperative launch: the driver refuses it unless all of its blocks run at once.

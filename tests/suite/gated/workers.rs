@@ -21,8 +21,9 @@ fn others_end_beside_a_worker_that_stays() {
     assert_eq!(run(&other).1.processed, 10);
     drop(other);
     drop(Worker::new(&others, None, None, &options).unwrap());
+    assert_eq!(others.measure(64, 3).unwrap().items, 192);
     drop(others);
     assert_eq!(worker.info().ended, None);
-    worker.stop().unwrap();
+    worker.stop();
     assert_eq!(worker.wait(Some(LIMIT)).unwrap().0, WorkerReason::Stopped);
 }
