@@ -1508,7 +1508,11 @@ typedef struct gmb_worker_args {
   /**
    * In pinned memory: not zero when all blocks shall leave.
    */
-  uint64_t *command;
+  const uint64_t *command;
+  /**
+   * In device memory: not zero once one of them has seen that.
+   */
+  uint64_t *told;
   /**
    * In pinned memory: a word for each block, in which it tells when it last went round; zero while it is away.
    */

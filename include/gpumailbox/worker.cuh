@@ -29,9 +29,23 @@
 namespace gmb {
 namespace ring {
 
-/* A block's heartbeat is a time, and its command a word, of the host's memory: this much apart, in nanoseconds, so that the
- * way there is rarely gone. */
+/* A block's heartbeat is a time, in a word of the host's memory: this much apart, in nanoseconds, so that the way there is
+ * rarely gone. */
 constexpr uint64_t beat_ns = 100000;
+
+/* What a worker shall do is another word there, which all blocks read: many at once would wait for each other. Each looks so
+ * rarely that one of them does every few microseconds, and tells the others in device memory. */
+constexpr uint64_t look_ns = 4000;
+GMB_HD inline uint64_t look_every(uint32_t blocks) {
+  const uint64_t all = look_ns * blocks;
+  return all > beat_ns ? all : beat_ns;
+}
+GMB_HD inline bool is_told(const gmb_worker_args &args) { return load_relaxed(args.told) != 0; }
+GMB_HD inline bool look(const gmb_worker_args &args) {
+  if (load_system(args.command) == 0) return false;
+  store_relaxed(args.told, static_cast<uint64_t>(1));
+  return true;
+}
 
 }  // namespace ring
 
@@ -43,7 +57,8 @@ enum route : uint32_t { finished, dropped, again };
 /* What the functor has of an item besides the item. */
 template <class T, uint32_t most> class hand {
  public:
-  GMB_HD hand(const gmb_worker_args &args, uint64_t ticket, uint64_t leave_at) : args_(args), ticket_(ticket), leave_at_(leave_at) {}
+  GMB_HD hand(const gmb_worker_args &args, uint64_t ticket, uint64_t leave_at, uint64_t look_every)
+      : args_(args), ticket_(ticket), leave_at_(leave_at), look_every_(look_every) {}
 
   /* Number of the item in the queue that it came from, since that was made. */
   GMB_HD uint64_t ticket() const { return ticket_; }
@@ -64,14 +79,11 @@ template <class T, uint32_t most> class hand {
   /* Whether the worker was asked to leave, or its slice is over: soon nobody else waits for anything but this functor. */
   GMB_HD bool must_leave() {
     const uint64_t now = ring::clock_ns();
-    if (now >= leave_at_) return true;
-    /* The leader has looked before the turn. */
+    if (now >= leave_at_ || ring::is_told(args_)) return true;
     if (looked_ == 0) looked_ = now;
-    if (now - looked_ < ring::beat_ns) return false;
+    if (now - looked_ < look_every_) return false;
     looked_ = now;
-    if (ring::load_system(args_.command) == 0) return false;
-    leave_at_ = 0;
-    return true;
+    return ring::look(args_);
   }
 
   GMB_HD uint32_t count() const { return count_; }
@@ -81,6 +93,7 @@ template <class T, uint32_t most> class hand {
   const gmb_worker_args &args_;
   uint64_t ticket_;
   uint64_t leave_at_;
+  uint64_t look_every_;
   uint64_t looked_ = 0;
   uint32_t count_ = 0;
   T spawned_[most > 0 ? most : 1] = {};
@@ -109,20 +122,22 @@ template <uint32_t most_spawned> struct work_leader {
   uint32_t block;
   uint32_t width;
   uint64_t began;
+  uint64_t look_every;
   uint64_t beaten;
+  uint64_t looked;
   bool turned;
-  bool told;
 
-  /* Tells that the block goes round, and looks whether it shall go on. */
   GMB_HD void beat(uint64_t now) {
     beaten = now;
     store_system(args.beats + block, now | 1);
-    told = load_system(args.command) != 0;
   }
 
   GMB_HD bool must_leave(uint64_t now) {
-    if (now - beaten >= beat_ns) beat(now);
-    if (told) return true;
+    if (is_told(args)) return true;
+    if (now - looked >= look_every) {
+      looked = now;
+      if (look(args)) return true;
+    }
     if (args.max_iterations != 0 && at.iterations >= args.max_iterations) at.reason = GMB_WORKER_ITERATIONS;
     else if (args.idle_threshold != 0 && at.idle >= args.idle_threshold) at.reason = GMB_WORKER_IDLE;
     if (at.reason != GMB_WORKER_RUNNING) return true;
@@ -134,12 +149,14 @@ template <uint32_t most_spawned> struct work_leader {
   GMB_HD work_turn decide() {
     const uint64_t now = clock_ns();
     if (must_leave(now)) return {0, 0, true};
+    if (now - beaten >= beat_ns) beat(now);
     turned = true;
     ++at.iterations;
     if (credits_left(&args.active->items) == 0) return idle();
     GMB_CHAOS_POINT(36);
     const uint32_t places = args.finished ? take_some(&args.finished->space, width) : width;
-    const uint32_t spawns = args.spawn && most_spawned > 0 ? take_some(&args.spawn->space, width * most_spawned) : 0;
+    const uint32_t spawns =
+        places > 0 && args.spawn && most_spawned > 0 ? take_some(&args.spawn->space, width * most_spawned) : 0;
     uint32_t wanted = places;
     if (args.spawn && most_spawned > 0 && spawns / (most_spawned > 0 ? most_spawned : 1) < wanted)
       wanted = spawns / (most_spawned > 0 ? most_spawned : 1);
@@ -200,7 +217,10 @@ GMB_HD inline void work(const Block &block, const gmb_worker_args &args, const F
   gmb_worker_block *kept = args.blocks + block.block();
   const bool leads = block.thread() == 0;
   gmb_worker_block &counted = *reinterpret_cast<gmb_worker_block *>(block.word + 12);
-  work_leader<most> leader = {args, counted, block.block(), block.threads(), clock_ns(), 0, false, false};
+  const uint64_t every = look_every(block.blocks());
+  work_leader<most> leader = {args, counted, block.block(), block.threads(), clock_ns(), every, 0, 0, false};
+  /* One after the other: the first at once, the last when that looks again. */
+  leader.looked = leader.began - every + every / block.blocks() * block.block();
   if (leads) {
     leader.at = *kept;
     if (args.item_bytes != sizeof(T)) leader.at.reason = GMB_WORKER_WRONG_ITEMS;
@@ -231,7 +251,7 @@ GMB_HD inline void work(const Block &block, const gmb_worker_args &args, const F
     const bool has = block.thread() < count;
     T item = active.get(ticket + block.thread(), has);
     fence_acquire();
-    worker::hand<T, most> hand(args, ticket + block.thread(), leave_at);
+    worker::hand<T, most> hand(args, ticket + block.thread(), leave_at, every);
     worker::route to = worker::dropped;
     if (has) to = functor(item, hand);
     fence_device();

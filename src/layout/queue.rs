@@ -123,7 +123,9 @@ pub struct gmb_worker_args {
     /// One for each block, in device memory.
     pub blocks: *mut gmb_worker_block,
     /// In pinned memory: not zero when all blocks shall leave.
-    pub command: *mut u64,
+    pub command: *const u64,
+    /// In device memory: not zero once one of them has seen that.
+    pub told: *mut u64,
     /// In pinned memory: a word for each block, in which it tells when it last went round; zero while it is away.
     pub beats: *mut u64,
     /// The user's.
@@ -154,5 +156,5 @@ const _: () = {
     assert!(offset_of!(gmb_queue_header, space) == 1024);
     assert!(offset_of!(gmb_queue_header, head) == 4096);
     assert!(size_of::<gmb_worker_block>() == 128);
-    assert!(size_of::<gmb_worker_args>() == 104);
+    assert!(size_of::<gmb_worker_args>() == 112);
 };

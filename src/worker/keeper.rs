@@ -113,7 +113,7 @@ pub(super) struct Shared {
 /// What a kernel that stays keeps, is told in, and tells in.
 struct Memory {
     context: Context,
-    /// A `gmb_worker_block` for each block.
+    /// A `gmb_worker_block` for each block, and behind them the command as the blocks have seen it.
     device: u64,
     blocks: u32,
     /// A beat for each block, and behind them the command: nothing else need go on on the device for that to be seen.
@@ -123,14 +123,19 @@ struct Memory {
 impl Memory {
     fn new(context: &Context, blocks: u32) -> Result<Self> {
         let host = Line::of(context, blocks as usize + 1)?;
-        let bytes = blocks as usize * size_of::<gmb_worker_block>();
+        let bytes = Self::bytes_of(blocks) + size_of::<u64>();
         let memory = Self { context: context.clone(), device: context.allocate_ring(bytes)?, blocks, host };
         memory.beat_all(0);
         Ok(memory)
     }
 
-    fn bytes(&self) -> usize {
-        self.blocks as usize * size_of::<gmb_worker_block>()
+    fn bytes_of(blocks: u32) -> usize {
+        blocks as usize * size_of::<gmb_worker_block>()
+    }
+
+    /// Where blocks tell each other of the command.
+    fn told(&self) -> u64 {
+        self.device + Self::bytes_of(self.blocks) as u64
     }
 
     fn command(&self) -> &AtomicU64 {
@@ -326,7 +331,7 @@ impl Shared {
     fn run(&self) -> Result<WorkerReason> {
         let (backend, service) = (self.context.backend(), self.context.service());
         // SAFETY: the memory is the worker's, and its kernel is away.
-        unsafe { backend.fill(self.memory.device, 0, self.memory.bytes(), service)? };
+        unsafe { backend.fill(self.memory.device, 0, Memory::bytes_of(self.memory.blocks), service)? };
         backend.stream_synchronize(service)?;
         let mut slices = 0;
         loop {
@@ -387,7 +392,11 @@ impl Shared {
             threads: self.options.block_threads,
         };
         // SAFETY: the queues and the memory outlive the kernel, which is waited for; the function is the caller's promise.
-        unsafe { self.context.backend().launch_resident(&resident, stream)? };
+        unsafe {
+            let backend = self.context.backend();
+            backend.fill(self.memory.told(), 0, size_of::<u64>(), stream)?;
+            backend.launch_resident(&resident, stream)?;
+        }
         let mut watch = Watchdog::new(self);
         let done = || match self.context.backend().stream_query(stream) {
             Ok(true) => Some(Ok(())),
@@ -412,7 +421,8 @@ impl Shared {
             finished: optional(&self.finished),
             spawn: if spawns { optional(&self.spawn) } else { std::ptr::null_mut() },
             blocks: self.memory.device as *mut gmb_worker_block,
-            command: self.memory.command_address() as *mut u64,
+            command: self.memory.command_address() as *const u64,
+            told: self.memory.told() as *mut u64,
             beats: self.memory.host.address() as *mut u64,
             user: self.options.user as *mut std::ffi::c_void,
             max_iterations: self.options.max_iterations,

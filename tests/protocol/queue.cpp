@@ -228,7 +228,7 @@ struct split {
 struct crew {
   std::vector<gmb_worker_block> blocks;
   std::vector<uint64_t> beats;
-  alignas(8) uint64_t command = 0;
+  alignas(8) uint64_t command = 0, told = 0;
   gmb_worker_args args{};
 
   crew(uint32_t size, gmb_queue_header *active, gmb_queue_header *finished, gmb_queue_header *spawn) : blocks(size), beats(size) {
@@ -237,6 +237,7 @@ struct crew {
     args.spawn = spawn;
     args.blocks = blocks.data();
     args.command = &command;
+    args.told = &told;
     args.beats = beats.data();
     args.slice_ns = ~0ull;
   }
@@ -335,10 +336,11 @@ void asked_to_leave() {
   });
   all.run<uint32_t>(endless());
   stops.join();
+  EXPECT(all.told == 1);
   EXPECT(active.queue().size() == 5 && active.at()->space == 3);
   EXPECT(all.blocks[0].reason == GMB_WORKER_RUNNING && all.blocks[0].returned + all.blocks[1].returned == 2);
   /* Over at once, a slice has one turn; the next one goes on counting. */
-  all.command = 0;
+  all.command = all.told = 0;
   all.args.slice_ns = 0;
   begun = 0;
   all.run<uint32_t>(endless());
