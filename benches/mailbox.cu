@@ -1,6 +1,7 @@
 // What mailboxes take on this GPU, for the same rows as limits.cu measures their limits.
 //   nvcc -arch=native -O3 -std=c++17 -cudart static -Iinclude benches/mailbox.cu -lgpumailbox -o mailbox
 #include <gpumailbox/express.cuh>
+#include <gpumailbox/queue.cuh>
 
 #include "gpu.cuh"
 #include "mailbox.h"
@@ -278,6 +279,7 @@ template <class F> void add_focus(report &out, const std::string &id, F &&one) {
 // Within the namespace: it goes on from here.
 #include "tensors.cuh"
 #include "express.cuh"
+#include "queue.cuh"
 
 void measure(report &out, const library &lib) {
   for (uint32_t payload : {48u, 112u, 240u, 1008u, 4080u})
@@ -301,6 +303,7 @@ void measure(report &out, const library &lib) {
   measure_tensors(out, lib);
   out.add(row("express_240B").beside("packet_hop_240B_12of16", "raw SM-to-SM hop with 12 of 16 bytes payload per flag"),
           [&] { return express_hops(out, lib); });
+  measure_queues(out, lib);
   bench::measure_look_ups(out, lib);
 }
 

@@ -156,7 +156,7 @@ int main() {
     }
     for (int i = 0; i < 9; ++i) {
       gmb_result result;
-      const uint32_t after = i < 6 ? turn - 1 : GMB_EPOCH_LAST;
+      const uint64_t after = i < 6 ? turn - 1 : GMB_EPOCH_LAST;
       CHECK(gmb_token_wait(modules[i].token, after, 10000000000ull, &result));
       MUST(result.status == GMB_OK && result.count == records, "turn %u, step %d: status %d, %u records", turn, i,
            result.status, result.count);

@@ -125,6 +125,11 @@ struct ArrowSchema;
 #define GMB_MAX_DIMENSIONS 8
 
 /**
+ * First word of every queue: the bytes `GMBQUEUE`.
+ */
+#define GMB_QUEUE_MAGIC 4995975594375269703
+
+/**
  * What CUDA's own stream types point to.
  */
 typedef struct CUstream_st CUstream_st;
@@ -238,9 +243,9 @@ typedef struct gmb_context_options {
    */
   uint32_t device;
   /**
-   * Must be zero.
+   * Percent of the device that the workers of all contexts may hold together; 0 for 50.
    */
-  uint32_t reserved;
+  uint32_t resident_percent;
   /**
    * Most bytes of device memory that may be held at once, the mailboxes' rings included; 0 for no limit.
    */
@@ -807,6 +812,169 @@ typedef struct gmb_attach_options {
 } gmb_attach_options;
 
 /**
+ * What a work queue is made with. Start from `GMB_QUEUE_OPTIONS_INIT`.
+ */
+typedef struct gmb_queue_options {
+  /**
+   * `sizeof(gmb_queue_options)`.
+   */
+  uint32_t struct_size;
+  /**
+   * Bytes of an item: 4, 8 or 16.
+   */
+  uint32_t item_bytes;
+  /**
+   * Items it holds; a power of two, 1 to `GMB_MAX_RECORDS`.
+   */
+  uint64_t capacity;
+  /**
+   * Threads of the blocks of a launched push or pop, a multiple of 32, at most 1,024; 0 for the library's choice.
+   */
+  uint32_t block_threads;
+  /**
+   * Blocks of a launched push or pop, at most; 0 for as many as run at once.
+   */
+  uint32_t max_blocks;
+  /**
+   * Must be zero.
+   */
+  uint64_t reserved;
+} gmb_queue_options;
+
+/**
+ * Handle of a work queue: small items in device memory, first in, first out, for many producers and consumers. Zero is null.
+ */
+typedef struct gmb_queue {
+  /**
+   * Opaque.
+   */
+  uint64_t id;
+} gmb_queue;
+
+/**
+ * The header of a queue in device memory; the slots follow: of items of 4 bytes 8 each, of 8 bytes 16, of 16 bytes 32.
+ */
+typedef struct gmb_queue_header {
+  /**
+   * `GMB_QUEUE_MAGIC`.
+   */
+  uint64_t magic;
+  /**
+   * `GMB_LAYOUT_VERSION`.
+   */
+  uint32_t version;
+  /**
+   * Bytes of an item: 4, 8 or 16.
+   */
+  uint32_t item_bytes;
+  /**
+   * Items it holds; a power of two.
+   */
+  uint64_t capacity;
+  /**
+   * Keeps `space` away: lines that lie closer together are often in one slice of the cache, which does their additions one
+   * after the other.
+   */
+  uint64_t pad0[125];
+  /**
+   * As a signed number: slots that a producer may take; less than zero while some who found too few give them back.
+   */
+  uint64_t space;
+  /**
+   * Keeps `space` away from the others.
+   */
+  uint64_t pad1[127];
+  /**
+   * The same of items for consumers.
+   */
+  uint64_t items;
+  /**
+   * Keeps `items` away from the others.
+   */
+  uint64_t pad2[127];
+  /**
+   * Tickets that producers have taken.
+   */
+  uint64_t tail;
+  /**
+   * Keeps `tail` away from the others.
+   */
+  uint64_t pad3[127];
+  /**
+   * Tickets that consumers have taken.
+   */
+  uint64_t head;
+  /**
+   * Keeps `head` away from the others.
+   */
+  uint64_t pad4[127];
+} gmb_queue_header;
+
+/**
+ * A work queue's shape, and its counts at one moment.
+ */
+typedef struct gmb_queue_info {
+  /**
+   * Items it holds.
+   */
+  uint64_t capacity;
+  /**
+   * Bytes of an item.
+   */
+  uint32_t item_bytes;
+  /**
+   * Workers that use it.
+   */
+  uint32_t workers;
+  /**
+   * Items that nobody has taken.
+   */
+  uint64_t size;
+  /**
+   * Items that were pushed, or are being pushed, since it was made.
+   */
+  uint64_t pushed;
+  /**
+   * Items that were popped, or are being popped.
+   */
+  uint64_t popped;
+  /**
+   * The queue in device memory, for kernels: `gmb::device::work_queue`.
+   */
+  struct gmb_queue_header *queue;
+  /**
+   * Bytes of header and slots.
+   */
+  uint64_t queue_bytes;
+  /**
+   * Threads of the blocks of a launch.
+   */
+  uint32_t block_threads;
+  /**
+   * Blocks of a launch, at most.
+   */
+  uint32_t max_blocks;
+} gmb_queue_info;
+
+/**
+ * What `gmb_queue_measure` found.
+ */
+typedef struct gmb_queue_measurement {
+  /**
+   * Items that were pushed and popped again.
+   */
+  uint64_t items;
+  /**
+   * Seconds on the device, from the first push to the last pop.
+   */
+  double seconds;
+  /**
+   * Items in a second: each is one push and one pop.
+   */
+  double items_per_second;
+} gmb_queue_measurement;
+
+/**
  * Where a reader that is let in begins: `GMB_READER_*`.
  */
 typedef int32_t gmb_reader_start;
@@ -1078,6 +1246,178 @@ typedef struct gmb_tensor_view {
 } gmb_tensor_view;
 
 /**
+ * What a worker is made with. Start from `GMB_WORKER_OPTIONS_INIT`.
+ */
+typedef struct gmb_worker_options {
+  /**
+   * `sizeof(gmb_worker_options)`.
+   */
+  uint32_t struct_size;
+  /**
+   * Threads of a block, a multiple of 32, at most 1,024; 0 for 128. The host backend has one.
+   */
+  uint32_t block_threads;
+  /**
+   * Where items come from.
+   */
+  struct gmb_queue active;
+  /**
+   * Where finished ones go, or zero: they are gone.
+   */
+  struct gmb_queue finished;
+  /**
+   * Where each `spawn_interval`-th item goes, and what a functor spawns; zero where there is no such thing.
+   */
+  struct gmb_queue spawn;
+  /**
+   * Times that each block goes round before it ends; 0 for no limit.
+   */
+  uint64_t max_iterations;
+  /**
+   * Times in a row that a block finds nothing to do before it ends; 0 for no limit.
+   */
+  uint64_t idle_threshold;
+  /**
+   * Each so many-th item of the queue goes to `spawn` instead of `finished`; 0: none.
+   */
+  uint64_t spawn_interval;
+  /**
+   * What is added to each item; default 1.
+   */
+  uint64_t increment;
+  /**
+   * Blocks; 0 for one. Within the device's budget for workers (`gmb_context_options.resident_percent`).
+   */
+  uint32_t grid_blocks;
+  /**
+   * Must be zero.
+   */
+  uint32_t reserved;
+  /**
+   * Nanoseconds that the kernel stays before it leaves and comes again: meanwhile calls that need an idle device go on. 0
+   * for 100 ms, `GMB_WAIT_FOREVER` for ever.
+   */
+  uint64_t slice_ns;
+  /**
+   * Nanoseconds that a block may stay out of its loop before it counts as stalled; 0 for a second, `GMB_WAIT_FOREVER` never.
+   */
+  uint64_t watchdog_ns;
+  /**
+   * A kernel of the caller's: on CUDA a `CUfunction` made with `GMB_WORKER_KERNEL`, on the host backend the address of a
+   * function made with `GMB_WORKER_FUNCTION` (`gpumailbox/worker.cuh`); null for the library's own, which counts up.
+   */
+  const void *function;
+  /**
+   * What the caller's functor gets.
+   */
+  void *user;
+} gmb_worker_options;
+
+/**
+ * Handle of a worker. Zero is null.
+ */
+typedef struct gmb_worker {
+  /**
+   * Opaque.
+   */
+  uint64_t id;
+} gmb_worker;
+
+/**
+ * Why a worker has ended, or that it has not: `GMB_WORKER_*`.
+ */
+typedef int32_t gmb_worker_reason;
+
+/**
+ * What a run of a worker did, all blocks together.
+ */
+typedef struct gmb_worker_result {
+  /**
+   * Why it has ended: `GMB_WORKER_STOPPED`, `_IDLE`, `_ITERATIONS`, `_FAILED`; `GMB_WORKER_RUNNING` while it has not.
+   */
+  gmb_worker_reason reason;
+  /**
+   * Zero.
+   */
+  uint32_t reserved;
+  /**
+   * Items that were taken, and did not go back.
+   */
+  uint64_t processed;
+  /**
+   * Items that went to `finished`.
+   */
+  uint64_t finished;
+  /**
+   * Items that went to `spawn`.
+   */
+  uint64_t spawned;
+  /**
+   * Times that a block found nothing to do.
+   */
+  uint64_t idle_polls;
+  /**
+   * Times that a block took nothing because an output was full.
+   */
+  uint64_t rejected;
+  /**
+   * Items that the functor sent back to the end of `active`.
+   */
+  uint64_t returned;
+  /**
+   * Times that blocks went round.
+   */
+  uint64_t iterations;
+  /**
+   * Times that the kernel came.
+   */
+  uint64_t slices;
+} gmb_worker_result;
+
+/**
+ * Where a worker stands: `GMB_WORKER_STATE_*`.
+ */
+typedef int32_t gmb_worker_state;
+
+/**
+ * A worker's state at one moment.
+ */
+typedef struct gmb_worker_info {
+  /**
+   * Where it stands.
+   */
+  gmb_worker_state state;
+  /**
+   * Blocks that the watchdog waits for.
+   */
+  uint32_t stalled_blocks;
+  /**
+   * Blocks.
+   */
+  uint32_t grid_blocks;
+  /**
+   * Threads of a block.
+   */
+  uint32_t block_threads;
+  /**
+   * Blocks that the device's budget allows such a worker.
+   */
+  uint32_t most_blocks;
+  /**
+   * Zero.
+   */
+  uint32_t reserved;
+  /**
+   * When a block last went round, in nanoseconds of the device's clock; zero while the kernel is away.
+   */
+  uint64_t heartbeat;
+  /**
+   * What it did in this run, as of when its kernel left last.
+   */
+  struct gmb_worker_result result;
+} gmb_worker_info;
+
+/**
  * A slot of the ring of a tensor mailbox whose consumer is device code.
  */
 typedef struct gmb_tensor_slot {
@@ -1094,6 +1434,122 @@ typedef struct gmb_tensor_slot {
    */
   struct gmb_tensor tensor;
 } gmb_tensor_slot;
+
+/**
+ * What a block of a worker keeps while its kernel is away; in device memory.
+ */
+typedef struct gmb_worker_block {
+  /**
+   * Times that it went round.
+   */
+  uint64_t iterations;
+  /**
+   * Times in a row that it found nothing to do.
+   */
+  uint64_t idle;
+  /**
+   * Items that it took and that did not go back.
+   */
+  uint64_t processed;
+  /**
+   * Items that it gave to `finished`.
+   */
+  uint64_t finished;
+  /**
+   * Items that it gave to `spawn`.
+   */
+  uint64_t spawned;
+  /**
+   * Times that it found nothing to do.
+   */
+  uint64_t idle_polls;
+  /**
+   * Times that it took nothing because an output was full.
+   */
+  uint64_t rejected;
+  /**
+   * Items that its functor sent back to the end of `active`.
+   */
+  uint64_t returned;
+  /**
+   * Why it has ended.
+   */
+  gmb_worker_reason reason;
+  /**
+   * Zero.
+   */
+  int32_t reserved;
+  /**
+   * Fills the line.
+   */
+  uint64_t pad[7];
+} gmb_worker_block;
+
+/**
+ * The argument of a worker's kernel.
+ */
+typedef struct gmb_worker_args {
+  /**
+   * Where items come from.
+   */
+  struct gmb_queue_header *active;
+  /**
+   * Where finished ones go; null: nowhere.
+   */
+  struct gmb_queue_header *finished;
+  /**
+   * Where new ones go; null where there are none.
+   */
+  struct gmb_queue_header *spawn;
+  /**
+   * One for each block, in device memory.
+   */
+  struct gmb_worker_block *blocks;
+  /**
+   * In pinned memory: not zero when all blocks shall leave.
+   */
+  const uint64_t *command;
+  /**
+   * In device memory: not zero once one of them has seen that.
+   */
+  uint64_t *told;
+  /**
+   * In pinned memory: a word for each block, in which it tells when it last went round; zero while it is away.
+   */
+  uint64_t *beats;
+  /**
+   * The user's.
+   */
+  void *user;
+  /**
+   * Times that a block goes round, or 0 for no limit.
+   */
+  uint64_t max_iterations;
+  /**
+   * Times in a row that a block finds nothing to do before it ends, or 0 for no limit.
+   */
+  uint64_t idle_threshold;
+  /**
+   * Nanoseconds after which a block leaves, to come again.
+   */
+  uint64_t slice_ns;
+  /**
+   * What is added to an item.
+   */
+  uint64_t increment;
+  /**
+   * Each so many-th item goes to `spawn`; 0: none.
+   */
+  uint64_t spawn_interval;
+  /**
+   * Bytes of an item.
+   */
+  uint32_t item_bytes;
+  /**
+   * Zero.
+   */
+  uint32_t reserved;
+} gmb_worker_args;
 
 /**
  * CUDA; the host only when there is no driver library or no device. The
@@ -1216,6 +1672,26 @@ typedef struct gmb_tensor_slot {
 #define GMB_CONSUMER_DEVICE 1
 
 /**
+ * Made, and not started.
+ */
+#define GMB_WORKER_STATE_READY 0
+
+/**
+ * It works, or is about to.
+ */
+#define GMB_WORKER_STATE_RUNNING 1
+
+/**
+ * It was asked to pause, and has left the device.
+ */
+#define GMB_WORKER_STATE_PAUSED 2
+
+/**
+ * It has ended: it can be started again.
+ */
+#define GMB_WORKER_STATE_ENDED 3
+
+/**
  * Accept the first so many records that fit and report how many.
  */
 #define GMB_FULL_REJECT 0
@@ -1252,6 +1728,41 @@ typedef struct gmb_tensor_slot {
  * One producer and one consumer, each a thread or a warp of a running kernel: nothing is launched.
  */
 #define GMB_MODE_EXPRESS 2
+
+/**
+ * It has not ended.
+ */
+#define GMB_WORKER_RUNNING 0
+
+/**
+ * It was stopped, or destroyed.
+ */
+#define GMB_WORKER_STOPPED 1
+
+/**
+ * It found nothing to do as many times in a row as its idle threshold says.
+ */
+#define GMB_WORKER_IDLE 2
+
+/**
+ * It has gone round as many times as it should.
+ */
+#define GMB_WORKER_ITERATIONS 3
+
+/**
+ * Of a block: its functor is for items of another size.
+ */
+#define GMB_WORKER_WRONG_ITEMS 4
+
+/**
+ * By an error, which `gmb_worker_wait` gives.
+ */
+#define GMB_WORKER_FAILED 5
+
+/**
+ * Of a block: the queue `spawn` has less room in all than one item may need.
+ */
+#define GMB_WORKER_SMALL_SPAWN 6
 
 /**
  * Success.
@@ -1923,6 +2434,99 @@ gmb_status gmb_mailbox_attach(struct gmb_context context,
                               struct gmb_mailbox *mailbox);
 
 /**
+ * Makes an empty work queue in the context's device memory.
+ *
+ * The caller owns it and ends it with `gmb_queue_destroy`. Blocks until it is ready; thread-safe.
+ *
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT` (capacity no power of two, items
+ * of another size, threads of a block), `_OVERFLOW`, `_OUT_OF_MEMORY`, `_MEMORY_LIMIT`, `_DEVICE_LOST`.
+ */
+gmb_status gmb_queue_create(struct gmb_context context,
+                            const struct gmb_queue_options *options,
+                            struct gmb_queue *queue);
+
+/**
+ * Ends a queue. Blocks until its own launches are done; items in it are dropped. Kernels of yours that use it must have
+ * ended before. Safe while other threads are inside calls on it. Errors: `GMB_ERROR_INVALID_HANDLE`, `_BUSY` (a worker uses
+ * it: destroy that one first; the queue stays).
+ */
+gmb_status gmb_queue_destroy(struct gmb_queue queue);
+
+/**
+ * A queue's shape and counts. `info_size` is `sizeof(gmb_queue_info)`. Copies the header to the host and blocks for that, not
+ * for operations under way. Thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_DEVICE_LOST`.
+ */
+gmb_status gmb_queue_get_info(struct gmb_queue queue,
+                              struct gmb_queue_info *info,
+                              size_t info_size);
+
+/**
+ * Pushes `count` items, dense at `items` in device memory and aligned to their size, on a stream, in one launch. They come
+ * in their order, perhaps with items of pushes at the same time between them; where there is room for fewer the first so many
+ * are pushed.
+ *
+ * The items must stay valid and unwritten until the operation is done. Does not block beyond the launch. Ordered after the
+ * stream's work alone: other pushes and pops run beside it. The result of `token`, which may be zero, is the count pushed.
+ * Can be captured into a graph. Thread-safe.
+ *
+ * Errors, with nothing pushed and the token as before: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`,
+ * `_MISALIGNED`, `_OVERLAP`, `_OVERFLOW`, `_INVALID_ARGUMENT` (a token of another context; not reachable, where that is checked), `_INVALID_STREAM`,
+ * `_BUSY` (token), `_MEMORY_LIMIT`, `_OUT_OF_MEMORY`, `_DEVICE_LOST`, `_DRIVER`. In the result: `GMB_ERROR_BAD_MAGIC`,
+ * `_BAD_VERSION`, `_WRONG_MODE` (something else wrote there).
+ */
+gmb_status gmb_queue_push(struct gmb_queue queue,
+                          const void *items,
+                          uint32_t count,
+                          gmb_stream stream,
+                          struct gmb_token token);
+
+/**
+ * Pops up to `max` items, dense to `items` in device memory, on a stream, in one launch. The result of `token` is the count
+ * popped; it is ready only when the items are there. With a token of zero nobody learns the count. Does not block beyond the
+ * launch. Otherwise as `gmb_queue_push`. Errors: as there.
+ */
+gmb_status gmb_queue_pop(struct gmb_queue queue,
+                         void *items,
+                         uint32_t max,
+                         gmb_stream stream,
+                         struct gmb_token token);
+
+/**
+ * Pushes items from host memory, and waits for that. `pushed` gets how many there was room for: the first so many. Items
+ * of others that push at the same time may come between them. For set-up, tests and tools. Blocks; thread-safe.
+ *
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW`, `_OUT_OF_MEMORY`, `_MEMORY_LIMIT`,
+ * `_DEVICE_LOST`, `_DRIVER`.
+ */
+gmb_status gmb_queue_push_from_host_blocking(struct gmb_queue queue,
+                                             const void *items,
+                                             uint32_t count,
+                                             uint64_t *pushed);
+
+/**
+ * Pops up to `max` items to host memory, and waits for that. `popped` gets how many there were; what lies behind them stays
+ * as it is. Otherwise as `gmb_queue_push_from_host_blocking`. Errors: as there.
+ */
+gmb_status gmb_queue_pop_to_host_blocking(struct gmb_queue queue,
+                                          void *items,
+                                          uint32_t max,
+                                          uint64_t *popped);
+
+/**
+ * Measures round trips: pushes `batch` items and pops them again, `iterations` times on one stream; what comes out is held
+ * against what went in. The queue must be empty, and nobody else may use it meanwhile. Blocks; thread-safe.
+ *
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW`, `_INVALID_ARGUMENT` (more than the
+ * capacity; not empty), `_BUSY` (a worker uses it), `_CORRUPT` (somebody else used it), `_OUT_OF_MEMORY`, `_MEMORY_LIMIT`,
+ * `_DEVICE_LOST`, `_DRIVER`.
+ */
+gmb_status gmb_queue_measure(struct gmb_queue queue,
+                             uint32_t batch,
+                             uint32_t iterations,
+                             struct gmb_queue_measurement *measurement);
+
+/**
  * Lets one more reader in, in the order of the stream and of the mailbox's pushes; `start` is
  * `GMB_READER_NEXT` or `_OLDEST`. Its number is the least that is not in use, and valid for pops at
  * once. End it with `gmb_mailbox_remove_reader`. Does not block beyond the launch; of a shared mailbox it blocks until all
@@ -2309,6 +2913,71 @@ gmb_status gmb_token_wait(struct gmb_token token,
  */
 gmb_status gmb_token_get_device_result(struct gmb_token token, const struct gmb_result **result);
 
+/**
+ * Makes a worker over queues of one context, which have items of one size; it does nothing before it is started.
+ *
+ * The caller owns it and ends it with `gmb_worker_destroy`; until then its queues cannot be destroyed. Does not wait for the
+ * device; thread-safe.
+ *
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT` (queues that do not fit together,
+ * threads of a block, more blocks than the device's budget allows), `_OUT_OF_MEMORY`, `_MEMORY_LIMIT`,
+ * `_OUT_OF_HOST_MEMORY`, `_SYSTEM` (no thread), `_DEVICE_LOST`.
+ */
+gmb_status gmb_worker_create(const struct gmb_worker_options *options,
+                             struct gmb_worker *worker);
+
+/**
+ * Stops a worker and ends it. Blocks until its kernel has left, which a functor that never returns keeps it from; then every
+ * item is in one of the queues. Safe while other threads are inside calls on it: those that wait for it get
+ * `GMB_WORKER_STOPPED`; then the last thread to leave ends it, this call may be over before, and only afterwards its queues
+ * can be destroyed. Errors: `GMB_ERROR_INVALID_HANDLE`.
+ */
+gmb_status gmb_worker_destroy(struct gmb_worker worker);
+
+/**
+ * Begins a run, with counts of zero. Does not block: the kernel comes soon. Thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_BUSY` (it runs already; other workers hold what the device's budget allows).
+ */
+gmb_status gmb_worker_start(struct gmb_worker worker);
+
+/**
+ * Asks the kernel to leave, and ends the run: a worker that does not run stays as it is. Does not wait for the kernel
+ * (`gmb_worker_wait` does), nor for anything else. Thread-safe. Errors: `GMB_ERROR_INVALID_HANDLE`.
+ */
+gmb_status gmb_worker_stop(struct gmb_worker worker);
+
+/**
+ * Asks the kernel to leave until `gmb_worker_resume`. Its state is `GMB_WORKER_STATE_PAUSED` once it has. Otherwise as
+ * `gmb_worker_stop`. Errors: also `GMB_ERROR_INVALID_ARGUMENT` (it does not run).
+ */
+gmb_status gmb_worker_pause(struct gmb_worker worker);
+
+/**
+ * Lets a paused worker go on. Does not block; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_ARGUMENT` (it does not run).
+ */
+gmb_status gmb_worker_resume(struct gmb_worker worker);
+
+/**
+ * Blocks the calling thread until the run that is on has ended, and tells why and what it did; of a worker that does not run,
+ * what the last run did. `timeout_ns` is in nanoseconds; `GMB_WAIT_FOREVER` waits without limit, 0 asks once. Thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT` (never started), `_TIMEOUT` (wait again; the
+ * message tells of blocks that do not come back from their functor, or have not begun because other work fills the device), and
+ * what ended the run: `_WRONG_MODE` (the functor is for items of another size), `_INVALID_ARGUMENT` (it may spawn more of one
+ * item than the queue `spawn` holds), `_DEVICE_LOST`, `_DRIVER`.
+ */
+gmb_status gmb_worker_wait(struct gmb_worker worker,
+                           uint64_t timeout_ns,
+                           struct gmb_worker_result *result);
+
+/**
+ * Where a worker stands. `info_size` is `sizeof(gmb_worker_info)`. Never blocks for the device; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`.
+ */
+gmb_status gmb_worker_get_info(struct gmb_worker worker,
+                               struct gmb_worker_info *info,
+                               size_t info_size);
+
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus
@@ -2331,6 +3000,11 @@ gmb_status gmb_token_get_device_result(struct gmb_token token, const struct gmb_
   { (uint32_t)sizeof(gmb_tensor_mailbox_options), GMB_CONSUMER_HOST, 0, GMB_FULL_REJECT, 0 }
 /** Defaults of gmb_tensor_push. */
 #define GMB_TENSOR_PUSH_INIT { (uint32_t)sizeof(gmb_tensor_push), 0, 0, GMB_WAIT_FOREVER }
+/** Defaults of gmb_queue_options. */
+#define GMB_QUEUE_OPTIONS_INIT { (uint32_t)sizeof(gmb_queue_options), 0, 0, 0, 0, 0 }
+/** Defaults of gmb_worker_options. */
+#define GMB_WORKER_OPTIONS_INIT \
+  { (uint32_t)sizeof(gmb_worker_options), 0, { 0 }, { 0 }, { 0 }, 0, 0, 0, 1, 0, 0, 0, 0, NULL, NULL }
 
 /** The stream that a gmb_stream_guard made current for the calling thread. */
 #define GMB_STREAM_CURRENT ((gmb_stream)UINTPTR_MAX)

@@ -21,6 +21,11 @@
 #define GMB_ALONE_THREADS 512
 
 /**
+ * Threads of a block where the caller chooses, at most.
+ */
+#define GMB_MOST_THREADS 1024
+
+/**
  * Units that a thread moves at once.
  */
 #define GMB_UNITS_IN_FLIGHT 2
@@ -347,5 +352,43 @@ typedef struct gmb_tensor_args {
    */
   gmb_tensor tensor;
 } gmb_tensor_args;
+
+/**
+ * Arguments of `gmb_kernel_queue_push` and `gmb_kernel_queue_pop`.
+ */
+typedef struct gmb_queue_args {
+  /**
+   * `gmb_queue_header` in device memory.
+   */
+  uint64_t queue;
+  /**
+   * The items, dense, aligned to their size.
+   */
+  uint64_t items;
+  /**
+   * Items to push, or most items to pop.
+   */
+  uint32_t count;
+  /**
+   * Bytes of an item.
+   */
+  uint32_t item_bytes;
+  /**
+   * Threads of a block.
+   */
+  uint32_t threads;
+  /**
+   * Items of a tile.
+   */
+  uint32_t tile;
+  /**
+   * Words by which the blocks of the operation know each other, zero between operations.
+   */
+  uint64_t meeting;
+  /**
+   * Where the outcome goes.
+   */
+  struct gmb_report_args report;
+} gmb_queue_args;
 
 #endif  /* GMB_KERNELS_ARGS_H */

@@ -5,6 +5,7 @@
 #include <gpumailbox/alone.cuh>
 #include <gpumailbox/shared_bulk.cuh>
 #include <gpumailbox/tensor.cuh>
+#include <gpumailbox/worker.cuh>
 
 #include "args.h"
 
@@ -12,6 +13,10 @@
 static_assert(gmb::ring::units_in_flight == GMB_UNITS_IN_FLIGHT, "units");
 static_assert(gmb::ring::arrived_blocks == GMB_MOST_BLOCKS, "blocks");
 static_assert(sizeof(gmb::ring::meeting) <= GMB_MEETING_BYTES, "meeting");
+
+/* 64-bit variables that the blocks of an entry point with such arguments have. */
+template <class Args> constexpr int words_for = gmb::ring::block_words;
+template <> constexpr int words_for<gmb_worker_args> = gmb::ring::worker_words;
 
 template <class T> GMB_HD inline T *at(uint64_t address) { return reinterpret_cast<T *>(address); }
 
@@ -127,6 +132,38 @@ template <class Block> GMB_HD inline void run_reader_shared(const Block &block, 
 
 template <class Block> GMB_HD inline void run_tensor(const Block &block, const gmb_tensor_args &a) {
   gmb::ring::publish(block, at<gmb_tensor_ring>(a.ring), a.capacity, a.index, a.tensor);
+}
+
+template <class T, class Block> GMB_HD inline void run_queue_push_of(const Block &block, const gmb_queue_args &a) {
+  gmb::ring::push_queue<T>(block, at<gmb_queue_header>(a.queue), at<const T>(a.items), a.count, a.tile,
+                           at<gmb::ring::meeting>(a.meeting), report_of(a.report));
+}
+
+template <class Block> GMB_HD inline void run_queue_push(const Block &block, const gmb_queue_args &a) {
+  if (a.item_bytes == 4) run_queue_push_of<uint32_t>(block, a);
+  else if (a.item_bytes == 8) run_queue_push_of<uint64_t>(block, a);
+  else run_queue_push_of<gmb::ring::unit>(block, a);
+}
+
+template <class T, class Block> GMB_HD inline void run_queue_pop_of(const Block &block, const gmb_queue_args &a) {
+  gmb::ring::pop_queue<T>(block, at<gmb_queue_header>(a.queue), at<T>(a.items), a.count, a.tile,
+                          at<gmb::ring::meeting>(a.meeting), report_of(a.report));
+}
+
+template <class Block> GMB_HD inline void run_queue_pop(const Block &block, const gmb_queue_args &a) {
+  if (a.item_bytes == 4) run_queue_pop_of<uint32_t>(block, a);
+  else if (a.item_bytes == 8) run_queue_pop_of<uint64_t>(block, a);
+  else run_queue_pop_of<gmb::ring::unit>(block, a);
+}
+
+template <class T, class Block> GMB_HD inline void run_worker_of(const Block &block, const gmb_worker_args &a) {
+  gmb::ring::work<T>(block, a, gmb::worker::count_up<T>());
+}
+
+template <class Block> GMB_HD inline void run_worker(const Block &block, const gmb_worker_args &a) {
+  if (a.item_bytes == 4) run_worker_of<uint32_t>(block, a);
+  else if (a.item_bytes == 8) run_worker_of<uint64_t>(block, a);
+  else run_worker_of<gmb::ring::unit>(block, a);
 }
 
 template <class Block> GMB_HD inline void run_reader(const Block &block, const gmb_reader_args &a) {

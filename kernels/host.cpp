@@ -6,7 +6,7 @@
 
 #define GMB_ENTRY(name, type, ...)                                                            \
   static void run_host_##name(const void *args, uint32_t block, uint32_t blocks) {            \
-    uint64_t word[gmb::ring::block_words] = {};                                               \
+    uint64_t word[words_for<type>] = {};                                               \
     run_##name(gmb::ring::host_block{word, block, blocks}, *static_cast<const type *>(args)); \
   }
 GMB_KERNELS(GMB_ENTRY)

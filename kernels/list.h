@@ -25,6 +25,9 @@
   ROW(borrow_shared, gmb_borrow_args, lone_block, GMB_BLOCK_THREADS, 1)                        \
   ROW(release_shared, gmb_borrow_args, lone_block, GMB_BLOCK_THREADS, 1)                       \
   ROW(reader_shared, gmb_reader_args, lone_block, GMB_BLOCK_THREADS, 1)                        \
-  ROW(tensor, gmb_tensor_args, lone_block, GMB_BLOCK_THREADS, 1)
+  ROW(tensor, gmb_tensor_args, lone_block, GMB_BLOCK_THREADS, 1)                               \
+  ROW(queue_push, gmb_queue_args, thread_block, GMB_MOST_THREADS, 1)                           \
+  ROW(queue_pop, gmb_queue_args, thread_block, GMB_MOST_THREADS, 1)                            \
+  ROW(worker, gmb_worker_args, thread_block, GMB_MOST_THREADS, 1)
 
 #endif

@@ -14,7 +14,7 @@ template <class Block> struct launched : Block {
 
 #define GMB_ENTRY(name, type, block, threads, least)                                                                  \
   extern "C" __global__ void __launch_bounds__(threads, least) gmb_kernel_##name(const __grid_constant__ type args) { \
-    __shared__ uint64_t word[gmb::ring::block_words];                                                                 \
+    __shared__ uint64_t word[words_for<type>];                                                                        \
     run_##name(block{word}, args);                                                                                    \
   }
 

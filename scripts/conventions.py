@@ -9,11 +9,11 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 OBJECTS = ("tensor_mailbox", "stream_guard", "event_pool", "mailbox", "borrow", "context", "event", "stream", "graph", "memory",
-           "pinned", "watch", "lease", "token", "status")
+           "pinned", "watch", "lease", "token", "status", "queue", "worker")
 VERBS = set("""create create_in attach destroy allocate allocate_async free free_async release get push pop poll query wait
                synchronize record launch use to copy fill trim arm borrow add remove begin_capture end_capture is_capturing
                wait_readable wait_writable wait_event host_function push_from_host_blocking pop_to_host_blocking string
-               name push_legacy push_arrow pop_dlpack elapsed_ms""".split())
+               name start stop pause resume measure push_legacy push_arrow pop_dlpack elapsed_ms""".split())
 # They never fail and give what they are asked for.
 TEXTS = {"gmb_version", "gmb_version_string", "gmb_status_string", "gmb_status_name"}
 # Of the process, not of an object.
@@ -52,7 +52,7 @@ def complaints(name, result, arguments, comment):
     if result != "gmb_status":
         yield f"gives {result}"
     outs = [bool(kind.endswith("*") and not kind.startswith("const") and what not in ("memory", "to", "records", "headers",
-                                                                                     "argument", "array", "schema", "buffer"))
+                                                                                     "argument", "array", "schema", "buffer", "items"))
             for kind, what in arguments]
     if any(a and not b for a, b in zip(outs, outs[1:])) and not name.endswith("_info") and "tensor_mailbox_push" not in name:
         yield "an output is not last"

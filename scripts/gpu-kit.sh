@@ -55,6 +55,7 @@ for program in history history-chaos; do
   chaos=()
   [ "$program" = history ] || chaos=(-DGMB_CHAOS)
   "$(any_nvcc)" -arch=sm_90 -O3 -std=c++17 -cudart static "${chaos[@]}" -I"$kit/stage/include" tests/history/history.cu -o "$kit/bin/$program"
+  "$(any_nvcc)" -arch=sm_90 -O3 -std=c++17 -cudart static "${chaos[@]}" -I"$kit/stage/include" tests/history/queues.cu -o "$kit/bin/${program/history/queues}"
 done
 cp scripts/kit/histories.py "$kit/histories.py"
 echo "== Python package"

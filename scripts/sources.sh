@@ -12,9 +12,9 @@ while IFS= read -r file; do
     echo "error: __CUDA_ARCH__ belongs into $platform alone"
     failed=1
   fi
-  # The generated C header is as long as the API.
+  # What is generated from the API is as long as that.
   lines=$(wc -l <"$file")
-  if [[ $file != *.h && $lines -gt $most ]]; then
+  if [[ $file != *.h && $file != python/src/ffi.rs && $lines -gt $most ]]; then
     echo "error: $file has $lines lines, more than $most"
     failed=1
   fi

@@ -26,7 +26,12 @@ pub struct ContextOptions {
     pub device: u32,
     /// Most bytes of device memory that may be held at once, the mailboxes' rings included; 0 for no limit.
     pub memory_limit: u64,
+    /// Percent of the device that workers may hold, of all contexts together; 0 for 50.
+    pub resident_percent: u32,
 }
+
+/// Half of a device is for what comes and goes.
+const RESIDENT_PERCENT: u32 = 50;
 
 /// What is behind a context.
 #[derive(Clone, Debug)]
@@ -60,6 +65,7 @@ pub struct Context {
 struct Shared {
     kind: BackendKind,
     device: u32,
+    resident_percent: u32,
     // What lies in the backend's memory is given back while the backend still lives.
     results: ResultPool,
     lines: LinePool,
@@ -98,10 +104,16 @@ impl Context {
     ///
     /// # Errors
     /// `NO_DRIVER`, `NO_DEVICE`, `STUB_DRIVER`, `DRIVER_TOO_OLD`, `NO_KERNELS`,
-    /// `INVALID_DEVICE`, `INVALID_ARGUMENT` (a bad `GMB_BACKEND`), `SYSTEM`.
+    /// `INVALID_DEVICE`, `INVALID_ARGUMENT` (a bad `GMB_BACKEND`, a percentage above 100), `SYSTEM`.
     pub fn new(options: &ContextOptions) -> Result<Self> {
         let _range = Range::new(c"open a context");
         check_fork()?;
+        if options.resident_percent > 100 {
+            return Err(Error::argument(format!(
+                "resident_percent {}: there are 100",
+                options.resident_percent
+            )));
+        }
         watch_for_fork();
         let (kind, backend) = options.backend.open(options.device)?;
         let pooled = backend.has_pool() && !is_disabled("mempool");
@@ -116,6 +128,10 @@ impl Context {
             shared: Arc::new(Shared {
                 kind,
                 device: options.device,
+                resident_percent: match options.resident_percent {
+                    0 => RESIDENT_PERCENT,
+                    percent => percent,
+                },
                 results: ResultPool::default(),
                 lines: LinePool::default(),
                 checks_pointers: std::env::var("GMB_CHECK_POINTERS").is_ok_and(|value| value == "1"),
@@ -139,6 +155,11 @@ impl Context {
             multiprocessors: info.units,
             driver_version: info.driver_version,
         }
+    }
+
+    /// Percent of the device that workers may hold.
+    pub(crate) fn resident_percent(&self) -> u32 {
+        self.shared.resident_percent
     }
 
     pub(crate) fn kind(&self) -> BackendKind {

@@ -5,7 +5,11 @@
 //! sides assert sizes and offsets. The layout is versioned by
 //! [`GMB_LAYOUT_VERSION`] and not frozen before 0.1.0.
 
+mod queue;
+
 use std::mem::{offset_of, size_of};
+
+pub use queue::*;
 
 /// First word of every mailbox header: the bytes `GMBRING1`.
 pub const GMB_MAGIC: u64 = 0x3147_4e49_5242_4d47;

@@ -33,12 +33,14 @@ mod extent;
 mod graph;
 mod guard;
 mod handle;
+mod lanes;
 mod layout;
 mod lines;
 mod log;
 mod mailbox;
 mod memory;
 mod profiler;
+mod queue;
 mod results;
 mod status;
 mod stream;
@@ -46,6 +48,7 @@ mod sync;
 mod tensor;
 mod typed;
 mod watcher;
+mod worker;
 
 pub use context::{BackendKind, Context, ContextInfo, ContextOptions};
 pub use error::{Error, Result};
@@ -59,6 +62,7 @@ pub use mailbox::{
     Pop, Push, ReaderInfo, ReaderStart, Watch,
 };
 pub use memory::{DeviceBuffer, MemoryInfo, PinnedBuffer};
+pub use queue::{Queue, QueueInfo, QueueMeasurement, QueueOptions};
 pub use results::{After, Token};
 pub use status::*;
 pub use stream::{OwnedStream, Priority, Stream};
@@ -66,3 +70,4 @@ pub use tensor::arrow::{ArrowArray, ArrowDeviceArray, ArrowSchema};
 pub use tensor::dlpack::{DLDevice, DLManagedTensor, DLManagedTensorVersioned, DLPackVersion, DLTensor};
 pub use tensor::{Consumer, Lease, Refused, Tensor, TensorMailbox, TensorMailboxInfo, TensorMailboxOptions};
 pub use typed::{Popped, Record, Rows, TypedMailbox};
+pub use worker::{Worker, WorkerCounts, WorkerInfo, WorkerOptions, WorkerReason, WorkerState};

@@ -6,6 +6,8 @@ SLOT = "src/handle/slot.rs"
 SHARED = "include/gpumailbox/shared.cuh"
 BULK = "include/gpumailbox/shared_bulk.cuh"
 EXPRESS = "include/gpumailbox/express.cuh"
+QUEUE = "include/gpumailbox/queue.cuh"
+WORKER = "include/gpumailbox/worker.cuh"
 
 # name, file, text, replacement, how to run the test: a suite test, one that needs the library built with
 # its CUDA kernels, a model under loom, a protocol test under a sanitizer, or a test below python/tests, of an
@@ -272,7 +274,7 @@ MUTANTS = [
      "const bool fits = length <= payload_bytes() + 1;", "device none"),
     ("a pop of a shared mailbox does not wait for pushes", "src/mailbox/shared.rs", "            shared.pushes.make_wait(stream)?;\n",
      "", "suite gated::shared::one_side_waits_for_the_other_and_not_for_itself"),
-    ("streams share a lane", "src/mailbox/lanes.rs", "lane.stream.load(Ordering::Acquire) == stream.id()) {\n        return Ok",
+    ("streams share a lane", "src/lanes.rs", "lane.stream.load(Ordering::Acquire) == stream.id()) {\n        return Ok",
      "lane.stream.load(Ordering::Acquire) != 0) {\n        return Ok", "suite gated::shared::one_side_waits_for_the_other_and_not_for_itself"),
     ("what is borrowed is not seen by who attaches", "src/mailbox/attach.rs", "            check_states(context, &header, memory)?;\n",
      "", "suite shared::in_memory_of_the_callers_and_what_is_refused"),
@@ -297,6 +299,39 @@ MUTANTS = [
     ("python: a deleter is called after the interpreter's end", "python/src/dlpack.rs",
      "if !interpreter::ended() {", "if true {",
      "python test_endings.py::test_a_deleter_in_python_is_called_before_the_interpreter_ends_or_never"),
+    ("an item is put where another one still lies", QUEUE,
+     "    if (static_cast<uint32_t>(load_ahead(&word) >> 32) != free) return false;\n", "", "queue none"),
+    ("an item is taken before it is there", QUEUE, "    if (static_cast<uint32_t>(found >> 32) != full) return false;\n", "",
+     "queue none"),
+    ("half of a wide item is taken before it is there", QUEUE, "    if (found.hi != full) return false;\n", "", "queue none"),
+    ("a wide item is its first half", QUEUE, "count = sizeof(T) == 16 ? 2 : 1;", "count = 1;", "queue none"),
+    ("a queue keeps credits that were too many", QUEUE, "  add_relaxed(credits, static_cast<uint64_t>(wanted - got));\n", "",
+     "queue none"),
+    ("what an item refers to is not published", "include/gpumailbox/platform.cuh",
+     "void store_fenced(T *p, T v) { store_release(p, v); }", "void store_fenced(T *p, T v) { store_relaxed(p, v); }",
+     "queue thread"),
+    ("tiles of a launch take their tickets as they come", QUEUE,
+     "      for (uint32_t tries = 0; load_acquire(&at->first) != n; ++tries) back_off(tries);\n", "", "queue none"),
+    ("room that a worker does not use is kept", WORKER,
+     "    if (args.finished && places > mine.count) add_relaxed(&args.finished->space, static_cast<uint64_t>(places - mine.count));\n",
+     "", "queue none"),
+    ("room of what was spawned is given back", WORKER, "count * most_spawned - spawned);", "count * most_spawned);", "queue none"),
+    ("an item that a functor sends back is lost", WORKER,
+     "const uint32_t again = put_each(group, args.active, item, has && to == worker::again);", "const uint32_t again = 0;",
+     "queue none"),
+    ("a slice may be over before its first turn", WORKER, "return turned && now - began", "return now - began", "queue none"),
+    ("a full output counts as nothing to do", WORKER, "      at.idle = 0;\n      ++at.rejected;\n", "      ++at.rejected;\n", "queue none"),
+    ("a functor may spawn more than there is room for", WORKER, "leader.at.reason = GMB_WORKER_SMALL_SPAWN;", "(void)0;", "queue none"),
+    ("who waits for a run waits for the next one, too", "src/worker/keeper.rs", "if self.is_on() && self.runs == run {", "if self.is_on() {",
+     "model worker::keeper::tests::a_wait_is_for_one_run"),
+    ("workers hold more than their budget", "src/worker/residency.rs", "if *held + parts > budget {", "if *held + parts > u64::MAX - 1 {",
+     "suite workers::residency_has_a_budget"),
+    ("a queue goes under its worker", "src/capi/queue.rs", "QUEUES.get(queue.id)?.check_unused()?;", "QUEUES.get(queue.id)?;",
+     "suite workers::a_queue_with_a_worker_on_it_stays"),
+    ("a worker's queue may be its own output", "src/worker/mod.rs", "if queue.is(active) {", "if false && queue.is(active) {",
+     "suite workers::queues_that_do_not_fit_together"),
+    ("a graph does not hold its queue", "src/queue/submit.rs",
+     "        backend.capture_keep(stream.raw, Box::new(Held::new(&self.context, self)))?;\n", "", "suite queues::in_a_graph"),
 ]
 
 # On a GPU the suite tests are the same, under the delays of GMB_CHAOS where it says chaos; these are for mutants that a
@@ -305,6 +340,7 @@ MUTANTS = [
 ON_A_GPU = {
     "a graph does not hold its mailbox": None,
     "a graph does not hold its tokens": None,
+    "a graph does not hold its queue": None,
     "a reused slot keeps its epoch": None,
     "a host stream runs ahead of an event": None,
     "a stream that is destroyed is not waited for": None,

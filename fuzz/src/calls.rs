@@ -95,7 +95,7 @@ fn comment(name: &str) -> &'static str {
 
 fn statuses_of(comment: &str) -> HashSet<i32> {
     // What the device finds is in the result, not in the status.
-    let comment = comment.split("In the result:").next().unwrap_or_default();
+    let comment = comment.split("In the result:").next().unwrap_or_default().replace("\n * ", " ");
     // Crooked pointers are refused everywhere: docs/conventions.md.
     let mut all = HashSet::from([GMB_OK, GMB_ERROR_MISALIGNED]);
     for word in comment.split('`').skip(1).step_by(2) {
@@ -108,7 +108,7 @@ fn statuses_of(comment: &str) -> HashSet<i32> {
         if word.starts_with("gmb_memory_allocate") && comment.contains(&format!("as for `{word}`")) {
             all.extend(statuses_of(self::comment(word)));
         }
-        if comment.contains(&format!("as of `{word}`")) {
+        if ["as of", "Otherwise as"].iter().any(|as_of| comment.contains(&format!("{as_of} `{word}`"))) {
             all.extend(statuses_of(self::comment(word)));
         }
         let wanted = match word.strip_prefix("GMB_ERROR") {

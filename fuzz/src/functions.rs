@@ -48,6 +48,14 @@ functions! {
     gmb_memory_trim
     gmb_pinned_allocate
     gmb_pinned_free
+    gmb_queue_create
+    gmb_queue_destroy
+    gmb_queue_get_info
+    gmb_queue_measure
+    gmb_queue_pop
+    gmb_queue_pop_to_host_blocking
+    gmb_queue_push
+    gmb_queue_push_from_host_blocking
     gmb_set_log_function
     gmb_status_name
     gmb_status_string
@@ -83,4 +91,12 @@ functions! {
     gmb_watch_create
     gmb_watch_destroy
     gmb_watch_get_fd
+    gmb_worker_create
+    gmb_worker_destroy
+    gmb_worker_get_info
+    gmb_worker_pause
+    gmb_worker_resume
+    gmb_worker_start
+    gmb_worker_stop
+    gmb_worker_wait
 }

@@ -10,6 +10,7 @@ mod input;
 mod model;
 mod ops;
 mod probe;
+mod queues;
 mod tensors;
 mod world;
 
@@ -111,7 +112,7 @@ fn first() -> World {
         struct_size: size_of::<gmb_context_options>() as u32,
         backend: capi::context::GMB_BACKEND_HOST,
         device: 0,
-        reserved: 0,
+        resident_percent: 0,
         memory_limit: ops::context::LIMIT,
     };
     let (mut context, mut fence) = (gmb_context { id: 0 }, gmb_event { id: 0 });
@@ -126,12 +127,13 @@ fn first() -> World {
         tokens: Table(Vec::new()),
         memory: Table(Vec::new()),
         tensors: tensors::Tensors::new(),
+        queues: queues::Queues::new(),
         dirty: Vec::new(),
         stack: Vec::new(),
         arenas: Arenas::new(context),
         baseline: Default::default(),
     };
-    world.contexts.add(context.id, Context { fence, limit: ops::context::LIMIT });
+    world.contexts.add(context.id, Context { fence, limit: ops::context::LIMIT, resident_percent: 0 });
     world.baseline = ops::teardown::held(context);
     world
 }

@@ -12,6 +12,7 @@ use crate::arena::Arenas;
 use crate::calls::call;
 use crate::input::Input;
 use crate::model::Mailbox;
+use crate::queues::Queues;
 use crate::tensors::Tensors;
 
 /// Stream work that a destroyed stream still has to do ends with this many calls of `arrived`.
@@ -74,6 +75,7 @@ pub struct Context {
     /// An event of the context, to wait for its streams also when its handle is gone.
     pub fence: gmb_event,
     pub limit: u64,
+    pub resident_percent: u32,
 }
 
 pub struct Stream {
@@ -102,14 +104,19 @@ pub struct Awaited {
 #[derive(Clone, Copy)]
 pub enum Operation {
     Push(usize),
-    Pop { reader: u32, number: u64 },
+    Pop {
+        reader: u32,
+        number: u64,
+    },
+    /// A push to a queue, or a pop: how many items it moves, where that is certain. The mailbox says nothing.
+    Queue(Option<u32>),
 }
 
 impl Operation {
     /// The reader whose operation it is, or none for a push.
     pub fn side(self) -> Option<u32> {
         match self {
-            Self::Push(_) => None,
+            Self::Push(_) | Self::Queue(_) => None,
             Self::Pop { reader, .. } => Some(reader),
         }
     }
@@ -148,6 +155,7 @@ pub struct World {
     pub tokens: Table<Token>,
     pub memory: Table<Allocation>,
     pub tensors: Tensors,
+    pub queues: Queues,
     /// Streams with work that was not waited for.
     pub dirty: Vec<(usize, u64)>,
     /// Guards in the order in which they are in force.
@@ -261,6 +269,7 @@ impl World {
         for mailbox in &mut self.mailboxes.0 {
             mailbox.it.model.settle();
         }
+        self.queues.settle();
     }
 
     /// Waits for all work, reads every token, and holds what came against the model.

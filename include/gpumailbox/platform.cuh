@@ -47,6 +47,7 @@
  * come between; tests only. */
 #if !GMB_ON_DEVICE
 #include <sched.h>
+#include <time.h>
 #endif
 #if defined(GMB_CHAOS)
 #define GMB_CHAOS_POINT(where) ::gmb::ring::chaos_delay(where)
@@ -99,6 +100,11 @@ GMB_HD inline uint32_t log2_of(uint32_t power) {
   __device__ inline void store_relaxed(type *p, type v) {                                                    \
     asm volatile("st.relaxed.gpu.global." width " [%0], %1;" ::"l"(p), letter(v) : "memory");                \
   }                                                                                                          \
+  __device__ inline type load_system(const type *p) {                                                        \
+    type v;                                                                                                  \
+    asm volatile("ld.relaxed.sys.global." width " %0, [%1];" : "=" letter(v) : "l"(p));                      \
+    return v;                                                                                                \
+  }                                                                                                          \
   __device__ inline void store_system(type *p, type v) {                                                     \
     asm volatile("st.relaxed.sys.global." width " [%0], %1;" ::"l"(p), letter(v) : "memory");                \
   }
@@ -126,6 +132,11 @@ __device__ inline void store_release(uint64_t *p, uint64_t v) {
 __device__ inline uint64_t fetch_add_acq_rel(uint64_t *p, uint64_t v) {
   uint64_t seen;
   asm volatile("atom.acq_rel.gpu.global.add.u64 %0, [%1], %2;" : "=l"(seen) : "l"(p), "l"(v) : "memory");
+  return seen;
+}
+__device__ inline uint64_t fetch_add_relaxed(uint64_t *p, uint64_t v) {
+  uint64_t seen;
+  asm volatile("atom.relaxed.gpu.global.add.u64 %0, [%1], %2;" : "=l"(seen) : "l"(p), "l"(v) : "memory");
   return seen;
 }
 __device__ inline void add_relaxed(uint64_t *p, uint64_t v) {
@@ -180,6 +191,16 @@ __device__ inline void await_launch_before() {
 }
 /* Before what was not there is looked at again, for the n-th time. */
 __device__ inline void back_off(uint32_t n) { __nanosleep(8u << (n < 5 ? n : 5)); }
+/* The same of what may take longer, and what many look at: up to 4 us. */
+__device__ inline void back_off_longer(uint32_t n) { __nanosleep(8u << (n < 9 ? n : 9)); }
+/* Whether one of the threads of the warp that are here together says so: until none does, all of them stay. */
+__device__ inline bool any_here(bool v) { return __any_sync(__activemask(), v) != 0; }
+/* Nanoseconds since some moment, the same for the whole device; it ticks every 32 ns to 1 us. */
+__device__ inline uint64_t clock_ns() {
+  uint64_t t;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(t));
+  return t;
+}
 /* Accesses of several units that are under way at once. Where not `wanted`, what is loaded is undefined. They are
  * predicated and no branches: what is loaded for one of two ways only, the assembler moves into it, behind the wait for
  * whatever decides. No cache hint: streaming loads made large operations slower (docs/performance.md). */
@@ -253,6 +274,7 @@ template <class T> inline void store_fenced(T *p, T v) { store_release(p, v); }
 template <class T> inline T fetch_add_acq_rel(T *p, T v) {
   return __atomic_fetch_add(p, v, __ATOMIC_ACQ_REL);
 }
+template <class T> inline T fetch_add_relaxed(T *p, T v) { return __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }
 inline uint32_t draw_next(uint64_t *p) { return static_cast<uint32_t>(__atomic_fetch_add(p, uint64_t{1}, __ATOMIC_RELAXED)); }
 template <class T> inline bool replace_fenced(T *p, T expected, T v) {
   return __atomic_compare_exchange_n(p, &expected, v, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
@@ -283,6 +305,7 @@ template <class T> inline void lower_relaxed(T *p, T v) {
 /* The host's stores below carry the release themselves: ThreadSanitizer does
  * not follow fences. */
 inline void fence_system() {}
+template <class T> inline T load_system(const T *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
 template <class T> inline void store_system(T *p, T v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
 inline void store_pair_system(uint64_t *p, uint64_t lo, uint64_t hi) {
   store_system(p + 1, hi);
@@ -290,6 +313,13 @@ inline void store_pair_system(uint64_t *p, uint64_t lo, uint64_t hi) {
 }
 inline void fence_in_one_order() { __sync_synchronize(); }
 inline void back_off(uint32_t) { sched_yield(); }
+inline void back_off_longer(uint32_t) { sched_yield(); }
+inline bool any_here(bool v) { return v; }
+inline uint64_t clock_ns() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return static_cast<uint64_t>(t.tv_sec) * 1000000000u + static_cast<uint64_t>(t.tv_nsec);
+}
 #if defined(__SANITIZE_THREAD__)
 /* ThreadSanitizer refuses fences; what they order here is atomic, so there is nothing for it to miss. */
 inline void fence_device() { __sync_synchronize(); }
@@ -505,6 +535,7 @@ using ring::one_block;
 using ring::one_warp;
 #endif
 using ring::back_off; /* between attempts, with the number of the attempt: 8 to 256 ns, or gives way on the CPU */
+using ring::back_off_longer; /* the same where many look at the same words: up to 4 us */
 
 }  // namespace device
 }  // namespace gmb

@@ -12,16 +12,16 @@ import os
 
 from . import _core
 from ._aio import pop_async, records_of, wait_async
-from ._core import (Array, Context, Event, Mailbox, Result, Stream, StreamGuard, Tensor, TensorMailbox, Token, View, Watch,
-                    version)
+from ._core import (Array, Context, Event, Mailbox, Queue, Result, Stream, StreamGuard, Tensor, TensorMailbox, Token, View,
+                    Watch, Worker, WorkerResult, version)
 from ._errors import (Closed, DeviceLost, Error, Forked, Full, InvalidArgument, InvalidDevice, NotSupported, OutOfMemory,
                       TimedOut)
 
 __version__ = "0.1.0"
 __all__ = ["Array", "Closed", "Context", "DeviceLost", "Error", "Event", "Forked", "Full", "InvalidArgument",
-           "InvalidDevice", "Mailbox", "NotSupported", "OutOfMemory", "Result", "Stream", "StreamGuard", "Tensor",
-           "TensorMailbox", "TimedOut", "Token", "View", "Watch", "get_cmake_dir", "get_include", "get_library",
-           "pop_async", "records_of", "version", "wait_async"]
+           "InvalidDevice", "Mailbox", "NotSupported", "OutOfMemory", "Queue", "Result", "Stream", "StreamGuard", "Tensor",
+           "TensorMailbox", "TimedOut", "Token", "View", "Watch", "Worker", "WorkerResult", "get_cmake_dir", "get_include",
+           "get_library", "pop_async", "records_of", "version", "wait_async"]
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 

@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import Any, AsyncIterator, Literal, Protocol, Sequence, TypedDict, TypeVar, Union, final, overload
 from typing import type_check_only
 
-from typing_extensions import CapsuleType, Self, TypeAlias
+from typing_extensions import Buffer, CapsuleType, Self, TypeAlias
 
-__all__ = ["Array", "Context", "Event", "Mailbox", "Result", "Stream", "StreamGuard", "Tensor", "TensorMailbox", "Token",
-           "View", "Watch", "_end", "_sizes", "version"]
+__all__ = ["Array", "Context", "Event", "Mailbox", "Queue", "Result", "Stream", "StreamGuard", "Tensor", "TensorMailbox",
+           "Token", "View", "Watch", "Worker", "WorkerResult", "_end", "_sizes", "version"]
 
 # -- Protocols of other libraries; they do not exist at run time. --
 
@@ -91,6 +91,38 @@ class _TensorStats(TypedDict):
     released: int
     full_policy: _Policy
 
+class _QueueStats(TypedDict):
+    capacity: int
+    item_bytes: int
+    workers: int
+    size: int
+    pushed: int
+    popped: int
+    queue_bytes: int
+    block_threads: int
+    max_blocks: int
+
+class _Measurement(TypedDict):
+    items: int
+    seconds: float
+    items_per_second: float
+
+class _WorkerStats(TypedDict):
+    state: Literal["ready", "running", "paused", "ended"]
+    processed: int
+    finished: int
+    spawned: int
+    idle_polls: int
+    rejected: int
+    returned: int
+    iterations: int
+    slices: int
+    grid_blocks: int
+    block_threads: int
+    most_blocks: int
+    stalled_blocks: int
+    heartbeat: int
+
 class _CudaArrayInterface(TypedDict):
     version: int
     shape: tuple[int, ...]
@@ -103,10 +135,11 @@ class _CudaArrayInterface(TypedDict):
 
 @final
 class Context:
-    """One device, with all that lives on it. `backend` is "auto", "cuda" or "host"; `memory_limit` in bytes, 0 for none."""
+    """One device, with all that lives on it. `backend` is "auto", "cuda" or "host"; `memory_limit` in bytes, 0 for none;
+    `resident_percent` of the device may be held by workers, 0 for the default."""
 
-    def __new__(cls, backend: Literal["auto", "cuda", "host"] = "auto", device: int = 0, *,
-                memory_limit: int = 0) -> Self: ...
+    def __new__(cls, backend: Literal["auto", "cuda", "host"] = "auto", device: int = 0, *, memory_limit: int = 0,
+                resident_percent: int = 0) -> Self: ...
     @property
     def backend(self) -> str:
         """"cuda" or "host"."""
@@ -137,6 +170,19 @@ class Context:
         """A mailbox for `capacity` records (a power of two), each an array of this `dtype` and `shape`."""
     def tensor_mailbox(self, capacity: int, *, full_policy: _Policy = "reject") -> TensorMailbox:
         """A mailbox for up to `capacity` tensors (a power of two), by pointer."""
+    @overload
+    def queue(self, capacity: int, *, dtype: _Dtype, item_bytes: None = None, block_threads: int = 0,
+              max_blocks: int = 0) -> Queue:
+        """A work queue for `capacity` items (a power of two) of a dtype of 4, 8 or 16 bytes."""
+    @overload
+    def queue(self, capacity: int, *, dtype: None = None, item_bytes: int, block_threads: int = 0,
+              max_blocks: int = 0) -> Queue:
+        """A work queue for `capacity` items (a power of two), whatever has 4, 8 or 16 bytes."""
+    def worker(self, active: Queue, finished: Queue | None = None, spawn: Queue | None = None, *, max_iterations: int = 0,
+               idle_threshold: int = 0, spawn_interval: int = 0, increment: int = 1, block_threads: int = 0,
+               grid_blocks: int = 1, slice: float | None = None, watchdog: float | None = None) -> Worker:
+        """A kernel that stays on the device: takes items from `active`, adds `increment`, and pushes them to `finished`, each
+        `spawn_interval`-th to `spawn` instead. `slice` and `watchdog` in seconds, None for the default, inf for no end."""
     def stream(self, priority: Literal["normal", "focus", "peripheral"] = "normal") -> Stream:
         """A stream of a priority class."""
     def use_stream(self, stream: _Stream) -> StreamGuard:
@@ -345,6 +391,120 @@ class Watch:
         """It becomes readable once `count` records are readable, or writable."""
     def fileno(self) -> int:
         """The descriptor, which stays the watch's."""
+
+# -- Work queues, and workers --
+
+@final
+class Queue:
+    """Small items on the context's device, first in, first out, for many producers and consumers at once. Made by
+    `Context.queue`."""
+
+    def push(self, items: _Tensor, *, stream: _Stream | None = None, token: Token | None = None) -> None:
+        """Pushes `items`, a dense array on the device; where there is room for fewer the first so many. Waits for nothing: how
+        many is told to the token. The array is kept until it was read; while the stream is being captured it is yours to
+        keep, for as long as the graph."""
+    @overload
+    def pop(self, max: int, *, out: None = None, stream: _Stream | None = None, like: None = None,
+            token: None = None) -> Array:
+        """Up to `max` items, as an array that is as long as there were. Waits for the count alone."""
+    @overload
+    def pop(self, max: int, *, out: None = None, stream: _Stream | None = None, like: type[_Like],
+            token: None = None) -> _Like:
+        """As a `torch.Tensor`, say: a type that offers DLPack's exchange."""
+    @overload
+    def pop(self, max: int, *, out: _Out, stream: _Stream | None = None, like: None = None, token: None = None) -> _Out:
+        """Writes them to `out` and gives `out[:count]`. While the stream is being captured it gives None, whatever this type
+        says."""
+    @overload
+    def pop(self, max: int, *, out: SupportsDLPack, stream: _Stream | None = None, like: None = None,
+            token: Token) -> None:
+        """Waits for nothing: the count is told to the token, and `out` is kept until then."""
+    def push_from_host(self, items: Buffer) -> int:
+        """Pushes items of host memory, and waits for that: how many there was room for. For set-up and tools."""
+    def pop_to_host(self, max: int) -> bytes:
+        """Up to `max` items, copied to host memory: their bytes. For checks and tools."""
+    def measure(self, batch: int, iterations: int) -> _Measurement:
+        """Pushes `batch` items and pops them again, `iterations` times, and measures the time on the device. The queue must be
+        empty, and nobody else may use it meanwhile."""
+    def stats(self) -> _QueueStats:
+        """Counts of the queue at one moment."""
+    @property
+    def handle(self) -> int:
+        """`gmb_queue.id`, for C++ in the same process."""
+    @property
+    def address(self) -> int:
+        """Where it lies on the device, for kernels: a `gmb_queue_header`."""
+    @property
+    def capacity(self) -> int: ...
+    @property
+    def item_bytes(self) -> int: ...
+    @property
+    def dtype(self) -> str:
+        """Of what pops give."""
+    def close(self) -> None:
+        """Later calls raise `Closed`, and items in it are dropped. A queue that a worker uses is [BUSY], and stays. Twice is
+        once."""
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_ended: type[BaseException] | BaseException | TracebackType | None) -> None: ...
+
+@final
+class Worker:
+    """Takes items from one queue and routes them to two others, in a kernel that stays. Made by `Context.worker`."""
+
+    def start(self) -> None:
+        """Begins a run, with counts of zero. Does not wait: the kernel comes soon."""
+    def stop(self) -> None:
+        """Ends the run; does not wait for that. One that does not run stays as it is."""
+    def pause(self) -> None:
+        """The kernel leaves until `resume`; does not wait for that."""
+    def resume(self) -> None:
+        """Lets a paused one go on."""
+    def wait(self, timeout: float | None = None) -> WorkerResult:
+        """Blocks until the run has ended, for at most `timeout` seconds: why, and what it did."""
+    def run(self, timeout: float | None = None) -> WorkerResult:
+        """`start`, and `wait`."""
+    def stats(self) -> _WorkerStats:
+        """Where it stands, and what it did in this run, as of when its kernel left last."""
+    @property
+    def handle(self) -> int:
+        """`gmb_worker.id`, for C++ in the same process."""
+    def close(self) -> None:
+        """Stops it, and waits until its kernel has left; later calls raise `Closed`, and so do those that wait. Twice is
+        once."""
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_ended: type[BaseException] | BaseException | TracebackType | None) -> None: ...
+
+@final
+class WorkerResult:
+    """What a run of a worker did, all blocks together."""
+
+    @property
+    def reason(self) -> Literal["stopped", "idle", "iterations"]:
+        """Why it has ended."""
+    @property
+    def processed(self) -> int:
+        """Items that were taken, and did not go back."""
+    @property
+    def finished(self) -> int:
+        """Items that went to `finished`."""
+    @property
+    def spawned(self) -> int:
+        """Items that went to `spawn`."""
+    @property
+    def idle_polls(self) -> int:
+        """Times that a block found nothing to do."""
+    @property
+    def rejected(self) -> int:
+        """Times that a block took nothing because an output was full."""
+    @property
+    def returned(self) -> int:
+        """Items that went back to the end of `active`."""
+    @property
+    def iterations(self) -> int:
+        """Times that blocks went round."""
+    @property
+    def slices(self) -> int:
+        """Times that the kernel came."""
 
 # -- Tensors by pointer --
 

@@ -12,10 +12,12 @@ use crate::events::Event;
 use crate::info::{choice, counts, info, MODES, MODE_FLAGS, POLICIES};
 use crate::interpreter::{ended, without_lock};
 use crate::mailbox::Mailbox;
+use crate::queue::Queue;
 use crate::records::Kind;
 use crate::streams::{Stream, StreamGuard};
 use crate::tensor_mailbox::TensorMailbox;
 use crate::token::{Token, TokenHandle};
+use crate::worker::{span, Worker};
 use crate::{ffi, lock};
 
 /// What everything made of a context shares. The handle goes with the last of them.
@@ -81,7 +83,8 @@ impl Drop for ContextHandle {
     }
 }
 
-/// One device, with all that lives on it. `backend` is "auto", "cuda" or "host"; `memory_limit` in bytes, 0 for none.
+/// One device, with all that lives on it. `backend` is "auto", "cuda" or "host"; `memory_limit` in bytes, 0 for none;
+/// `resident_percent` of the device may be held by workers, 0 for the default.
 #[pyclass(frozen, weakref, module = "gpumailbox")]
 pub struct Context {
     pub inner: Arc<ContextHandle>,
@@ -93,13 +96,19 @@ pub struct Context {
 #[pymethods]
 impl Context {
     #[new]
-    #[pyo3(signature = (backend = "auto", device = 0, *, memory_limit = 0))]
-    fn new(py: Python<'_>, backend: &str, device: u32, memory_limit: u64) -> PyResult<Self> {
+    #[pyo3(signature = (backend = "auto", device = 0, *, memory_limit = 0, resident_percent = 0))]
+    fn new(
+        py: Python<'_>,
+        backend: &str,
+        device: u32,
+        memory_limit: u64,
+        resident_percent: u32,
+    ) -> PyResult<Self> {
         let options = ffi::gmb_context_options {
             struct_size: size_of::<ffi::gmb_context_options>() as u32,
             backend: choice("backend", backend, &["auto", "cuda", "host"])?,
             device,
-            reserved: 0,
+            resident_percent,
             memory_limit,
         };
         let mut handle = ffi::gmb_context { id: 0 };
@@ -212,6 +221,75 @@ impl Context {
     #[pyo3(signature = (capacity, *, full_policy = "reject"))]
     fn tensor_mailbox(&self, py: Python<'_>, capacity: u64, full_policy: &str) -> PyResult<TensorMailbox> {
         TensorMailbox::new(py, &self.inner, capacity, choice("full_policy", full_policy, &POLICIES)?)
+    }
+
+    /// A work queue for `capacity` items, a power of two: of this `dtype`, or any of `item_bytes`; 4, 8 or 16 bytes.
+    #[pyo3(signature = (capacity, *, dtype = None, item_bytes = None, block_threads = 0, max_blocks = 0))]
+    fn queue(
+        &self,
+        py: Python<'_>,
+        capacity: u64,
+        dtype: Option<&Bound<'_, PyAny>>,
+        item_bytes: Option<u32>,
+        block_threads: u32,
+        max_blocks: u32,
+    ) -> PyResult<Queue> {
+        let kind = match (item_bytes, dtype) {
+            (Some(bytes), None) => Kind::bytes(bytes),
+            (None, Some(dtype)) => Kind::of(dtype, Vec::new())?,
+            _ => return Err(argument("a queue needs item_bytes, or the dtype of an item, and not both")),
+        };
+        let options = ffi::gmb_queue_options {
+            struct_size: size_of::<ffi::gmb_queue_options>() as u32,
+            item_bytes: kind.bytes,
+            capacity,
+            block_threads,
+            max_blocks,
+            reserved: 0,
+        };
+        Queue::new(py, &self.inner, kind, &options)
+    }
+
+    /// A kernel that stays on the device: takes items from `active`, adds `increment`, and pushes them to `finished`, each
+    /// `spawn_interval`-th to `spawn` instead. `slice` and `watchdog` in seconds, None for the default, inf for no end.
+    #[pyo3(signature = (active, finished = None, spawn = None, *, max_iterations = 0, idle_threshold = 0,
+                        spawn_interval = 0, increment = 1, block_threads = 0, grid_blocks = 1, slice = None,
+                        watchdog = None))]
+    #[allow(clippy::too_many_arguments)]
+    fn worker(
+        &self,
+        py: Python<'_>,
+        active: &Queue,
+        finished: Option<&Queue>,
+        spawn: Option<&Queue>,
+        max_iterations: u64,
+        idle_threshold: u64,
+        spawn_interval: u64,
+        increment: u64,
+        block_threads: u32,
+        grid_blocks: u32,
+        slice: Option<f64>,
+        watchdog: Option<f64>,
+    ) -> PyResult<Worker> {
+        let none = ffi::gmb_queue { id: 0 };
+        let options = ffi::gmb_worker_options {
+            struct_size: size_of::<ffi::gmb_worker_options>() as u32,
+            block_threads,
+            active: none,
+            finished: none,
+            spawn: none,
+            max_iterations,
+            idle_threshold,
+            spawn_interval,
+            increment,
+            grid_blocks,
+            reserved: 0,
+            slice_ns: span("slice", slice)?,
+            watchdog_ns: span("watchdog", watchdog)?,
+            function: std::ptr::null(),
+            user: std::ptr::null_mut(),
+        };
+        Worker::new(py, &self.inner, [Some(active), finished, spawn], options)
     }
 
     /// A stream of a priority class: "normal", "focus" or "peripheral".

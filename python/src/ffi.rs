@@ -21,6 +21,7 @@ pub const GMB_RESULT_PARTIAL: i32 = 1;
 pub const GMB_RESULT_LOST: i32 = 2;
 pub const GMB_EXPRESS_BYTES: i32 = 240;
 pub const GMB_MAX_DIMENSIONS: i32 = 8;
+pub const GMB_QUEUE_MAGIC: i64 = 4995975594375269703;
 pub const GMB_BACKEND_AUTO: i32 = 0;
 pub const GMB_BACKEND_CUDA: i32 = 1;
 pub const GMB_BACKEND_HOST: i32 = 2;
@@ -44,6 +45,10 @@ pub const GMB_PRIORITY_FOCUS: i32 = 1;
 pub const GMB_PRIORITY_PERIPHERAL: i32 = 2;
 pub const GMB_CONSUMER_HOST: i32 = 0;
 pub const GMB_CONSUMER_DEVICE: i32 = 1;
+pub const GMB_WORKER_STATE_READY: i32 = 0;
+pub const GMB_WORKER_STATE_RUNNING: i32 = 1;
+pub const GMB_WORKER_STATE_PAUSED: i32 = 2;
+pub const GMB_WORKER_STATE_ENDED: i32 = 3;
 pub const GMB_FULL_REJECT: i32 = 0;
 pub const GMB_FULL_WAIT: i32 = 1;
 pub const GMB_FULL_OVERWRITE_OLDEST: i32 = 2;
@@ -51,6 +56,13 @@ pub const GMB_FULL_LATEST: i32 = 3;
 pub const GMB_MODE_ORDERED: i32 = 0;
 pub const GMB_MODE_SHARED: i32 = 1;
 pub const GMB_MODE_EXPRESS: i32 = 2;
+pub const GMB_WORKER_RUNNING: i32 = 0;
+pub const GMB_WORKER_STOPPED: i32 = 1;
+pub const GMB_WORKER_IDLE: i32 = 2;
+pub const GMB_WORKER_ITERATIONS: i32 = 3;
+pub const GMB_WORKER_WRONG_ITEMS: i32 = 4;
+pub const GMB_WORKER_FAILED: i32 = 5;
+pub const GMB_WORKER_SMALL_SPAWN: i32 = 6;
 pub const GMB_OK: i32 = 0;
 pub const GMB_NOT_READY: i32 = 1;
 pub const GMB_ERROR_INVALID_HANDLE: i32 = -1;
@@ -104,6 +116,8 @@ pub type gmb_reader_start = i32;
 pub type gmb_interest = i32;
 pub type gmb_priority = i32;
 pub type gmb_consumer = i32;
+pub type gmb_worker_reason = i32;
+pub type gmb_worker_state = i32;
 pub type gmb_stream = *mut c_void;
 
 #[repr(C)]
@@ -144,7 +158,7 @@ pub struct gmb_context_options {
     pub struct_size: u32,
     pub backend: gmb_backend,
     pub device: u32,
-    pub reserved: u32,
+    pub resident_percent: u32,
     pub memory_limit: u64,
 }
 
@@ -288,6 +302,64 @@ pub struct gmb_attach_options {
 
 #[repr(C)]
 #[derive(Clone, Copy)]
+pub struct gmb_queue_options {
+    pub struct_size: u32,
+    pub item_bytes: u32,
+    pub capacity: u64,
+    pub block_threads: u32,
+    pub max_blocks: u32,
+    pub reserved: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_queue {
+    pub id: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_queue_header {
+    pub magic: u64,
+    pub version: u32,
+    pub item_bytes: u32,
+    pub capacity: u64,
+    pub pad0: [u64; 125],
+    pub space: u64,
+    pub pad1: [u64; 127],
+    pub items: u64,
+    pub pad2: [u64; 127],
+    pub tail: u64,
+    pub pad3: [u64; 127],
+    pub head: u64,
+    pub pad4: [u64; 127],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_queue_info {
+    pub capacity: u64,
+    pub item_bytes: u32,
+    pub workers: u32,
+    pub size: u64,
+    pub pushed: u64,
+    pub popped: u64,
+    pub queue: *mut gmb_queue_header,
+    pub queue_bytes: u64,
+    pub block_threads: u32,
+    pub max_blocks: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_queue_measurement {
+    pub items: u64,
+    pub seconds: f64,
+    pub items_per_second: f64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
 pub struct gmb_reader_info {
     pub released: u64,
     pub unread: u64,
@@ -371,6 +443,96 @@ pub struct gmb_tensor {
     pub strides: [i64; 8],
 }
 
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_worker_options {
+    pub struct_size: u32,
+    pub block_threads: u32,
+    pub active: gmb_queue,
+    pub finished: gmb_queue,
+    pub spawn: gmb_queue,
+    pub max_iterations: u64,
+    pub idle_threshold: u64,
+    pub spawn_interval: u64,
+    pub increment: u64,
+    pub grid_blocks: u32,
+    pub reserved: u32,
+    pub slice_ns: u64,
+    pub watchdog_ns: u64,
+    pub function: *const c_void,
+    pub user: *mut c_void,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_worker {
+    pub id: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_worker_result {
+    pub reason: gmb_worker_reason,
+    pub reserved: u32,
+    pub processed: u64,
+    pub finished: u64,
+    pub spawned: u64,
+    pub idle_polls: u64,
+    pub rejected: u64,
+    pub returned: u64,
+    pub iterations: u64,
+    pub slices: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_worker_info {
+    pub state: gmb_worker_state,
+    pub stalled_blocks: u32,
+    pub grid_blocks: u32,
+    pub block_threads: u32,
+    pub most_blocks: u32,
+    pub reserved: u32,
+    pub heartbeat: u64,
+    pub result: gmb_worker_result,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_worker_block {
+    pub iterations: u64,
+    pub idle: u64,
+    pub processed: u64,
+    pub finished: u64,
+    pub spawned: u64,
+    pub idle_polls: u64,
+    pub rejected: u64,
+    pub returned: u64,
+    pub reason: gmb_worker_reason,
+    pub reserved: i32,
+    pub pad: [u64; 7],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_worker_args {
+    pub active: *mut gmb_queue_header,
+    pub finished: *mut gmb_queue_header,
+    pub spawn: *mut gmb_queue_header,
+    pub blocks: *mut gmb_worker_block,
+    pub command: *const u64,
+    pub told: *mut u64,
+    pub beats: *mut u64,
+    pub user: *mut c_void,
+    pub max_iterations: u64,
+    pub idle_threshold: u64,
+    pub slice_ns: u64,
+    pub increment: u64,
+    pub spawn_interval: u64,
+    pub item_bytes: u32,
+    pub reserved: u32,
+}
+
 unsafe extern "C" {
     pub fn gmb_mailbox_borrow(mailbox: gmb_mailbox, reader: u32, max: u32, stream: gmb_stream, borrow: *mut gmb_borrow) -> gmb_status;
     pub fn gmb_borrow_poll(borrow: gmb_borrow, result: *mut gmb_result, spans: *mut gmb_spans) -> gmb_status;
@@ -414,6 +576,14 @@ unsafe extern "C" {
     pub fn gmb_mailbox_get_required_bytes(options: *const gmb_mailbox_options, bytes: *mut u64) -> gmb_status;
     pub fn gmb_mailbox_create_in(context: gmb_context, options: *const gmb_mailbox_options, memory: *mut c_void, memory_bytes: u64, mailbox: *mut gmb_mailbox) -> gmb_status;
     pub fn gmb_mailbox_attach(context: gmb_context, memory: *mut c_void, memory_bytes: u64, options: *const gmb_attach_options, mailbox: *mut gmb_mailbox) -> gmb_status;
+    pub fn gmb_queue_create(context: gmb_context, options: *const gmb_queue_options, queue: *mut gmb_queue) -> gmb_status;
+    pub fn gmb_queue_destroy(queue: gmb_queue) -> gmb_status;
+    pub fn gmb_queue_get_info(queue: gmb_queue, info: *mut gmb_queue_info, info_size: usize) -> gmb_status;
+    pub fn gmb_queue_push(queue: gmb_queue, items: *const c_void, count: u32, stream: gmb_stream, token: gmb_token) -> gmb_status;
+    pub fn gmb_queue_pop(queue: gmb_queue, items: *mut c_void, max: u32, stream: gmb_stream, token: gmb_token) -> gmb_status;
+    pub fn gmb_queue_push_from_host_blocking(queue: gmb_queue, items: *const c_void, count: u32, pushed: *mut u64) -> gmb_status;
+    pub fn gmb_queue_pop_to_host_blocking(queue: gmb_queue, items: *mut c_void, max: u32, popped: *mut u64) -> gmb_status;
+    pub fn gmb_queue_measure(queue: gmb_queue, batch: u32, iterations: u32, measurement: *mut gmb_queue_measurement) -> gmb_status;
     pub fn gmb_mailbox_add_reader(mailbox: gmb_mailbox, start: gmb_reader_start, stream: gmb_stream, reader: *mut u32) -> gmb_status;
     pub fn gmb_mailbox_remove_reader(mailbox: gmb_mailbox, reader: u32, stream: gmb_stream) -> gmb_status;
     pub fn gmb_mailbox_get_reader_info(mailbox: gmb_mailbox, reader: u32, info: *mut gmb_reader_info, info_size: usize) -> gmb_status;
@@ -450,4 +620,12 @@ unsafe extern "C" {
     pub fn gmb_token_poll(token: gmb_token, result: *mut gmb_result) -> gmb_status;
     pub fn gmb_token_wait(token: gmb_token, after_epoch: u64, timeout_ns: u64, result: *mut gmb_result) -> gmb_status;
     pub fn gmb_token_get_device_result(token: gmb_token, result: *mut *const gmb_result) -> gmb_status;
+    pub fn gmb_worker_create(options: *const gmb_worker_options, worker: *mut gmb_worker) -> gmb_status;
+    pub fn gmb_worker_destroy(worker: gmb_worker) -> gmb_status;
+    pub fn gmb_worker_start(worker: gmb_worker) -> gmb_status;
+    pub fn gmb_worker_stop(worker: gmb_worker) -> gmb_status;
+    pub fn gmb_worker_pause(worker: gmb_worker) -> gmb_status;
+    pub fn gmb_worker_resume(worker: gmb_worker) -> gmb_status;
+    pub fn gmb_worker_wait(worker: gmb_worker, timeout_ns: u64, result: *mut gmb_worker_result) -> gmb_status;
+    pub fn gmb_worker_get_info(worker: gmb_worker, info: *mut gmb_worker_info, info_size: usize) -> gmb_status;
 }

@@ -16,6 +16,7 @@ mod interpreter;
 mod keeping;
 mod mailbox;
 mod memory;
+mod queue;
 mod records;
 mod ring;
 mod streams;
@@ -25,6 +26,7 @@ mod token;
 mod view;
 mod waiting;
 mod watch;
+mod worker;
 
 use std::sync::{Mutex, MutexGuard};
 
@@ -39,6 +41,7 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 #[pyfunction]
 fn _end(py: Python<'_>) {
     py.detach(|| {
+        worker::end_all();
         tensor_mailbox::end_all();
         interpreter::end();
     });
@@ -73,7 +76,13 @@ fn _sizes() -> Vec<(&'static str, usize)> {
         gmb_tensor_push,
         gmb_dtype,
         gmb_tensor,
-        gmb_record_header
+        gmb_record_header,
+        gmb_queue_options,
+        gmb_queue_info,
+        gmb_queue_measurement,
+        gmb_worker_options,
+        gmb_worker_result,
+        gmb_worker_info
     )
 }
 
@@ -91,6 +100,9 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<array::Array>()?;
     module.add_class::<tensor::Tensor>()?;
     module.add_class::<tensor_mailbox::TensorMailbox>()?;
+    module.add_class::<queue::Queue>()?;
+    module.add_class::<worker::Worker>()?;
+    module.add_class::<worker::WorkerResult>()?;
     module.add_function(wrap_pyfunction!(_end, module)?)?;
     module.add_function(wrap_pyfunction!(version, module)?)?;
     module.add_function(wrap_pyfunction!(_sizes, module)?)

@@ -35,7 +35,7 @@ impl Kind {
     }
 
     /// Whether tensors of any type are records of it.
-    fn is_bytes(&self) -> bool {
+    pub fn is_bytes(&self) -> bool {
         (self.dtype.code, self.dtype.bits) == (UINT, 8)
     }
 
@@ -87,15 +87,11 @@ impl Kind {
                 ),
             ));
         }
-        let narrow = |value: u64, what: &str| {
-            u32::try_from(value)
-                .map_err(|_| status(ffi::GMB_ERROR_OVERFLOW, format!("{value} {what} are too many")))
-        };
         Ok((narrow(count as u64, "records")?, narrow(elements as u64 * item, "bytes of a record")?, apart))
     }
 }
 
-fn check_place(tensor: &DLTensor, context: &ContextHandle, what: &str) -> PyResult<()> {
+pub fn check_place(tensor: &DLTensor, context: &ContextHandle, what: &str) -> PyResult<()> {
     let (kind, device) = context.device_type();
     if (tensor.device_type, tensor.device_id) == (kind, device) {
         return Ok(());
@@ -108,11 +104,16 @@ fn check_place(tensor: &DLTensor, context: &ContextHandle, what: &str) -> PyResu
     Err(status(
         ffi::GMB_ERROR_INVALID_DEVICE,
         format!(
-            "{what} are on {}, the mailbox is on {}: copy them there first",
+            "{what} are on {}, the context is on {}: copy them there first",
             name(tensor.device_type, tensor.device_id),
             name(kind, device)
         ),
     ))
+}
+
+/// A number that the library takes as 32 bits.
+pub fn narrow(value: u64, what: &str) -> PyResult<u32> {
+    u32::try_from(value).map_err(|_| status(ffi::GMB_ERROR_OVERFLOW, format!("{value} {what} are too many")))
 }
 
 /// One 32-bit number for each record.

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Measures the limits of this machine and the library's figures beside them, and writes a result per suite.
 
-Usage: bench.py FOLDER_OF_PROGRAMS FOLDER_FOR_RESULTS COMMIT [--host] [--quick] [--counters]
+Usage: bench.py FOLDER_OF_PROGRAMS FOLDER_FOR_RESULTS COMMIT [--host] [--quick] [--counters] [--queues]
 
-With --counters Nsight Compute counts what the kernels of large operations do, ours and the bare ones.
+With --queues only the work queues are measured, which stand beside each other. With --counters Nsight Compute counts what the kernels of large operations do, ours and the bare ones.
 """
 import csv
 import json
@@ -131,10 +131,29 @@ def counters(programs):
                 print(f"no {kernel} among {[line[titles.index('Kernel Name')] for line in table[2:]]}", file=sys.stderr)
                 return []
             line = lines[which]
-            told = {name: round(value(line, metric), 2) for metric, name in COUNTERS.items()}
-            told.update({name: round(100 * value(line, metric) / value(line, WAITED), 2) for metric, name in WAITS.items()})
-            rows.append({"id": row, "kernel": whose, **told})
+            seen = {name: round(value(line, metric), 2) for metric, name in COUNTERS.items()}
+            seen.update({name: round(100 * value(line, metric) / value(line, WAITED), 2) for metric, name in WAITS.items()})
+            rows.append({"id": row, "kernel": whose, **seen})
     return rows
+
+
+QUEUES = ("queue", "broker")
+
+
+def told(row):
+    beside = f"  beside {row['limit']:.3f}: {row['limit_name']}" if "limit" in row else ""
+    print(f"{row['id']:<34} {row['value']:>12.3f} {row['unit']}{beside}")
+
+
+def queues(programs, results, commit, quick):
+    """The suite `queues` alone."""
+    rows, good = measure(programs / "mailbox", "--only", ",".join(QUEUES), *quick)
+    listed = [with_limit(row, {}, rows) for row in rows.values()]
+    results.mkdir(parents=True, exist_ok=True)
+    (results / "queues.json").write_text(json.dumps(dict(facts(False), commit=commit, rows=listed), indent=1) + "\n")
+    for row in listed:
+        told(row)
+    return 0 if good else 1
 
 
 def facts(host):
@@ -153,6 +172,8 @@ def main():
     programs, results, commit = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
     host = "--host" in sys.argv
     quick = [a for a in sys.argv if a == "--quick"]
+    if "--queues" in sys.argv:
+        return queues(programs, results, commit, quick)
     sizes = [payload_bytes(p, s) for p in PAYLOADS for s in (HOST_SIZES if host else SIZES)]
     copies = ["--memcpy", ",".join(str(size) for size in sorted(set(sizes)))]
     tail = "_host" if host else ""
@@ -173,15 +194,18 @@ def main():
         listed.append(dict(row, **{key: value for key, value in floors.items() if value is not None}))
     results.mkdir(parents=True, exist_ok=True)
     about = dict(facts(host), commit=commit)
-    for suite, those in (("limits", list(limits.values())), ("mailbox", listed)):
+    of_queues = [row for row in listed if row["id"].startswith(QUEUES)]
+    suites = {"limits": list(limits.values()), "mailbox": [row for row in listed if row not in of_queues], "queues": of_queues}
+    for suite, those in suites.items():
+        if not those:
+            continue
         (results / f"{suite}.json").write_text(json.dumps(dict(about, rows=those), indent=1) + "\n")
     if "--counters" in sys.argv:
         counted = counters(programs)
         still_good = still_good and counted != []
         (results / "counters.json").write_text(json.dumps(dict(about, rows=counted), indent=1) + "\n")
     for row in listed:
-        beside = f"  beside {row['limit']:.3f}: {row['limit_name']}" if "limit" in row else ""
-        print(f"{row['id']:<34} {row['value']:>12.3f} {row['unit']}{beside}")
+        told(row)
     return 0 if good and also_good and still_good else 1
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Histories of shared mailboxes on this machine's GPU, checked on its CPU: tests/history/history.cu.
+"""Histories of shared mailboxes and of work queues on this machine's GPU, checked on its CPU: tests/history.
 
 Usage: python3 histories.py FOLDER OPERATIONS [SEED...]: so many operations with each seed, and a part of them with delays in
 the kernels; writes FOLDER/history.json.
@@ -35,8 +35,11 @@ def check(program, seed, operations, mode="plain", limit=500):
 
 def all_modes(operations, seed):
     """A look at each program in each mode."""
-    runs = [check("history", seed, operations), check("history-chaos", seed + 1, operations // 10)]
-    return runs + [check("history", seed + 2, operations // 10, mode) for mode in MODES if mode != "plain"]
+    runs = []
+    for program in ("history", "queues"):
+        runs += [check(program, seed, operations, limit=100), check(f"{program}-chaos", seed + 1, operations // 10, limit=100)]
+        runs += [check(program, seed + 2, operations // 10, mode, limit=100) for mode in MODES if mode != "plain"]
+    return runs
 
 
 def main():

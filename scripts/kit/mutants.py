@@ -1,6 +1,7 @@
 """Runs mutated suites on a GPU: each must fail the test that is named for it."""
 import concurrent.futures
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -8,6 +9,7 @@ import tarfile
 import tempfile
 
 SECONDS = 40
+AT_ONCE = max(4, min(8, (os.cpu_count() or 4) // 2))
 
 
 def run(folder, environment):
@@ -29,5 +31,5 @@ def run(folder, environment):
             return dict(mutant, result="caught" if ran and failed else "SURVIVED", how=how)
 
         mutants = json.loads((folder / "mutants.json").read_text())
-        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
             return [{k: v for k, v in r.items() if k != "program"} for r in pool.map(one, mutants)]

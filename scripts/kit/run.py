@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Tests the library on this machine's GPU and writes gpu-report.json.
 
-Usage: python3 run [folder for the report] [part...] [--with REPORT]
-Parts: tests delays mutants stress histories examples residency hostile sanitizers; all of them if none is named. With the
-report of other parts, of the same library on the same machine, one is written of all. Fails when no device answers, and
-as long as a part has not run.
+Usage: python3 run [folder for the report] [part...] [--with REPORT...]
+Parts: tests delays mutants stress histories examples residency hostile sanitizers; if none is named all, or those that are
+in none of the reports. With the reports of other parts, of the same library on the same machine, one is written of all.
+Fails when no device answers, and as long as a part has not run.
 """
 import concurrent.futures
 import csv
@@ -22,11 +22,14 @@ import mutants
 
 KIT = pathlib.Path(__file__).resolve().parent
 ARGUMENTS = sys.argv[1:]
-BEFORE = pathlib.Path(ARGUMENTS.pop()) if ARGUMENTS[-2:-1] == ["--with"] and ARGUMENTS.pop(-2) else None
+WITH = ARGUMENTS.index("--with") if "--with" in ARGUMENTS else len(ARGUMENTS)
+BEFORE, ARGUMENTS = ARGUMENTS[WITH + 1:], ARGUMENTS[:WITH]
 OUT = pathlib.Path(ARGUMENTS[0] if ARGUMENTS else KIT).resolve()
 ENVIRONMENT = dict(os.environ, GMB_REQUIRE_CUDA="1", GMB_TEST_BACKEND="cuda", RUST_BACKTRACE="1",
                    GMB_CHECK_POINTERS="1")
 BUILD = KIT / "build"
+# Each waits for the device most of the time.
+TESTS_AT_ONCE = max(4, min(8, (os.cpu_count() or 4) // 2))
 failures = []
 
 
@@ -65,7 +68,7 @@ def suite(name, binary, limit, **extra):
         return test, code, text, seconds
 
     results = []
-    with concurrent.futures.ThreadPoolExecutor(4) as pool, open(OUT / "kit.log", "a") as log:
+    with concurrent.futures.ThreadPoolExecutor(TESTS_AT_ONCE) as pool, open(OUT / "kit.log", "a") as log:
         for test, code, text, seconds in pool.map(one, names):
             ran = re.search(r"^test result: ok. 1 passed", text, re.M)
             result = "ok" if code == 0 and ran else "timed out" if code == 124 else "FAILED"
@@ -274,7 +277,7 @@ PARTS = {"tests": tests, "delays": delays, "mutants": all_mutants, "stress": str
 
 
 def main():
-    asked = ARGUMENTS[1:] or list(PARTS)
+    asked = ARGUMENTS[1:]
     if unknown := [part for part in asked if part not in PARTS]:
         print(f"error: no part is called {unknown}: there are {list(PARTS)}")
         return 1
@@ -285,13 +288,13 @@ def main():
     if report["gpu"] == "none":
         print("error: nvidia-smi finds no GPU: this kit is for a machine that has one")
         return 1
-    if BEFORE:
-        before = json.loads(BEFORE.read_text())
+    for path in BEFORE:
+        before = json.loads(pathlib.Path(path).read_text())
         if any(before[key] != report[key] for key in ("gpu", "driver", "cuda", "library_sha256")):
-            print("error: the report is of another library or another machine: run all of it")
+            print(f"error: {path} is of another library or another machine: run all of it")
             return 1
-        report = before
-    for part in asked:
+        report.update(before, parts={**report["parts"], **before["parts"]})
+    for part in asked or [part for part in PARTS if part not in report["parts"]]:
         failures.clear()
         report.update(PARTS[part]())
         report["parts"][part] = sorted(set(failures))

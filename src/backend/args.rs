@@ -9,6 +9,8 @@ pub const GMB_BLOCK_THREADS: u32 = 256;
 pub const GMB_DRAWING_THREADS: u32 = 512;
 /// The same of kernels for one block, at most, besides the leader's warp: a block of few threads is launched sooner.
 pub const GMB_ALONE_THREADS: u32 = 512;
+/// Threads of a block where the caller chooses, at most.
+pub const GMB_MOST_THREADS: u32 = 1024;
 /// Units that a thread moves at once.
 pub const GMB_UNITS_IN_FLIGHT: u32 = 2;
 /// Blocks of a launch, at most.
@@ -200,4 +202,27 @@ pub struct gmb_tensor_args {
     pub index: u64,
     /// The tensor.
     pub tensor: gmb_tensor,
+}
+
+/// Arguments of `gmb_kernel_queue_push` and `gmb_kernel_queue_pop`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(non_camel_case_types)]
+pub struct gmb_queue_args {
+    /// `gmb_queue_header` in device memory.
+    pub queue: u64,
+    /// The items, dense, aligned to their size.
+    pub items: u64,
+    /// Items to push, or most items to pop.
+    pub count: u32,
+    /// Bytes of an item.
+    pub item_bytes: u32,
+    /// Threads of a block.
+    pub threads: u32,
+    /// Items of a tile.
+    pub tile: u32,
+    /// Words by which the blocks of the operation know each other, zero between operations.
+    pub meeting: u64,
+    /// Where the outcome goes.
+    pub report: gmb_report_args,
 }

@@ -24,7 +24,7 @@ use once_cell::sync::OnceCell;
 use super::args::{GMB_BLOCK_THREADS, GMB_DRAWING_THREADS};
 use super::{
     Backend, ByEntry, DeviceInfo, Entered, Entry, HostFunction, Kept, Kernel, RawEvent, RawGraph, RawNode,
-    RawStream, StreamState, DL_CUDA,
+    RawStream, Resident, StreamState, DL_CUDA,
 };
 use crate::error::{Error, Result};
 use crate::events::EventKind;
@@ -164,10 +164,10 @@ impl Cuda {
         for &(entry, _) in Entry::ALL {
             let function = cuda.functions[entry];
             cuda.info.max_blocks[entry] =
-                cuda.info.units * cuda.blocks_per_unit(function, GMB_BLOCK_THREADS)?;
+                cuda.info.units * cuda.blocks_per_unit(function, GMB_BLOCK_THREADS)?.max(1);
             if entry.draws() {
                 cuda.info.drawing_blocks[entry] =
-                    cuda.info.units * cuda.blocks_per_unit(function, GMB_DRAWING_THREADS)?;
+                    cuda.info.units * cuda.blocks_per_unit(function, GMB_DRAWING_THREADS)?.max(1);
             }
         }
         Ok(cuda)
@@ -197,7 +197,7 @@ impl Cuda {
             sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, function, threads as i32, 0)
         };
         self.check(result, "cuOccupancyMaxActiveBlocksPerMultiprocessor")?;
-        Ok(blocks.max(1) as u32)
+        Ok(blocks as u32)
     }
 
     /// As [`check`], and remembers the first error that ended the context.
@@ -569,5 +569,13 @@ impl Backend for Cuda {
     unsafe fn launch_captured(&self, kernel: &Kernel, blocks: u32, stream: RawStream) -> Result<()> {
         // SAFETY: vouched for by the caller.
         unsafe { self.launch_beside(kernel, blocks, stream) }
+    }
+
+    unsafe fn resident_blocks(&self, function: usize, threads: u32) -> Result<u32> {
+        unsafe { self.resident_limit(function, threads) }
+    }
+
+    unsafe fn launch_resident(&self, resident: &Resident, stream: RawStream) -> Result<()> {
+        unsafe { self.launch_cooperative(resident, stream) }
     }
 }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 
 use super::{
     Backend, ByEntry, DeviceInfo, Entered, HostFunction, Kept, Kernel, RawEvent, RawGraph, RawNode,
-    RawStream, StreamState, DL_CPU,
+    RawStream, Resident, StreamState, DL_CPU,
 };
 use crate::error::{Error, Result};
 use crate::events::EventKind;
@@ -31,6 +31,9 @@ const STREAM_LEGACY: usize = 1;
 const STREAM_PER_THREAD: usize = 2;
 
 const ALIGNMENT: usize = 256;
+
+/// Threads of workers that the host holds at once.
+const RESIDENT_BLOCKS: u32 = 512;
 
 /// The range of priorities, counted as CUDA does: less is more urgent.
 const LEAST: i32 = 0;
@@ -531,5 +534,14 @@ impl Backend for Host {
 
     unsafe fn launch(&self, kernel: &Kernel, blocks: u32, stream: RawStream) -> Result<()> {
         self.stream(stream)?.submit(Step::Launch { kernel: *kernel, blocks })
+    }
+
+    unsafe fn resident_blocks(&self, _function: usize, _threads: u32) -> Result<u32> {
+        Ok(RESIDENT_BLOCKS)
+    }
+
+    unsafe fn launch_resident(&self, resident: &Resident, stream: RawStream) -> Result<()> {
+        let (resident, run) = (*resident, self.pool.resident(resident.function));
+        self.stream(stream)?.enqueue([Task::Function(Box::new(move || blocks::run_resident(&resident, run)))])
     }
 }

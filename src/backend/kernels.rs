@@ -3,7 +3,10 @@
 use std::ffi::{c_void, CStr};
 use std::ops::{Index, IndexMut};
 
-use super::args::{gmb_borrow_args, gmb_pop_args, gmb_push_args, gmb_reader_args, gmb_tensor_args};
+use super::args::{
+    gmb_borrow_args, gmb_pop_args, gmb_push_args, gmb_queue_args, gmb_reader_args, gmb_tensor_args,
+};
+use crate::layout::gmb_worker_args;
 
 macro_rules! kernels {
     (
@@ -80,6 +83,12 @@ kernels! {{
     ReaderShared(gmb_reader_args) = c"gmb_kernel_reader_shared";
     /// Put a tensor's record where device code finds it.
     Tensor(gmb_tensor_args) = c"gmb_kernel_tensor";
+    /// Push items into a queue.
+    QueuePush(gmb_queue_args) = c"gmb_kernel_queue_push";
+    /// Pop items from one.
+    QueuePop(gmb_queue_args) = c"gmb_kernel_queue_pop";
+    /// Stay on the device and work.
+    Worker(gmb_worker_args) = c"gmb_kernel_worker";
 }
 // What does the same for a launch of one block, with less to do.
 alone {

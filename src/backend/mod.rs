@@ -272,6 +272,29 @@ pub(crate) trait Backend: Send + Sync {
         // SAFETY: vouched for by the caller.
         unsafe { self.launch(kernel, blocks, stream) }
     }
+
+    /// Blocks of a kernel that stays which the device can hold at once, when it runs nothing else. `function` is a caller's
+    /// kernel, or zero for the library's own.
+    ///
+    /// # Safety
+    /// `function` is a kernel of this backend.
+    unsafe fn resident_blocks(&self, function: usize, threads: u32) -> Result<u32>;
+    /// Launches a worker's kernel, all of whose blocks run at once.
+    ///
+    /// # Safety
+    /// As of `launch`, and of `resident_blocks`.
+    unsafe fn launch_resident(&self, resident: &Resident, stream: RawStream) -> Result<()>;
+}
+
+/// A launch of a kernel that stays.
+#[derive(Clone, Copy)]
+pub(crate) struct Resident {
+    /// A caller's kernel, or zero for the library's own.
+    pub(crate) function: usize,
+    /// The library's own, with the arguments of either.
+    pub(crate) kernel: Kernel,
+    pub(crate) blocks: u32,
+    pub(crate) threads: u32,
 }
 
 /// A thread's calls with the context current. Drop undoes that, on the same thread.

@@ -40,8 +40,8 @@ pub struct gmb_context_options {
     pub backend: gmb_backend,
     /// CUDA ordinal of the device; default 0, the only one of the host backend.
     pub device: u32,
-    /// Must be zero.
-    pub reserved: u32,
+    /// Percent of the device that the workers of all contexts may hold together; 0 for 50.
+    pub resident_percent: u32,
     /// Most bytes of device memory that may be held at once, the mailboxes' rings included; 0 for no limit.
     pub memory_limit: u64,
 }
@@ -102,13 +102,11 @@ pub extern "C" fn gmb_context_create(
         let mut wanted = ContextOptions::default();
         if !options.is_null() {
             let options = sized(options, "options")?;
-            if options.reserved != 0 {
-                return Err(Error::argument("options.reserved is not zero"));
-            }
             wanted = ContextOptions {
                 backend: backend_kind(options.backend)?,
                 device: options.device,
                 memory_limit: options.memory_limit,
+                resident_percent: options.resident_percent,
             };
         }
         out.write(gmb_context { id: CONTEXTS.insert(Context::new(&wanted)?)? });

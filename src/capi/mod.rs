@@ -16,12 +16,14 @@ pub mod log;
 pub mod mailbox;
 pub mod memory;
 pub mod placement;
+pub mod queue;
 pub mod readers;
 pub mod readiness;
 pub mod status;
 pub mod stream;
 pub mod tensor;
 pub mod token;
+pub mod worker;
 
 mod boundary;
 
@@ -32,7 +34,7 @@ use crate::error::{Error, Result};
 use crate::guard::GuardCore;
 use crate::handle::{Pinned, Table};
 use crate::status::*;
-use crate::{Borrow, Context, Event, Graph, Lease, Mailbox, TensorMailbox, Token, Watch};
+use crate::{Borrow, Context, Event, Graph, Lease, Mailbox, Queue, TensorMailbox, Token, Watch, Worker};
 
 static CONTEXTS: Table<Context> = Table::new(1, "context");
 static MAILBOXES: Table<Mailbox> = Table::new(2, "mailbox");
@@ -45,6 +47,8 @@ static BORROWS: Table<Borrow> = Table::new(8, "borrow");
 static TENSOR_MAILBOXES: Table<TensorMailbox> = Table::new(9, "tensor mailbox");
 // Made and ended with every tensor, and hardly ever used by many threads at once.
 static LEASES: Table<Lease, 1> = Table::new(10, "lease");
+static QUEUES: Table<Queue> = Table::new(11, "queue");
+static WORKERS: Table<Worker> = Table::new(12, "worker");
 
 /// Largest options struct that will ever be: a bigger `struct_size` is garbage.
 const LARGEST_OPTIONS: usize = 4096;

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use super::core::Core;
-use super::lanes::Lane;
 use super::readers::not_in_use;
 use super::submit::choose;
 use super::{Arbitration, Mailbox};
@@ -16,6 +15,7 @@ use crate::checks::check_count;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::graph::Part;
+use crate::lanes::Lane;
 use crate::layout::*;
 use crate::profiler::Range;
 use crate::results::Token;

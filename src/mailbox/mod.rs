@@ -6,7 +6,6 @@ mod capture;
 mod core;
 mod grid;
 mod host_copy;
-mod lanes;
 mod policy;
 mod readers;
 mod readiness;

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use super::attach::read_header;
 use super::core::Core;
-use super::lanes::{lane_of, Held, Lane, Lanes, Meetings};
 use super::readiness::Interest;
 use super::submit::choose;
 use super::{Arbitration, Mailbox, ReaderInfo};
@@ -18,6 +17,7 @@ use crate::backend::args::{
 use crate::backend::Kernel;
 use crate::context::Context;
 use crate::error::Result;
+use crate::lanes::{lane_of, Held, Lane, Lanes, Meetings};
 use crate::layout::*;
 use crate::results::{After, Token};
 use crate::status::*;

@@ -32,6 +32,8 @@ static gmb_mailbox lent;
 static gmb_borrow borrow, stale_borrow;
 static gmb_tensor_mailbox tensors;
 static gmb_lease lease;
+static gmb_queue queue;
+static gmb_worker ready;
 static gmb_event untimed, timed, timed_later, captured, foreign_event, stale_event;
 static gmb_stream_guard stale_guard;
 static gmb_stream stream, foreign_stream, stale_stream;
@@ -142,7 +144,8 @@ static void handle(const char *name, uint64_t good, uint64_t stale, gmb_status z
   const gmb_status bad = E(INVALID_HANDLE);
   add(slot, VALUES({0, zero, 0}, {stale, bad, 0}, {1, bad, ALONE}, {UINT64_MAX, bad, 0}, {good ^ HIGH_BIT, bad, 0},
                    {0x0123456789abcdef, bad, ALONE}, {0xfedcba9876543210, bad, ALONE}, {0x0300000000ffffff, bad, ALONE}));
-  const uint64_t others[] = {context.id, mailbox.id, token.id, untimed.id, stale_guard.id, tensors.id, lease.id};
+  const uint64_t others[] = {context.id, mailbox.id, token.id, untimed.id, stale_guard.id,
+                             tensors.id, lease.id,   queue.id, ready.id};
   for (size_t i = 0; i < sizeof others / sizeof *others; ++i) {
     if (others[i] >> 56 != good >> 56) add(slot, VALUES({others[i], bad, i > 1 ? ALONE : 0}));
   }
@@ -382,6 +385,7 @@ UNDO(reader) { (void)a, (void)status, gmb_mailbox_remove_reader(mailbox, fresh.r
 #include "arguments_tensors.h"
 #include "arguments_tensors_table.h"
 #include "arguments_modes.h"
+#include "arguments_queues_table.h"
 
 int main(int argc, char **argv) {
   setenv("GMB_CHECK_POINTERS", "1", 0);
@@ -389,8 +393,11 @@ int main(int argc, char **argv) {
   setvbuf(stdout, NULL, _IOLBF, 0);
   make_world();
   make_tensors();
+  make_queues();
   describe();
   describe_tensors();
+  describe_queues();
+  describe_workers();
   if (argc > 1 && strcmp(argv[1], "--list") == 0) {
     for (size_t i = 0; i < function_count; ++i) printf("%s\n", functions[i].name);
     return 0;
@@ -401,6 +408,7 @@ int main(int argc, char **argv) {
   }
   tensor_rules();
   mode_rules();
+  queue_rules();
   printf("hostile arguments: %zu functions, %ld calls, %ld failures\n", function_count, calls, failures);
   return failures > 0;
 }

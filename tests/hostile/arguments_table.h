@@ -34,7 +34,7 @@ static void describe_contexts(void) {
   FIELD(gmb_context_options, backend, OUT_OF_RANGE, {3, BAD, 0});
   FIELD(gmb_context_options, device, {4096, E(INVALID_DEVICE), 0}, {HIGH_BIT >> 32, E(INVALID_DEVICE), 0},
         {UINT32_MAX, E(INVALID_DEVICE), 0});
-  FIELD(gmb_context_options, reserved, {1, BAD, 0}, {UINT32_MAX, BAD, 0});
+  FIELD(gmb_context_options, resident_percent, {1, GMB_OK, ALONE}, {100, GMB_OK, ALONE}, {101, BAD, 0}, {UINT32_MAX, BAD, 0});
   FIELD(gmb_context_options, memory_limit, {1, GMB_OK, 0}, {UINT64_MAX, GMB_OK, 0});
   output("context", 8);
   FUNCTION(context_destroy, context_destroy, GMB_OK, make_context, undo_context);

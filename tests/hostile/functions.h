@@ -48,6 +48,14 @@
   X(memory_trim) \
   X(pinned_allocate) \
   X(pinned_free) \
+  X(queue_create) \
+  X(queue_destroy) \
+  X(queue_get_info) \
+  X(queue_measure) \
+  X(queue_pop) \
+  X(queue_pop_to_host_blocking) \
+  X(queue_push) \
+  X(queue_push_from_host_blocking) \
   X(set_log_function) \
   X(status_name) \
   X(status_string) \
@@ -82,4 +90,12 @@
   X(watch_arm) \
   X(watch_create) \
   X(watch_destroy) \
-  X(watch_get_fd)
+  X(watch_get_fd) \
+  X(worker_create) \
+  X(worker_destroy) \
+  X(worker_get_info) \
+  X(worker_pause) \
+  X(worker_resume) \
+  X(worker_start) \
+  X(worker_stop) \
+  X(worker_wait)

@@ -145,6 +145,7 @@ static void exit_after_close(void) {
 }
 
 #include "process_tensor_cases.h"
+#include "process_queue_cases.h"
 
 static void broken_on_purpose(void) { CHECK(g.version() == 0); }
 static void loud_on_purpose(void) { fprintf(stderr, "a word on stderr\n"); }
@@ -161,6 +162,8 @@ static const struct {
     CASE(fork_while_tensors_retire), CASE(exit_with_tensors_retiring), CASE(exit_while_a_deleter_runs),
     CASE(exec_with_leases_out), CASE(close_with_leases_out), CASE(deleters_that_call_the_library),
     CASE(deleter_that_destroys_its_context), CASE(destroy_before_leases_end),
+    CASE(exit_with_a_running_worker), CASE(exit_while_threads_use_a_worker), CASE(exit_with_a_paused_worker),
+    CASE(fork_while_a_worker_runs), CASE(close_with_a_running_worker), CASE(context_that_ends_before_its_worker),
     /* With `--broken` only: what a failure looks like. */
     CASE(broken_on_purpose), CASE(loud_on_purpose),
 };

@@ -68,6 +68,7 @@ static void open_library(void) {
 /* ---- A little of everything, alive ---- */
 
 #include "process_tensors.h"
+#include "process_queues.h"
 
 struct world {
   gmb_context context;
@@ -82,6 +83,7 @@ struct world {
   gmb_borrow borrow;
   void *memory, *pinned;
   struct tensors tensors;
+  struct queues queues;
 };
 
 static void make(struct world *w) {
@@ -104,6 +106,7 @@ static void make(struct world *w) {
   OK(g.watch_create(w->mailbox, GMB_INTEREST_READABLE, 0, &w->watch));
   OK(g.watch_arm(w->watch, 16));
   make_tensors(&w->tensors, w->context, w->memory, w->stream);
+  make_queues(&w->queues, w->context);
 }
 
 static void use(struct world *w) {
@@ -119,6 +122,7 @@ static void use(struct world *w) {
     OK(g.token_wait(w->token, GMB_EPOCH_LAST, GMB_WAIT_FOREVER, &result));
     CHECK(result.count == 4);
   }
+  use_queues(&w->queues, w->memory, w->stream, w->token);
   OK(g.event_record(w->event, w->stream));
   OK(g.event_synchronize(w->event, GMB_WAIT_FOREVER));
 }
@@ -140,6 +144,7 @@ static void end_others(struct world *w, bool and_stream) {
 
 static void end(struct world *w) {
   end_tensors(&w->tensors);
+  end_queues(&w->queues);
   end_others(w, true);
 }
 

@@ -184,6 +184,7 @@ static void use_guard(int thread, int turn) {
 }
 
 #include "threads_tensors.h"
+#include "threads_queues.h"
 
 static const struct kind kinds[] = {
     {"context", 60, make_context, use_context, end_context, {0}},
@@ -195,6 +196,10 @@ static const struct kind kinds[] = {
     {"tensor mailbox", 400, make_tensors, use_tensors, end_tensors,
      {GMB_ERROR_FULL, GMB_ERROR_TIMEOUT, GMB_ERROR_NOT_SUPPORTED, 0}},
     {"lease", 400, make_lease, use_lease, end_lease, {0}},
+    {"queue", 200, make_queue, use_queue, end_queue,
+     {GMB_ERROR_BUSY, GMB_ERROR_INVALID_ARGUMENT, GMB_ERROR_CORRUPT, 0}},
+    {"worker", 200, make_worker, use_worker, end_worker,
+     {GMB_ERROR_BUSY, GMB_ERROR_INVALID_ARGUMENT, GMB_ERROR_TIMEOUT, 0}},
     {"stream guard", 1000, NULL, use_guard, NULL, {GMB_ERROR_WRONG_THREAD, 0, 0, 0}},
 };
 
@@ -277,6 +282,7 @@ int main(void) {
   pthread_barrier_wait(&begin);
   for (int i = 0; i < THREADS; ++i) pthread_join(threads[i], NULL);
   check_tensors();
+  check_queues();
   /* What graphs and tensors held is given back by threads of the library. */
   struct counts after;
   give_time((after = count(), memcmp(&before, &after, sizeof after) == 0));

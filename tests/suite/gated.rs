@@ -6,6 +6,7 @@ mod graphs;
 mod memory;
 mod shared;
 mod tensors;
+mod workers;
 
 use super::support::*;
 use gpumailbox::*;

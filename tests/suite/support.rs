@@ -43,7 +43,7 @@ pub fn c_context(memory_limit: u64) -> capi::context::gmb_context {
         struct_size: size_of::<gmb_context_options>() as u32,
         backend: if backend() == BackendKind::Cuda { GMB_BACKEND_CUDA } else { GMB_BACKEND_HOST },
         device: 0,
-        reserved: 0,
+        resident_percent: 0,
         memory_limit,
     };
     let mut context = gmb_context { id: 0 };

@@ -22,7 +22,7 @@ pub fn create(world: &mut World, input: &mut Input) {
         struct_size: 0,
         backend: input.spoil(2, 24) as i32,
         device: input.spoil(0, 16) as u32,
-        reserved: input.spoil(0, 12) as u32,
+        resident_percent: input.spoil(0, 12) as u32,
         memory_limit: limit,
     };
     // On a machine with a GPU this must not find one.
@@ -35,13 +35,13 @@ pub fn create(world: &mut World, input: &mut Input) {
         && out.good
         && (0..=2).contains(&options.backend)
         && options.device == 0
-        && options.reserved == 0;
+        && options.resident_percent <= 100;
     let status = call!(context::gmb_context_create(blob.pointer(), out.pointer()));
     assert_eq!(status == GMB_OK, good, "status {status}");
     let Some(context) = out.take(status) else { return };
     let mut fence = gmb_event { id: 0 };
     assert_eq!(call!(event::gmb_event_create(context, 0, &mut fence)), GMB_OK);
-    world.contexts.add(context.id, Context { fence, limit });
+    world.contexts.add(context.id, Context { fence, limit, resident_percent: options.resident_percent });
 }
 
 pub fn destroy(world: &mut World, input: &mut Input) {

@@ -8,6 +8,7 @@ pub mod host;
 pub mod lease;
 pub mod mailbox;
 pub mod memory;
+pub mod queue;
 pub mod reader;
 pub mod readiness;
 pub mod status;
@@ -16,6 +17,7 @@ pub mod teardown;
 pub mod tensor;
 pub mod token;
 pub mod transfer;
+pub mod worker;
 
 use crate::input::Input;
 use crate::world::World;
@@ -91,6 +93,30 @@ const ALL: &[Operation] = &[
     lease::export,
     lease::release,
     lease::end_export,
+    queue::create,
+    queue::destroy,
+    queue::get_info,
+    queue::measure,
+    queue::pop,
+    queue::pop_to_host,
+    queue::push,
+    queue::push_from_host,
+    worker::create,
+    worker::destroy,
+    worker::get_info,
+    worker::pause,
+    worker::resume,
+    worker::start,
+    worker::stop,
+    worker::wait,
+    // Twice as often as the rest: much must come together before a worker works.
+    queue::create,
+    queue::push_from_host,
+    queue::push,
+    queue::pop,
+    worker::create,
+    worker::start,
+    worker::wait,
 ];
 
 const OFTEN: &[Operation] = &[

@@ -7,8 +7,10 @@ use gpumailbox::capi::event::{gmb_event, gmb_event_pool_info};
 use gpumailbox::capi::guard::gmb_stream_guard;
 use gpumailbox::capi::mailbox::gmb_mailbox;
 use gpumailbox::capi::memory::gmb_memory_info;
+use gpumailbox::capi::queue::gmb_queue;
 use gpumailbox::capi::tensor::{gmb_lease, gmb_tensor_mailbox};
 use gpumailbox::capi::token::gmb_token;
+use gpumailbox::capi::worker::gmb_worker;
 use gpumailbox::*;
 
 use super::{mailbox, stream, token};
@@ -39,6 +41,10 @@ pub fn all(world: &mut World, input: &mut Input) {
         world.flush();
     }
     super::lease::end_all(world, order % 2 == 0);
+    super::worker::end_all(world);
+    if order < 2 {
+        super::queue::end_all(world);
+    }
     for step in 0..4 {
         match (order + step) % 4 {
             0 => mailboxes(world),
@@ -47,6 +53,7 @@ pub fn all(world: &mut World, input: &mut Input) {
             _ => guards(world),
         }
     }
+    super::queue::end_all(world);
     if input.chance(64) {
         // Their work is still under way.
         streams(world);
@@ -74,6 +81,7 @@ pub fn all(world: &mut World, input: &mut Input) {
     world.tokens.0.clear();
     world.memory.0.clear();
     world.tensors.clear();
+    world.queues.clear();
 }
 
 fn mailboxes(world: &mut World) {
@@ -191,6 +199,12 @@ fn stale(world: &World) {
     }
     for entry in &world.tensors.leases.0 {
         assert_eq!(call!(tensor::gmb_lease_release(gmb_lease { id: entry.id })), STALE);
+    }
+    for entry in &world.queues.queues.0 {
+        assert_eq!(call!(queue::gmb_queue_destroy(gmb_queue { id: entry.id })), STALE);
+    }
+    for entry in &world.queues.workers.0 {
+        assert_eq!(call!(worker::gmb_worker_destroy(gmb_worker { id: entry.id })), STALE);
     }
     for entry in &world.guards.0 {
         assert_eq!(call!(guard::gmb_stream_guard_destroy(gmb_stream_guard { id: entry.id })), STALE);

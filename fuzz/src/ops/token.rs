@@ -111,6 +111,10 @@ fn arrived(world: &mut World, at: usize, result: &gmb_result) {
     let token = &mut world.tokens.0[at].it;
     assert_eq!(result.epoch, token.submitted, "{result:?}");
     let Some(awaited) = token.awaited.take() else { return };
+    if let Operation::Queue(count) = awaited.what {
+        assert_eq!((result.status, result.lost), (GMB_OK, 0), "{result:?}");
+        return assert!(count.is_none_or(|count| count == result.count), "{result:?}, expected {count:?}");
+    }
     let model = &mut world.mailboxes.0[awaited.mailbox].it.model;
     match awaited.what {
         Operation::Push(push) => model.pushed(push, result),
@@ -118,5 +122,6 @@ fn arrived(world: &mut World, at: usize, result: &gmb_result) {
             let outcome = super::transfer::read(model, reader, number, result);
             model.outcome(reader, number, outcome);
         }
+        Operation::Queue(_) => {}
     }
 }

@@ -36,7 +36,7 @@ pub(super) fn pick(world: &World, input: &mut Input) -> (gmb_mailbox, Option<usi
 }
 
 /// A token or none, whether it fits, and whether its operation may still be under way.
-fn token(
+pub(super) fn token(
     world: &mut World,
     input: &mut Input,
     context: Option<usize>,

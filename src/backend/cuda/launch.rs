@@ -4,12 +4,13 @@ use std::ptr::null_mut;
 
 use cudarc::driver::sys;
 
+use super::capture::Relaxed;
 use super::{cu_stream, Cuda};
 use crate::backend::args::{
     gmb_pop_args, gmb_push_args, GMB_ALONE_THREADS, GMB_BLOCK_THREADS, GMB_DRAWING_THREADS, GMB_DRAW_TILES,
 };
-use crate::backend::{Entry, Kernel, RawStream};
-use crate::error::Result;
+use crate::backend::{Entry, Kernel, RawStream, Resident};
+use crate::error::{Error, Result};
 
 const WARP: u32 = 32;
 
@@ -55,6 +56,7 @@ impl Cuda {
             {
                 (GMB_DRAWING_THREADS, false)
             }
+            (_, Kernel::QueuePush(args) | Kernel::QueuePop(args)) => (args.threads, false),
             _ => (GMB_BLOCK_THREADS, false),
         };
         Launch { function: self.functions[entry], threads, waits }
@@ -118,6 +120,59 @@ impl Cuda {
         };
         let mut parameters = [kernel.args().cast_mut()];
         // SAFETY: as above; the configuration and its attribute live until the call returns.
+        let result = unsafe { sys::cuLaunchKernelEx(&config, function, parameters.as_mut_ptr(), null_mut()) };
+        self.check(result, "cuLaunchKernelEx")
+    }
+
+    fn resident_function(&self, function: usize) -> sys::CUfunction {
+        match function {
+            0 => self.functions[Entry::Worker],
+            own => own as sys::CUfunction,
+        }
+    }
+
+    /// Blocks of a kernel that stays which fit on the device at once.
+    ///
+    /// # Safety
+    /// `function` is a `CUfunction` of this context, or zero.
+    pub(super) unsafe fn resident_limit(&self, function: usize, threads: u32) -> Result<u32> {
+        let _relaxed = Relaxed::new();
+        let _current = self.enter()?;
+        match self.blocks_per_unit(self.resident_function(function), threads)? {
+            0 => Err(Error::argument(format!(
+                "block_threads {threads}: not one block of so many threads fits on a multiprocessor with the registers and the \
+                 shared memory that the worker's function needs"
+            ))),
+            blocks => Ok(self.info.units * blocks),
+        }
+    }
+
+    /// A cooperative launch: the driver refuses it unless all of its blocks run at once.
+    ///
+    /// # Safety
+    /// As of [`crate::backend::Backend::launch_resident`].
+    pub(super) unsafe fn launch_cooperative(&self, resident: &Resident, stream: RawStream) -> Result<()> {
+        let _current = self.enter()?;
+        let mut together = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_COOPERATIVE,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue { cooperative: 1 },
+        };
+        let config = sys::CUlaunchConfig {
+            gridDimX: resident.blocks,
+            gridDimY: 1,
+            gridDimZ: 1,
+            blockDimX: resident.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: 0,
+            hStream: cu_stream(stream),
+            attrs: &mut together,
+            numAttrs: 1,
+        };
+        let function = self.resident_function(resident.function);
+        let mut parameters = [resident.kernel.args().cast_mut()];
+        // SAFETY: vouched for by the caller; the configuration and its attribute live until the call returns.
         let result = unsafe { sys::cuLaunchKernelEx(&config, function, parameters.as_mut_ptr(), null_mut()) };
         self.check(result, "cuLaunchKernelEx")
     }

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use super::Heap;
-use crate::backend::{ByEntry, Entry, Kernel};
+use crate::backend::{ByEntry, Entry, Kernel, Resident};
 use crate::error::{Error, Result};
 use crate::status::{GMB_ERROR_NO_KERNELS, GMB_ERROR_SYSTEM};
 use crate::sync::{lock, wait};
 
 /// Runs one block of a launch.
-type Run = unsafe extern "C" fn(args: *const c_void, block: u32, blocks: u32);
+pub(super) type Run = unsafe extern "C" fn(args: *const c_void, block: u32, blocks: u32);
 
 extern "C" {
     fn gmb_host_kernel(name: *const c_char) -> Option<Run>;
@@ -108,6 +108,15 @@ impl BlockPool {
         &self.heap
     }
 
+    /// What runs a block of a worker: the caller's function, or the library's own.
+    pub(super) fn resident(&self, function: usize) -> Run {
+        match function {
+            0 => self.entries[Entry::Worker],
+            // SAFETY: whoever made the worker vouches for it.
+            own => unsafe { std::mem::transmute::<usize, Run>(own) },
+        }
+    }
+
     /// Runs all blocks of a launch and returns when all are done.
     pub(super) fn run(&self, kernel: Kernel, blocks: u32, priority: i32) {
         let run = self.entries[kernel.entry(blocks)];
@@ -144,6 +153,25 @@ impl BlockPool {
             gate = wait(&job.finished, gate);
         }
     }
+}
+
+/// Runs all blocks of a worker at once, each on a thread of its own, and returns when all have left. A block that there is no
+/// thread for comes again with the next slice.
+pub(super) fn run_resident(resident: &Resident, run: Run) {
+    let block = move |n| {
+        // Whole, so that what goes to a thread is what may.
+        let resident: &Resident = resident;
+        // SAFETY: the arguments are the entry point's own, and the worker keeps every address in them valid.
+        unsafe { run(resident.kernel.args(), n, resident.blocks) };
+    };
+    std::thread::scope(|scope| {
+        for n in 1..resident.blocks {
+            let _ = std::thread::Builder::new()
+                .name(format!("gmb-worker-{n}"))
+                .spawn_scoped(scope, move || block(n));
+        }
+        block(0);
+    });
 }
 
 impl Drop for BlockPool {

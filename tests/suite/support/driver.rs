@@ -87,10 +87,12 @@ const MADE_UP: &[(&str, &str)] = &[
     ("include/gpumailbox/ordered.cuh", include_str!("../../../include/gpumailbox/ordered.cuh")),
     ("include/gpumailbox/overwrite.cuh", include_str!("../../../include/gpumailbox/overwrite.cuh")),
     ("include/gpumailbox/platform.cuh", include_str!("../../../include/gpumailbox/platform.cuh")),
+    ("include/gpumailbox/queue.cuh", include_str!("../../../include/gpumailbox/queue.cuh")),
     ("include/gpumailbox/readers.cuh", include_str!("../../../include/gpumailbox/readers.cuh")),
     ("include/gpumailbox/ring.cuh", include_str!("../../../include/gpumailbox/ring.cuh")),
     ("include/gpumailbox/tensor.cuh", include_str!("../../../include/gpumailbox/tensor.cuh")),
     ("include/gpumailbox/turn.cuh", include_str!("../../../include/gpumailbox/turn.cuh")),
+    ("include/gpumailbox/worker.cuh", include_str!("../../../include/gpumailbox/worker.cuh")),
 ];
 
 /// A folder with a libcuda.so.1; gone when dropped.
