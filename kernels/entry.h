@@ -3,6 +3,7 @@
 #define GMB_KERNELS_ENTRY_H
 
 #include <gpumailbox/alone.cuh>
+#include <gpumailbox/doorbell.cuh>
 #include <gpumailbox/shared_bulk.cuh>
 #include <gpumailbox/tensor.cuh>
 #include <gpumailbox/worker.cuh>
@@ -164,6 +165,13 @@ template <class Block> GMB_HD inline void run_worker(const Block &block, const g
   if (a.item_bytes == 4) run_worker_of<uint32_t>(block, a);
   else if (a.item_bytes == 8) run_worker_of<uint64_t>(block, a);
   else run_worker_of<gmb::ring::unit>(block, a);
+}
+
+template <class Block> GMB_HD inline void run_fifo_push(const Block &block, const gmb_queue_args &a) {
+  const gmb::device::fifo fifo(at<gmb_fifo_header>(a.queue));
+  const gmb::ring::block_group<Block> group{block};
+  const uint32_t pushed = fifo.try_push(group, at<const gmb_fifo_record>(a.items), a.count);
+  if (block.thread() == 0) gmb::ring::tell_shared(nullptr, pushed, a.count, fifo.status(), report_of(a.report));
 }
 
 template <class Block> GMB_HD inline void run_reader(const Block &block, const gmb_reader_args &a) {

@@ -5,10 +5,12 @@
 //! sides assert sizes and offsets. The layout is versioned by
 //! [`GMB_LAYOUT_VERSION`] and not frozen before 0.1.0.
 
+mod doorbell;
 mod queue;
 
 use std::mem::{offset_of, size_of};
 
+pub use doorbell::*;
 pub use queue::*;
 
 /// First word of every mailbox header: the bytes `GMBRING1`.

@@ -27,9 +27,11 @@ mod backend;
 pub mod capi;
 mod checks;
 mod context;
+mod doorbell;
 mod error;
 mod events;
 mod extent;
+mod fifo;
 mod graph;
 mod guard;
 mod handle;
@@ -38,6 +40,7 @@ mod layout;
 mod lines;
 mod log;
 mod mailbox;
+mod mapped;
 mod memory;
 mod profiler;
 mod queue;
@@ -47,19 +50,22 @@ mod stream;
 mod sync;
 mod tensor;
 mod typed;
+mod watch;
 mod watcher;
 mod worker;
 
 pub use context::{BackendKind, Context, ContextInfo, ContextOptions};
+pub use doorbell::{CommandId, Doorbell, DoorbellInfo};
 pub use error::{Error, Result};
 pub use events::{Event, EventKind, EventPoolInfo};
+pub use fifo::{Fifo, FifoInfo};
 pub use graph::{CaptureMode, Graph};
 pub use guard::StreamGuard;
 pub use layout::*;
 pub use log::{set_log, LogLevel};
 pub use mailbox::{
     Arbitration, Attach, Borrow, FullPolicy, HostRows, Interest, Mailbox, MailboxInfo, MailboxOptions, Mode,
-    Pop, Push, ReaderInfo, ReaderStart, Watch,
+    Pop, Push, ReaderInfo, ReaderStart,
 };
 pub use memory::{DeviceBuffer, MemoryInfo, PinnedBuffer};
 pub use queue::{Queue, QueueInfo, QueueMeasurement, QueueOptions};
@@ -70,4 +76,5 @@ pub use tensor::arrow::{ArrowArray, ArrowDeviceArray, ArrowSchema};
 pub use tensor::dlpack::{DLDevice, DLManagedTensor, DLManagedTensorVersioned, DLPackVersion, DLTensor};
 pub use tensor::{Consumer, Lease, Refused, Tensor, TensorMailbox, TensorMailboxInfo, TensorMailboxOptions};
 pub use typed::{Popped, Record, Rows, TypedMailbox};
+pub use watch::Watch;
 pub use worker::{Worker, WorkerCounts, WorkerInfo, WorkerOptions, WorkerReason, WorkerState};

@@ -113,10 +113,14 @@ pub const GMB_ERROR_WRONG_THREAD: gmb_status = -32;
 pub const GMB_ERROR_TRUNCATED: gmb_status = -33;
 /// The stream is not being captured, or is already, or its capture was spoilt: there is no graph.
 pub const GMB_ERROR_CAPTURE: gmb_status = -34;
-/// The tensor mailbox is full.
+/// The tensor mailbox is full, or a doorbell.
 pub const GMB_ERROR_FULL: gmb_status = -35;
 /// The mailbox is in another mode than the code that uses it is for: `GMB_MODE_*`.
 pub const GMB_ERROR_WRONG_MODE: gmb_status = -36;
+/// Nobody has done the command: what served the doorbell has ended.
+pub const GMB_ERROR_NOT_SERVED: gmb_status = -37;
+/// The command was cancelled before it was done.
+pub const GMB_ERROR_CANCELLED: gmb_status = -38;
 
 statuses! {
     GMB_OK = 0, c"success";
@@ -155,8 +159,10 @@ statuses! {
     GMB_ERROR_WRONG_THREAD = -32, c"called on another thread than the object belongs to";
     GMB_ERROR_TRUNCATED = -33, c"the memory is smaller than the mailbox takes";
     GMB_ERROR_CAPTURE = -34, c"the stream is not being captured, or is already, or its capture was spoilt";
-    GMB_ERROR_FULL = -35, c"the tensor mailbox is full: take tensors out, or use another full policy";
+    GMB_ERROR_FULL = -35, c"full: take out what is there, or use another full policy";
     GMB_ERROR_WRONG_MODE = -36, c"the mailbox is in another mode than the code that uses it is for";
+    GMB_ERROR_NOT_SERVED = -37, c"nobody has done the command: what served the doorbell has ended";
+    GMB_ERROR_CANCELLED = -38, c"the command was cancelled before it was done";
 }
 
 #[cfg(test)]

@@ -215,7 +215,7 @@ class fifo {
     const uint64_t known = ring::load_relaxed(&header_->known);
     if (drained == known || static_cast<int64_t>(drained - known) < 0) return false;
     /* Of those that learn it one gives it to all. */
-    if (ring::exchange_if(&header_->known, known, drained) != known) return true;
+    if (!ring::replace_limit(&header_->known, known, drained)) return true;
     ring::add_relaxed(&header_->space, drained - known);
     return true;
   }

@@ -87,6 +87,8 @@ kernels! {{
     QueuePush(gmb_queue_args) = c"gmb_kernel_queue_push";
     /// Pop items from one.
     QueuePop(gmb_queue_args) = c"gmb_kernel_queue_pop";
+    /// Push records into a FIFO.
+    FifoPush(gmb_queue_args) = c"gmb_kernel_fifo_push";
     /// Stay on the device and work.
     Worker(gmb_worker_args) = c"gmb_kernel_worker";
 }

@@ -8,7 +8,9 @@
 
 pub mod borrow;
 pub mod context;
+pub mod doorbell;
 pub mod event;
+pub mod fifo;
 pub mod graph;
 pub mod guard;
 pub mod host_copy;
@@ -34,7 +36,9 @@ use crate::error::{Error, Result};
 use crate::guard::GuardCore;
 use crate::handle::{Pinned, Table};
 use crate::status::*;
-use crate::{Borrow, Context, Event, Graph, Lease, Mailbox, Queue, TensorMailbox, Token, Watch, Worker};
+use crate::{
+    Borrow, Context, Doorbell, Event, Fifo, Graph, Lease, Mailbox, Queue, TensorMailbox, Token, Watch, Worker,
+};
 
 static CONTEXTS: Table<Context> = Table::new(1, "context");
 static MAILBOXES: Table<Mailbox> = Table::new(2, "mailbox");
@@ -49,6 +53,8 @@ static TENSOR_MAILBOXES: Table<TensorMailbox> = Table::new(9, "tensor mailbox");
 static LEASES: Table<Lease, 1> = Table::new(10, "lease");
 static QUEUES: Table<Queue> = Table::new(11, "queue");
 static WORKERS: Table<Worker> = Table::new(12, "worker");
+static DOORBELLS: Table<Doorbell> = Table::new(13, "doorbell");
+static FIFOS: Table<Fifo> = Table::new(14, "FIFO");
 
 /// Largest options struct that will ever be: a bigger `struct_size` is garbage.
 const LARGEST_OPTIONS: usize = 4096;

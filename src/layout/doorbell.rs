@@ -107,6 +107,25 @@ pub struct gmb_fifo_header {
     pub pad2: [u64; 127],
 }
 
+impl gmb_fifo_header {
+    /// An empty FIFO.
+    pub(crate) const fn new(capacity: u64, records: u64, drained: u64) -> Self {
+        Self {
+            magic: GMB_FIFO_MAGIC,
+            version: super::GMB_LAYOUT_VERSION,
+            capacity: capacity as u32,
+            records: records as *mut u64,
+            drained: drained as *const u64,
+            pad0: [0; 124],
+            space: capacity,
+            known: 0,
+            pad1: [0; 126],
+            tail: 0,
+            pad2: [0; 127],
+        }
+    }
+}
+
 // SAFETY: addresses, which only kernels follow.
 unsafe impl Send for gmb_doorbell_header {}
 // SAFETY: as above.
@@ -117,5 +136,7 @@ const _: () = {
     assert!(size_of::<gmb_answer>() == 4 * GMB_COMMAND_WORDS as usize);
     assert!(size_of::<gmb_fifo_record>() == 4 * GMB_FIFO_WORDS as usize);
     assert!(size_of::<gmb_doorbell_header>() == 40);
-    assert!(size_of::<gmb_fifo_header>() == 3 * 1024 + 8 * 8 - 64 || offset_of!(gmb_fifo_header, space) == 1024);
+    assert!(size_of::<gmb_fifo_header>() == 3 * 1024);
+    assert!(offset_of!(gmb_fifo_header, space) == 1024);
+    assert!(offset_of!(gmb_fifo_header, tail) == 2048);
 };

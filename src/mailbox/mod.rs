@@ -23,7 +23,7 @@ pub use borrow::Borrow;
 pub use host_copy::HostRows;
 pub use policy::FullPolicy;
 pub use readers::{ReaderInfo, ReaderStart};
-pub use readiness::{Interest, Watch};
+pub use readiness::Interest;
 
 use self::core::Core;
 use crate::checks::check_capacity;

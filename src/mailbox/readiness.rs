@@ -2,21 +2,18 @@
 //!
 //! What is there is known from the words in which the kernels report how far their side has come.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::core::Core;
 use super::side::ahead;
 use super::Mailbox;
 use crate::backend::wait_until;
-use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::profiler::Range;
 use crate::status::*;
-use crate::sync::lock;
-use crate::watcher::Condition;
+use crate::watch::{Source, Watch};
 
 /// What to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,143 +119,32 @@ impl Mailbox {
     /// `INVALID_ARGUMENT` (no such reader), `SYSTEM` (no descriptor left).
     pub fn watch(&self, interest: Interest) -> Result<Watch> {
         self.core.check_interest(interest, 1)?;
-        // SAFETY: a call without pointers.
-        let raw = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if raw < 0 {
-            return Err(system("eventfd"));
-        }
-        // SAFETY: it was made just now, and nobody else has it.
-        let descriptor = unsafe { OwnedFd::from_raw_fd(raw) };
-        Ok(Watch(Arc::new(Watched {
-            context: self.context.clone(),
-            core: Arc::downgrade(&self.core),
-            interest,
-            descriptor,
-            count: Mutex::new(0),
-        })))
+        Watch::new(&self.context, Watched { core: Arc::downgrade(&self.core), interest })
     }
 }
 
-/// A file descriptor that becomes readable, once for each [`Watch::arm`], when a mailbox is: for epoll, libuv,
-/// asyncio or tokio. A thread of the context looks for that, and sleeps while nothing is armed.
-///
-/// ```
-/// use gpumailbox::{Context, ContextOptions, HostRows, Interest, Mailbox, MailboxOptions};
-/// use std::os::fd::{AsFd, AsRawFd};
-///
-/// let context = Context::new(&ContextOptions::default())?;
-/// let mailbox = Mailbox::new(&context, &MailboxOptions { capacity: 8, payload_bytes: 16, ..Default::default() })?;
-/// let watch = mailbox.watch(Interest::Readable { reader: 0 })?;
-/// watch.arm(1)?;
-/// mailbox.push_from_host_blocking(&HostRows { rows: b"hello", stride: 16, lengths: &[5], types: &[] }, None)?;
-/// let mut waiting = libc::pollfd { fd: watch.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
-/// assert_eq!(unsafe { libc::poll(&mut waiting, 1, -1) }, 1);
-/// # Ok::<(), gpumailbox::Error>(())
-/// ```
-pub struct Watch(Arc<Watched>);
-
 struct Watched {
-    context: Context,
     /// A watch does not keep a mailbox.
     core: Weak<Core>,
     interest: Interest,
-    descriptor: OwnedFd,
-    /// How many are waited for; zero while nothing is.
-    count: Mutex<u32>,
-}
-
-impl Watch {
-    /// Takes back what the descriptor says, and has it say so when `count` records, or room for so many, are there:
-    /// at once, if they are. It is readable then until it is armed again or read. Also when the device is lost or the
-    /// mailbox destroyed: then this call and the mailbox's own say so. Does not block.
-    ///
-    /// # Errors
-    /// As for [`Mailbox::wait_readable`], without `TIMEOUT`; `INVALID_HANDLE` (the mailbox was destroyed), `SYSTEM`.
-    pub fn arm(&self, count: u32) -> Result<()> {
-        let it = &self.0;
-        let core = it.core.upgrade().ok_or_else(destroyed)?;
-        core.check_interest(it.interest, count)?;
-        it.context.pulse()?;
-        let mut wanted = lock(&it.count);
-        it.clear();
-        let watched = *wanted != 0;
-        *wanted = count;
-        // Looked after already, it goes on with the new count.
-        if it.answer(&mut wanted, core.ready(it.interest)) || watched {
-            return Ok(());
-        }
-        // Under the lock: who finds it wanted must find it watched, too.
-        it.context.watcher().arm(it).inspect_err(|_| *wanted = 0)
-    }
-
-    /// A descriptor of the caller's own, which he closes: what he does with it does not touch this one.
-    ///
-    /// # Errors
-    /// `SYSTEM` (no descriptor left).
-    pub fn try_clone_fd(&self) -> Result<OwnedFd> {
-        self.0.descriptor.try_clone().map_err(|_| system("dup"))
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        // Who looks just now must not tell any more: the descriptors that its owner has go on being his.
-        *lock(&self.0.count) = 0;
-    }
-}
-
-impl AsFd for Watch {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.descriptor.as_fd()
-    }
 }
 
 impl Watched {
-    fn clear(&self) {
-        // Its owner may have made his descriptor a blocking one, which then all of them are: this one must not block.
-        let mut waiting = libc::pollfd { fd: self.descriptor.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one entry.
-        if unsafe { libc::poll(&mut waiting, 1, 0) } != 1 {
-            return;
-        }
-        let mut value = 0u64;
-        // SAFETY: eight bytes to write to. Nothing to read is no error here.
-        let _ = unsafe { libc::read(self.descriptor.as_raw_fd(), (&raw mut value).cast(), size_of::<u64>()) };
-    }
-
-    fn tell(&self) {
-        let value = 1u64;
-        // SAFETY: eight bytes to read from. The counter cannot be full: it is cleared whenever it is armed.
-        let _ =
-            unsafe { libc::write(self.descriptor.as_raw_fd(), (&raw const value).cast(), size_of::<u64>()) };
-    }
-
-    /// Tells what is wanted, if it is there; true when nothing is wanted any more.
-    fn answer(&self, wanted: &mut u32, ready: Result<u64>) -> bool {
-        // An error wakes whoever waits: he will meet it at the next call.
-        if *wanted != 0 && ready.is_ok_and(|ready| ready < u64::from(*wanted)) {
-            return false;
-        }
-        if std::mem::take(wanted) != 0 {
-            self.tell();
-        }
-        true
+    fn core(&self) -> Result<Arc<Core>> {
+        self.core.upgrade().ok_or_else(destroyed)
     }
 }
 
-impl Condition for Watched {
-    fn look(&self) -> bool {
-        let pulse = self.context.pulse();
-        let core = self.core.upgrade().ok_or_else(destroyed);
-        let mut wanted = lock(&self.count);
-        self.answer(&mut wanted, pulse.and(core).and_then(|core| core.ready(self.interest)))
+impl Source for Watched {
+    fn check(&self, count: u32) -> Result<()> {
+        self.core()?.check_interest(self.interest, count)
+    }
+
+    fn ready(&self, _enough: u32) -> Result<u64> {
+        self.core()?.ready(self.interest)
     }
 }
 
 fn destroyed() -> Error {
     Error::new(GMB_ERROR_INVALID_HANDLE, "the mailbox was destroyed")
-}
-
-fn system(call: &str) -> Error {
-    Error::new(GMB_ERROR_SYSTEM, format!("{call} failed: {}", std::io::Error::last_os_error()))
 }
