@@ -125,6 +125,51 @@ struct ArrowSchema;
 #define GMB_MAX_DIMENSIONS 8
 
 /**
+ * First word of every doorbell's header: the bytes `GMBRINGS`.
+ */
+#define GMB_DOORBELL_MAGIC 6000851105314131271
+
+/**
+ * First word of every FIFO's header: the bytes `GMBFIFOS`.
+ */
+#define GMB_FIFO_MAGIC 6003094108833467719
+
+/**
+ * Words of a slot for a command or an answer: each holds four bytes of it, and its turn.
+ */
+#define GMB_COMMAND_WORDS 8
+
+/**
+ * Words of a slot for a record of a FIFO.
+ */
+#define GMB_FIFO_WORDS 4
+
+/**
+ * Most commands that are under way on a doorbell at once, and records that a FIFO holds.
+ */
+#define GMB_MOST_MAPPED (1 << 20)
+
+/**
+ * To be answered with its arguments.
+ */
+#define GMB_COMMAND_PING 1
+
+/**
+ * What a worker has done in this run, to within a tenth of a millisecond: processed, finished, spawned.
+ */
+#define GMB_COMMAND_COUNTS 2
+
+/**
+ * The first code of the user's own.
+ */
+#define GMB_COMMAND_USER 16
+
+/**
+ * In `gmb_command.flags`, as a kernel finds them: it is not wanted any more.
+ */
+#define GMB_COMMAND_CANCELLED (1 << 31)
+
+/**
  * First word of every queue: the bytes `GMBQUEUE`.
  */
 #define GMB_QUEUE_MAGIC 4995975594375269703
@@ -289,6 +334,150 @@ typedef struct gmb_context_info {
 } gmb_context_info;
 
 /**
+ * What a doorbell is made with. Start from `GMB_DOORBELL_OPTIONS_INIT`.
+ */
+typedef struct gmb_doorbell_options {
+  /**
+   * `sizeof(gmb_doorbell_options)`.
+   */
+  uint32_t struct_size;
+  /**
+   * Must be zero.
+   */
+  uint32_t reserved;
+  /**
+   * Commands that are under way at once; a power of two, at most `GMB_MOST_MAPPED`.
+   */
+  uint64_t capacity;
+} gmb_doorbell_options;
+
+/**
+ * Handle of a doorbell: commands from the host to a kernel that runs, and its answers. Zero is null.
+ */
+typedef struct gmb_doorbell {
+  /**
+   * Opaque.
+   */
+  uint64_t id;
+} gmb_doorbell;
+
+/**
+ * The header of a doorbell in device memory; its rings lie in pinned memory.
+ */
+typedef struct gmb_doorbell_header {
+  /**
+   * `GMB_DOORBELL_MAGIC`.
+   */
+  uint64_t magic;
+  /**
+   * `GMB_LAYOUT_VERSION`.
+   */
+  uint32_t version;
+  /**
+   * Commands that are under way at once; a power of two.
+   */
+  uint32_t capacity;
+  /**
+   * `capacity` slots of `GMB_COMMAND_WORDS`, which the host writes.
+   */
+  const uint64_t *commands;
+  /**
+   * As many, which kernels write.
+   */
+  uint64_t *answers;
+  /**
+   * Commands that were taken.
+   */
+  uint64_t taken;
+} gmb_doorbell_header;
+
+/**
+ * A doorbell's counts at one moment.
+ */
+typedef struct gmb_doorbell_info {
+  /**
+   * Commands that are under way at once.
+   */
+  uint64_t capacity;
+  /**
+   * Commands that were submitted since it was made.
+   */
+  uint64_t submitted;
+  /**
+   * Commands whose answers were not collected yet.
+   */
+  uint64_t outstanding;
+  /**
+   * The doorbell in device memory, for kernels: `gmb::device::doorbell`.
+   */
+  struct gmb_doorbell_header *doorbell;
+  /**
+   * 1 while a worker serves it, otherwise 0.
+   */
+  uint32_t served;
+  /**
+   * Zero.
+   */
+  uint32_t reserved;
+} gmb_doorbell_info;
+
+/**
+ * A command for a running kernel.
+ */
+typedef struct gmb_command {
+  /**
+   * What is to be done: `GMB_COMMAND_*`, or the user's own from `GMB_COMMAND_USER` on.
+   */
+  uint32_t code;
+  /**
+   * Zero; a kernel finds `GMB_COMMAND_CANCELLED` here.
+   */
+  uint32_t flags;
+  /**
+   * What with.
+   */
+  uint64_t argument[3];
+} gmb_command;
+
+/**
+ * A command that was submitted to a doorbell. Zero is none.
+ */
+typedef struct gmb_command_id {
+  /**
+   * Opaque; a doorbell never gives one twice.
+   */
+  uint64_t id;
+} gmb_command_id;
+
+/**
+ * What a kernel answers.
+ */
+typedef struct gmb_answer {
+  /**
+   * `GMB_OK`, or why the command was not done.
+   */
+  int32_t status;
+  /**
+   * Zero, or the user's.
+   */
+  uint32_t flags;
+  /**
+   * What came of it.
+   */
+  uint64_t value[3];
+} gmb_answer;
+
+/**
+ * Handle of a watch: a file descriptor for what a mailbox has. Zero is null.
+ */
+typedef struct gmb_watch {
+  /**
+   * Opaque.
+   */
+  uint64_t id;
+} gmb_watch;
+
+/**
  * What an event is for: `GMB_EVENT_*`. Each kind has a pool of its own.
  */
 typedef int32_t gmb_event_kind;
@@ -324,6 +513,122 @@ typedef struct gmb_event_pool_info {
    */
   uint64_t pending;
 } gmb_event_pool_info;
+
+/**
+ * What a FIFO is made with. Start from `GMB_FIFO_OPTIONS_INIT`.
+ */
+typedef struct gmb_fifo_options {
+  /**
+   * `sizeof(gmb_fifo_options)`.
+   */
+  uint32_t struct_size;
+  /**
+   * Must be zero.
+   */
+  uint32_t reserved;
+  /**
+   * Records it holds; a power of two, at most `GMB_MOST_MAPPED`.
+   */
+  uint64_t capacity;
+} gmb_fifo_options;
+
+/**
+ * Handle of a FIFO: records from kernels that run to the host. Zero is null.
+ */
+typedef struct gmb_fifo {
+  /**
+   * Opaque.
+   */
+  uint64_t id;
+} gmb_fifo;
+
+/**
+ * The header of a FIFO in device memory; its ring lies in pinned memory.
+ */
+typedef struct gmb_fifo_header {
+  /**
+   * `GMB_FIFO_MAGIC`.
+   */
+  uint64_t magic;
+  /**
+   * `GMB_LAYOUT_VERSION`.
+   */
+  uint32_t version;
+  /**
+   * Records it holds; a power of two.
+   */
+  uint32_t capacity;
+  /**
+   * `capacity` slots of `GMB_FIFO_WORDS`, which kernels write.
+   */
+  uint64_t *records;
+  /**
+   * In pinned memory: records that the host has taken.
+   */
+  const uint64_t *drained;
+  /**
+   * Keeps `space` away.
+   */
+  uint64_t pad0[124];
+  /**
+   * As a signed number: slots that a producer may take, as far as the device knows.
+   */
+  uint64_t space;
+  /**
+   * Of `drained`, what `space` has.
+   */
+  uint64_t known;
+  /**
+   * Keeps `space` away from `tail`.
+   */
+  uint64_t pad1[126];
+  /**
+   * Tickets that producers have taken.
+   */
+  uint64_t tail;
+  /**
+   * Keeps `tail` away from others.
+   */
+  uint64_t pad2[127];
+} gmb_fifo_header;
+
+/**
+ * A FIFO's counts at one moment.
+ */
+typedef struct gmb_fifo_info {
+  /**
+   * Records it holds.
+   */
+  uint64_t capacity;
+  /**
+   * Records that the host has taken since it was made.
+   */
+  uint64_t drained;
+  /**
+   * The FIFO in device memory, for kernels: `gmb::device::fifo`.
+   */
+  struct gmb_fifo_header *fifo;
+} gmb_fifo_info;
+
+/**
+ * A record of a FIFO.
+ */
+typedef struct gmb_fifo_record {
+  /**
+   * The user's.
+   */
+  uint64_t word[2];
+} gmb_fifo_record;
+
+/**
+ * Handle of a token: holds the result of one operation at a time. Zero is null.
+ */
+typedef struct gmb_token {
+  /**
+   * Opaque.
+   */
+  uint64_t id;
+} gmb_token;
 
 /**
  * Which CUDA calls of other code a capture forbids while it lasts: `GMB_CAPTURE_*`. The host backend forbids none.
@@ -710,16 +1015,6 @@ typedef struct gmb_push {
 } gmb_push;
 
 /**
- * Handle of a token: holds the result of one operation at a time. Zero is null.
- */
-typedef struct gmb_token {
-  /**
-   * Opaque.
-   */
-  uint64_t id;
-} gmb_token;
-
-/**
  * Where popped records go. Start from `GMB_POP_INIT`.
  */
 typedef struct gmb_pop {
@@ -1005,16 +1300,6 @@ typedef struct gmb_reader_info {
  * What to wait for: `GMB_INTEREST_*`.
  */
 typedef int32_t gmb_interest;
-
-/**
- * Handle of a watch: a file descriptor for what a mailbox has. Zero is null.
- */
-typedef struct gmb_watch {
-  /**
-   * Opaque.
-   */
-  uint64_t id;
-} gmb_watch;
 
 /**
  * How urgent a stream's work is: `GMB_PRIORITY_*`.
@@ -1311,6 +1596,10 @@ typedef struct gmb_worker_options {
    * What the caller's functor gets.
    */
   void *user;
+  /**
+   * What commands come through; zero: none. One block more serves it.
+   */
+  struct gmb_doorbell doorbell;
 } gmb_worker_options;
 
 /**
@@ -1513,6 +1802,14 @@ typedef struct gmb_worker_args {
    * In device memory: not zero once one of them has seen that.
    */
   uint64_t *told;
+  /**
+   * In device memory: blocks that have left; for the one that serves the doorbell.
+   */
+  uint64_t *left;
+  /**
+   * What the last block serves, which then takes no items; null: there is no such block.
+   */
+  struct gmb_doorbell_header *doorbell;
   /**
    * In pinned memory: a word for each block, in which it tells when it last went round; zero while it is away.
    */
@@ -1765,6 +2062,11 @@ typedef struct gmb_worker_args {
 #define GMB_WORKER_SMALL_SPAWN 6
 
 /**
+ * Of the block that serves a doorbell: something else wrote there.
+ */
+#define GMB_WORKER_SPOILT_DOORBELL 7
+
+/**
  * Success.
  */
 #define GMB_OK 0
@@ -1945,7 +2247,7 @@ typedef struct gmb_worker_args {
 #define GMB_ERROR_CAPTURE -34
 
 /**
- * The tensor mailbox is full.
+ * The tensor mailbox is full, or a doorbell.
  */
 #define GMB_ERROR_FULL -35
 
@@ -1953,6 +2255,16 @@ typedef struct gmb_worker_args {
  * The mailbox is in another mode than the code that uses it is for: `GMB_MODE_*`.
  */
 #define GMB_ERROR_WRONG_MODE -36
+
+/**
+ * Nobody has done the command: what served the doorbell has ended.
+ */
+#define GMB_ERROR_NOT_SERVED -37
+
+/**
+ * The command was cancelled before it was done.
+ */
+#define GMB_ERROR_CANCELLED -38
 
 
 
@@ -2047,6 +2359,87 @@ gmb_status gmb_context_get_info(struct gmb_context context,
                                 size_t info_size);
 
 /**
+ * Makes a doorbell in a context.
+ *
+ * The caller owns it and ends it with `gmb_doorbell_destroy`. Blocks until it is ready; thread-safe.
+ *
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT` (capacity no power of two),
+ * `_OVERFLOW`, `_OUT_OF_MEMORY`, `_OUT_OF_HOST_MEMORY`, `_MEMORY_LIMIT`, `_DEVICE_LOST`.
+ */
+gmb_status gmb_doorbell_create(struct gmb_context context,
+                               const struct gmb_doorbell_options *options,
+                               struct gmb_doorbell *doorbell);
+
+/**
+ * Ends a doorbell; commands that are under way are forgotten, and threads that wait for them get `GMB_ERROR_INVALID_HANDLE`.
+ * Kernels of yours that use it must have ended before. Does not block. Safe while other threads are inside calls on it.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_BUSY` (a worker serves it: destroy that one first; the doorbell stays).
+ */
+gmb_status gmb_doorbell_destroy(struct gmb_doorbell doorbell);
+
+/**
+ * A doorbell's counts. `info_size` is `sizeof(gmb_doorbell_info)`. Never blocks; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`.
+ */
+gmb_status gmb_doorbell_get_info(struct gmb_doorbell doorbell,
+                                 struct gmb_doorbell_info *info,
+                                 size_t info_size);
+
+/**
+ * Submits a command, whose flags are zero, to the kernel that serves the doorbell, or will. Commands are taken in the order in
+ * which they were submitted. `id`, under which the answer is collected, may be null: then nobody will ask for it.
+ *
+ * Blocks while as many commands are under way as the doorbell takes, for `timeout_ns` nanoseconds at most;
+ * `GMB_WAIT_FOREVER` waits without limit, 0 tries once. Thread-safe.
+ *
+ * Errors, with nothing submitted: `GMB_ERROR_INVALID_HANDLE` (also when it is destroyed meanwhile), `_NULL_POINTER`,
+ * `_MISALIGNED`, `_INVALID_ARGUMENT` (flags), `_FULL` (for all that time), `_CORRUPT` (something else wrote there),
+ * `_DEVICE_LOST`.
+ */
+gmb_status gmb_doorbell_submit(struct gmb_doorbell doorbell,
+                               const struct gmb_command *command,
+                               uint64_t timeout_ns,
+                               struct gmb_command_id *id);
+
+/**
+ * Collects the answer to a command: blocks until it is there, for `timeout_ns` nanoseconds at most; `GMB_WAIT_FOREVER` waits
+ * without limit, 0 asks once. Spins, then yields, then sleeps. `answer->status` is the kernel's own word, or
+ * `GMB_ERROR_CANCELLED`, or `GMB_ERROR_NOT_SERVED` when the worker has ended first. Thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE` (also when it is destroyed meanwhile), `_NULL_POINTER`, `_INVALID_ARGUMENT` (no such
+ * command; collected already), `_TIMEOUT` (wait again, nothing is lost), `_CORRUPT` (something else wrote there),
+ * `_DEVICE_LOST`.
+ */
+gmb_status gmb_doorbell_wait(struct gmb_doorbell doorbell,
+                             struct gmb_command_id id,
+                             uint64_t timeout_ns,
+                             struct gmb_answer *answer);
+
+/**
+ * Submits a command and collects its answer. When time is up in between, the command is cancelled and its answer dropped.
+ * Errors: as of `gmb_doorbell_submit` and `gmb_doorbell_wait`.
+ */
+gmb_status gmb_doorbell_call(struct gmb_doorbell doorbell,
+                             const struct gmb_command *command,
+                             uint64_t timeout_ns,
+                             struct gmb_answer *answer);
+
+/**
+ * Asks for a command not to be done. One that was not taken yet is answered by `GMB_ERROR_CANCELLED`; of one that was, the
+ * kernel may look whether it is still wanted. Either way there is an answer, to be collected. Does not block; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_ARGUMENT` (no such command; collected already), `_CORRUPT`.
+ */
+gmb_status gmb_doorbell_cancel(struct gmb_doorbell doorbell,
+                               struct gmb_command_id id);
+
+/**
+ * Makes a watch whose descriptor says when answers are there to be collected: `gmb_watch_arm(watch, count)` for so many. The
+ * caller owns it and ends it with `gmb_watch_destroy`. Does not block; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_SYSTEM` (no descriptor left).
+ */
+gmb_status gmb_doorbell_create_watch(struct gmb_doorbell doorbell,
+                                     struct gmb_watch *watch);
+
+/**
  * Takes an event from the context's pool of its kind (`GMB_EVENT_*`); a new one is made only when
  * none is free. The caller owns it and gives it back with `gmb_event_destroy`. Does not block; thread-safe.
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT`, `_DEVICE_LOST`, `_DRIVER`.
@@ -2104,6 +2497,72 @@ gmb_status gmb_event_pool_get_info(struct gmb_context context,
                                    gmb_event_kind kind,
                                    struct gmb_event_pool_info *info,
                                    size_t info_size);
+
+/**
+ * Makes an empty FIFO in a context.
+ *
+ * The caller owns it and ends it with `gmb_fifo_destroy`. Blocks until it is ready; thread-safe.
+ *
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT` (capacity no power of two),
+ * `_OVERFLOW`, `_OUT_OF_MEMORY`, `_OUT_OF_HOST_MEMORY`, `_MEMORY_LIMIT`, `_DEVICE_LOST`.
+ */
+gmb_status gmb_fifo_create(struct gmb_context context,
+                           const struct gmb_fifo_options *options,
+                           struct gmb_fifo *fifo);
+
+/**
+ * Ends a FIFO; records in it are dropped, and threads that wait for some get `GMB_ERROR_INVALID_HANDLE`. Blocks until its own
+ * launches are done. Kernels of yours that use it must have ended before. Safe while other threads are inside calls on it.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`.
+ */
+gmb_status gmb_fifo_destroy(struct gmb_fifo fifo);
+
+/**
+ * A FIFO's counts. `info_size` is `sizeof(gmb_fifo_info)`. Never blocks for the device; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`.
+ */
+gmb_status gmb_fifo_get_info(struct gmb_fifo fifo,
+                             struct gmb_fifo_info *info,
+                             size_t info_size);
+
+/**
+ * Pushes `count` records, dense at `records` in device memory and aligned to 8 bytes, on a stream, in one launch of one block:
+ * the first so many that there is room for, which the result of `token`, if it is not zero, says.
+ *
+ * The records must stay valid and unwritten until the operation is done. Does not block beyond the launch. Ordered after the
+ * stream's work alone. Thread-safe.
+ *
+ * Errors, with nothing pushed and the token as before: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`,
+ * `_MISALIGNED`, `_OVERFLOW`, `_INVALID_ARGUMENT` (a token of another context; not reachable, where that is checked),
+ * `_INVALID_STREAM`, `_NOT_SUPPORTED` (the stream is captured), `_BUSY` (token), `_MEMORY_LIMIT`, `_OUT_OF_MEMORY`,
+ * `_DEVICE_LOST`, `_DRIVER`. In the result: `GMB_ERROR_BAD_MAGIC`, `_BAD_VERSION` (something else wrote there).
+ */
+gmb_status gmb_fifo_push(struct gmb_fifo fifo,
+                         const struct gmb_fifo_record *records,
+                         uint32_t count,
+                         gmb_stream stream,
+                         struct gmb_token token);
+
+/**
+ * Takes records to host memory, as many as there are and `max` allows, in the order of their pushes. Blocks until there is one
+ * at least, for `timeout_ns` nanoseconds at most; `GMB_WAIT_FOREVER` waits without limit, 0 asks once. `popped` gets how many:
+ * none when time is up. Spins, then yields, then sleeps. Thread-safe: threads take turns.
+ * Errors: `GMB_ERROR_INVALID_HANDLE` (also when it is destroyed meanwhile), `_NULL_POINTER`, `_MISALIGNED`, `_ZERO_COUNT`,
+ * `_OVERFLOW`, `_CORRUPT` (something else wrote there; what came before it was given), `_DEVICE_LOST`.
+ */
+gmb_status gmb_fifo_pop_to_host(struct gmb_fifo fifo,
+                                struct gmb_fifo_record *records,
+                                uint32_t max,
+                                uint64_t timeout_ns,
+                                uint64_t *popped);
+
+/**
+ * Makes a watch whose descriptor says when records are there: `gmb_watch_arm(watch, count)` for so many. The caller owns it
+ * and ends it with `gmb_watch_destroy`. Does not block; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_SYSTEM` (no descriptor left).
+ */
+gmb_status gmb_fifo_create_watch(struct gmb_fifo fifo,
+                                 struct gmb_watch *watch);
 
 /**
  * Captures the stream's work from now on, instead of having it run, until `gmb_stream_end_capture`. `mode` is one of
@@ -3002,9 +3461,13 @@ gmb_status gmb_worker_get_info(struct gmb_worker worker,
 #define GMB_TENSOR_PUSH_INIT { (uint32_t)sizeof(gmb_tensor_push), 0, 0, GMB_WAIT_FOREVER }
 /** Defaults of gmb_queue_options. */
 #define GMB_QUEUE_OPTIONS_INIT { (uint32_t)sizeof(gmb_queue_options), 0, 0, 0, 0, 0 }
+/** Defaults of gmb_doorbell_options: 64 commands at once. */
+#define GMB_DOORBELL_OPTIONS_INIT { (uint32_t)sizeof(gmb_doorbell_options), 0, 64 }
+/** Defaults of gmb_fifo_options: 4,096 records. */
+#define GMB_FIFO_OPTIONS_INIT { (uint32_t)sizeof(gmb_fifo_options), 0, 4096 }
 /** Defaults of gmb_worker_options. */
 #define GMB_WORKER_OPTIONS_INIT \
-  { (uint32_t)sizeof(gmb_worker_options), 0, { 0 }, { 0 }, { 0 }, 0, 0, 0, 1, 0, 0, 0, 0, NULL, NULL }
+  { (uint32_t)sizeof(gmb_worker_options), 0, { 0 }, { 0 }, { 0 }, 0, 0, 0, 1, 0, 0, 0, 0, NULL, NULL, { 0 } }
 
 /** The stream that a gmb_stream_guard made current for the calling thread. */
 #define GMB_STREAM_CURRENT ((gmb_stream)UINTPTR_MAX)

@@ -107,7 +107,7 @@ impl Fifo {
     /// room for, as the token's result says. Does not block. Into a capture it does not go.
     ///
     /// # Errors
-    /// `ZERO_COUNT`, `OVERFLOW`, `NULL_POINTER`, `MISALIGNED` (16 bytes), `INVALID_ARGUMENT` (a token of another context; not
+    /// `ZERO_COUNT`, `OVERFLOW`, `NULL_POINTER`, `MISALIGNED` (8 bytes), `INVALID_ARGUMENT` (a token of another context; not
     /// reachable, with `GMB_CHECK_POINTERS=1`), `INVALID_STREAM`, `NOT_SUPPORTED` (a stream that is captured), `BUSY` (token),
     /// `MEMORY_LIMIT`, `OUT_OF_MEMORY`, `DEVICE_LOST`, `DRIVER`.
     ///
@@ -118,7 +118,7 @@ impl Fifo {
         let core = &self.core;
         check_count("count", count)?;
         let bytes = size_of::<gmb_fifo_record>() as u32;
-        check_address("records", records, bytes.into())?;
+        check_address("records", records, align_of::<gmb_fifo_record>() as u64)?;
         core.context.check_reachable(&Extent::array("records", records, count, bytes.into())?)?;
         if token.is_some_and(|token| !token.context().is(&core.context)) {
             return Err(Error::argument("the token is of another context than the FIFO"));
@@ -127,14 +127,23 @@ impl Fifo {
         let _entered = backend.enter_for_calls()?;
         let stream = core.context.resolve(stream)?;
         if stream.is_capturing() {
-            return Err(Error::new(GMB_ERROR_NOT_SUPPORTED, "pushes to a FIFO are not captured: push from a kernel"));
+            return Err(Error::new(
+                GMB_ERROR_NOT_SUPPORTED,
+                "pushes to a FIFO are not captured: push from a kernel",
+            ));
         }
         let mut held = core.pushes.hold();
         let submission = token.map(Token::submit).transpose()?;
         let report = submission.as_ref().map(|s| s.report()).unwrap_or_default();
         let lane = lane_of(&mut held, &core.meetings, &core.context, stream)?;
-        let args =
-            gmb_queue_args { queue: core.header, items: records, count, item_bytes: bytes, report, ..Default::default() };
+        let args = gmb_queue_args {
+            queue: core.header,
+            items: records,
+            count,
+            item_bytes: bytes,
+            report,
+            ..Default::default()
+        };
         // SAFETY: the FIFO outlives the kernel; the caller vouches for the records.
         unsafe { backend.launch(&Kernel::FifoPush(args), 1, stream.raw)? };
         lane.launched(stream)?;
@@ -194,8 +203,7 @@ impl Core {
         for record in records {
             match self.records.read(*taken) {
                 Ok(Some([a, b, c, d])) => {
-                    record.word =
-                        [u64::from(b) << 32 | u64::from(a), u64::from(d) << 32 | u64::from(c)];
+                    record.word = [u64::from(b) << 32 | u64::from(a), u64::from(d) << 32 | u64::from(c)];
                 }
                 Ok(None) => break,
                 Err(error) => {

@@ -7,6 +7,14 @@ functions! {
     gmb_context_create
     gmb_context_destroy
     gmb_context_get_info
+    gmb_doorbell_call
+    gmb_doorbell_cancel
+    gmb_doorbell_create
+    gmb_doorbell_create_watch
+    gmb_doorbell_destroy
+    gmb_doorbell_get_info
+    gmb_doorbell_submit
+    gmb_doorbell_wait
     gmb_event_create
     gmb_event_destroy
     gmb_event_elapsed_ms
@@ -14,6 +22,12 @@ functions! {
     gmb_event_query
     gmb_event_record
     gmb_event_synchronize
+    gmb_fifo_create
+    gmb_fifo_create_watch
+    gmb_fifo_destroy
+    gmb_fifo_get_info
+    gmb_fifo_pop_to_host
+    gmb_fifo_push
     gmb_graph_destroy
     gmb_graph_launch
     gmb_last_error_message

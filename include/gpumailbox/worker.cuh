@@ -19,12 +19,20 @@
  * is: one place in `finished`, `most_spawned` places in `spawn`. So nothing is ever held that has no place to go, and a worker
  * that leaves, for whatever reason, leaves all items in queues.
  *
+ * A worker with a doorbell (gmb_worker_options.doorbell) has one block more, which answers commands and takes no items. A
+ * functor that says `takes_commands` has those from GMB_COMMAND_USER on, one at a time, beside the items:
+ *
+ *     static constexpr bool takes_commands = true;
+ *     template <class Desk> GMB_HD void command(const gmb_command &what, gmb_answer &answer, Desk &desk) const {
+ *       answer.value[0] = desk.template user<state>()->set(what.argument[0]);
+ *     }
+ *
  * A functor that works for long looks at hand.must_leave() now and then, and returns `again`: the item goes back to the
  * queue's end. One that never returns cannot be stopped; the watchdog says which block does not come back. */
 #ifndef GPUMAILBOX_WORKER_CUH
 #define GPUMAILBOX_WORKER_CUH
 
-#include "queue.cuh"
+#include "doorbell.cuh"
 
 namespace gmb {
 namespace ring {
@@ -99,6 +107,22 @@ template <class T, uint32_t most> class hand {
   T spawned_[most > 0 ? most : 1] = {};
 };
 
+/* What the functor has of a command besides the command. */
+class desk {
+ public:
+  GMB_HD desk(const gmb_worker_args &args, const device::doorbell &bell, uint64_t ticket) : args_(args), bell_(bell), ticket_(ticket) {}
+
+  /* gmb_worker_options.user. */
+  template <class User> GMB_HD User *user() const { return static_cast<User *>(args_.user); }
+  /* Whether the command is not wanted any more: a trip to the host's memory. */
+  GMB_HD bool is_cancelled() const { return bell_.is_cancelled(ticket_); }
+
+ private:
+  const gmb_worker_args &args_;
+  const device::doorbell &bell_;
+  uint64_t ticket_;
+};
+
 }  // namespace worker
 
 namespace ring {
@@ -130,6 +154,21 @@ template <uint32_t most_spawned> struct work_leader {
   GMB_HD void beat(uint64_t now) {
     beaten = now;
     store_system(args.beats + block, now | 1);
+    if (args.doorbell) keep();
+  }
+
+  /* For the time after this slice, and for the block that tells the host of it. */
+  GMB_HD void keep() const {
+    gmb_worker_block *to = args.blocks + block;
+    store_relaxed(&to->iterations, at.iterations);
+    store_relaxed(&to->idle, at.idle);
+    store_relaxed(&to->processed, at.processed);
+    store_relaxed(&to->finished, at.finished);
+    store_relaxed(&to->spawned, at.spawned);
+    store_relaxed(&to->idle_polls, at.idle_polls);
+    store_relaxed(&to->rejected, at.rejected);
+    store_relaxed(&to->returned, at.returned);
+    store_relaxed(&to->reason, at.reason);
   }
 
   GMB_HD bool must_leave(uint64_t now) {
@@ -209,12 +248,102 @@ GMB_HD inline uint32_t put_each(const Group &group, gmb_queue_header *queue, con
   return total;
 }
 
+#if GMB_ON_DEVICE
+typedef one_warp serving_group;
+GMB_HD inline gmb_answer of_leader(const one_warp &group, gmb_answer answer) {
+  answer.status = static_cast<int32_t>(group.of_leader(static_cast<uint32_t>(answer.status)));
+  answer.flags = group.of_leader(answer.flags);
+  GMB_UNROLL
+  for (uint32_t i = 0; i < 3; ++i) answer.value[i] = group.of_leader(answer.value[i]);
+  return answer;
+}
+#else
+typedef one_thread serving_group;
+GMB_HD inline gmb_answer of_leader(const one_thread &, const gmb_answer &answer) { return answer; }
+#endif
+
+/* Commands of the user's own, for functors that say that they take them. */
+template <bool takes> struct own_commands {
+  template <class Functor, class Desk>
+  GMB_HD static void answer(const Functor &, const gmb_command &, gmb_answer &with, Desk &) {
+    with.status = GMB_ERROR_NOT_SUPPORTED;
+  }
+};
+template <> struct own_commands<true> {
+  template <class Functor, class Desk>
+  GMB_HD static void answer(const Functor &functor, const gmb_command &what, gmb_answer &with, Desk &desk) {
+    functor.command(what, with, desk);
+  }
+};
+template <class F> constexpr auto takes_commands_of(int) -> decltype(F::takes_commands) { return F::takes_commands; }
+template <class F> constexpr bool takes_commands_of(...) { return false; }
+
+/* What a command of the library's own comes to. */
+GMB_HD inline void answer_known(const gmb_worker_args &args, uint32_t workers, const gmb_command &what, gmb_answer &with) {
+  if (what.code == GMB_COMMAND_PING) {
+    for (uint32_t i = 0; i < 3; ++i) with.value[i] = what.argument[i];
+  } else if (what.code == GMB_COMMAND_COUNTS) {
+    for (uint32_t b = 0; b < workers; ++b) {
+      with.value[0] += load_relaxed(&args.blocks[b].processed);
+      with.value[1] += load_relaxed(&args.blocks[b].finished);
+      with.value[2] += load_relaxed(&args.blocks[b].spawned);
+    }
+  } else {
+    with.status = GMB_ERROR_NOT_SUPPORTED;
+  }
+}
+
+/* The block of a worker that answers commands: one warp of it. It leaves when the others have. */
+template <class Block, class Functor>
+GMB_HD inline void serve(const Block &block, const gmb_worker_args &args, const Functor &functor) {
+  if (block.thread() >= serving_group::width) return;
+  const serving_group group;
+  device::doorbell bell(args.doorbell);
+  const uint32_t workers = block.blocks() - 1;
+  const uint64_t began = clock_ns(), every = look_every(block.blocks());
+  uint64_t beaten = 0, looked = began;
+  for (uint32_t polls = 0;; ++polls) {
+    /* Each poll is a trip to the host's memory; that the others are still there is looked up now and then. */
+    if (polls % 8 == 0) {
+      uint32_t leaves = 0;
+      if (group.lane() == 0) {
+        const uint64_t now = clock_ns();
+        if (now - beaten >= beat_ns) store_system(args.beats + workers, (beaten = now) | 1);
+        leaves = is_told(args) || load_relaxed(args.left) == workers || now - began >= args.slice_ns;
+        if (now - looked >= every) {
+          looked = now;
+          if (look(args)) leaves = 1;
+        }
+      }
+      if (group.of_leader(leaves) != 0) break;
+    }
+    device::command got;
+    if (!bell.try_take(group, got)) {
+      if (bell.status() != GMB_OK) break;
+      continue;
+    }
+    gmb_answer with = {GMB_OK, 0, {0, 0, 0}};
+    if (group.lane() == 0) {
+      worker::desk desk(args, bell, got.ticket);
+      if (got.what.code < GMB_COMMAND_USER) answer_known(args, workers, got.what, with);
+      else own_commands<takes_commands_of<Functor>(0)>::answer(functor, got.what, with, desk);
+    }
+    bell.answer(group, got.ticket, of_leader(group, with));
+  }
+  if (group.lane() != 0) return;
+  if (bell.status() != GMB_OK) {
+    store_relaxed(&args.blocks[workers].reason, static_cast<int32_t>(GMB_WORKER_SPOILT_DOORBELL));
+    store_relaxed(args.told, static_cast<uint64_t>(1));
+  }
+  store_system(args.beats + workers, static_cast<uint64_t>(0));
+}
+
 /* One block of a worker, from when it comes until it leaves. */
 template <class T, class Block, class Functor>
 GMB_HD inline void work(const Block &block, const gmb_worker_args &args, const Functor &functor) {
+  if (args.doorbell && block.block() + 1 == block.blocks()) return serve(block, args, functor);
   constexpr uint32_t most = Functor::most_spawned;
   const block_group<Block> group{block};
-  gmb_worker_block *kept = args.blocks + block.block();
   const bool leads = block.thread() == 0;
   gmb_worker_block &counted = *reinterpret_cast<gmb_worker_block *>(block.word + 12);
   const uint64_t every = look_every(block.blocks());
@@ -222,7 +351,7 @@ GMB_HD inline void work(const Block &block, const gmb_worker_args &args, const F
   /* One after the other: the first at once, the last when that looks again. */
   leader.looked = leader.began - every + every / block.blocks() * block.block();
   if (leads) {
-    leader.at = *kept;
+    leader.at = args.blocks[block.block()];
     if (args.item_bytes != sizeof(T)) leader.at.reason = GMB_WORKER_WRONG_ITEMS;
     else if (most > 0 && args.spawn && args.spawn->capacity <= most - 1) leader.at.reason = GMB_WORKER_SMALL_SPAWN;
     leader.beat(leader.began);
@@ -265,7 +394,8 @@ GMB_HD inline void work(const Block &block, const gmb_worker_args &args, const F
     if (leads) leader.settle(count, finished, spawned, again);
   }
   if (!leads) return;
-  *kept = leader.at;
+  leader.keep();
+  if (args.doorbell) add_relaxed(args.left, static_cast<uint64_t>(1));
   /* Zero: not here. */
   store_system(args.beats + block.block(), static_cast<uint64_t>(0));
 }

@@ -3,7 +3,9 @@
 use super::boundary::boundary;
 use super::context::gmb_context;
 use super::readiness::gmb_watch;
-use super::{check_pointer, optional_output, output, sized, timeout, write_info, Sized32, CONTEXTS, DOORBELLS, WATCHES};
+use super::{
+    check_pointer, optional_output, output, sized, timeout, write_info, Sized32, CONTEXTS, DOORBELLS, WATCHES,
+};
 use crate::error::{Error, Result};
 use crate::layout::*;
 use crate::status::*;

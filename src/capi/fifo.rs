@@ -94,7 +94,11 @@ pub extern "C" fn gmb_fifo_destroy(fifo: gmb_fifo) -> gmb_status {
 /// A FIFO's counts. `info_size` is `sizeof(gmb_fifo_info)`. Never blocks for the device; thread-safe.
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`.
 #[no_mangle]
-pub extern "C" fn gmb_fifo_get_info(fifo: gmb_fifo, info: *mut gmb_fifo_info, info_size: usize) -> gmb_status {
+pub extern "C" fn gmb_fifo_get_info(
+    fifo: gmb_fifo,
+    info: *mut gmb_fifo_info,
+    info_size: usize,
+) -> gmb_status {
     boundary(|| {
         let known = FIFOS.get(fifo.id)?.info();
         let value = gmb_fifo_info {
@@ -106,7 +110,7 @@ pub extern "C" fn gmb_fifo_get_info(fifo: gmb_fifo, info: *mut gmb_fifo_info, in
     })
 }
 
-/// Pushes `count` records, dense at `records` in device memory and aligned to 16 bytes, on a stream, in one launch of one block:
+/// Pushes `count` records, dense at `records` in device memory and aligned to 8 bytes, on a stream, in one launch of one block:
 /// the first so many that there is room for, which the result of `token`, if it is not zero, says.
 ///
 /// The records must stay valid and unwritten until the operation is done. Does not block beyond the launch. Ordered after the
@@ -149,7 +153,7 @@ pub extern "C" fn gmb_fifo_pop_to_host(
         let out = output(popped, "popped")?;
         check_count("max", max)?;
         let bytes = size_of::<gmb_fifo_record>() as u64;
-        check_address("records", records as u64, bytes)?;
+        check_address("records", records as u64, align_of::<gmb_fifo_record>() as u64)?;
         Extent::bytes("records", records as u64, u64::from(max) * bytes)?;
         let fifo = FIFOS.get(fifo.id)?;
         // SAFETY: not null, aligned, and within the address space; that it is writable is the caller's contract.

@@ -4,9 +4,10 @@ use std::ffi::c_void;
 use std::time::Duration;
 
 use super::boundary::boundary;
+use super::doorbell::gmb_doorbell;
 use super::queue::gmb_queue;
 use super::token::GMB_WAIT_FOREVER;
-use super::{output, sized, timeout, write_info, Sized32, QUEUES, WORKERS};
+use super::{output, sized, timeout, write_info, Sized32, DOORBELLS, QUEUES, WORKERS};
 use crate::error::{Error, Result};
 use crate::handle::Pinned;
 use crate::layout::*;
@@ -59,6 +60,8 @@ pub struct gmb_worker_options {
     pub function: *const c_void,
     /// What the caller's functor gets.
     pub user: *mut c_void,
+    /// What commands come through; zero: none. One block more serves it.
+    pub doorbell: gmb_doorbell,
 }
 
 // SAFETY: repr(C), begins with struct_size, integers and pointers only.
@@ -188,6 +191,10 @@ pub extern "C" fn gmb_worker_create(
         if options.reserved != 0 {
             return Err(Error::argument("options.reserved is not zero"));
         }
+        let doorbell = match options.doorbell.id {
+            0 => None,
+            id => Some(DOORBELLS.get(id)?),
+        };
         let wanted = WorkerOptions {
             max_iterations: options.max_iterations,
             idle_threshold: options.idle_threshold,
@@ -199,6 +206,7 @@ pub extern "C" fn gmb_worker_create(
             watchdog: span(options.watchdog_ns),
             function: options.function as usize,
             user: options.user as usize,
+            doorbell: doorbell.as_deref(),
         };
         let active = QUEUES.get(options.active.id)?;
         let (finished, spawn) = (optional_queue(options.finished)?, optional_queue(options.spawn)?);

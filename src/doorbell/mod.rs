@@ -2,6 +2,7 @@
 
 mod watch;
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -62,7 +63,12 @@ struct State {
     /// Commands that were submitted.
     next: u64,
     slots: Vec<Use>,
+    /// Commands that are under way, and answers that nobody has collected: as many at most as there are slots.
     outstanding: u64,
+    /// Answers of which the slots have gone to others.
+    kept: HashMap<u64, gmb_answer>,
+    /// Where to look next for what nobody wants.
+    swept: u64,
 }
 
 pub(crate) struct Core {
@@ -90,7 +96,13 @@ impl Doorbell {
             header: context.allocate_ring(size_of::<gmb_doorbell_header>())?,
             commands,
             answers,
-            state: Mutex::new(State { next: 0, slots: vec![Use::Free; capacity as usize], outstanding: 0 }),
+            state: Mutex::new(State {
+                next: 0,
+                slots: vec![Use::Free; capacity as usize],
+                outstanding: 0,
+                kept: HashMap::new(),
+                swept: 0,
+            }),
             served: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         };
@@ -153,7 +165,7 @@ impl Doorbell {
     pub fn cancel(&self, id: CommandId) -> Result<()> {
         let state = lock(&self.core.state);
         self.core.check(&state, id.0)?;
-        self.core.mark_cancelled(id.0)
+        self.core.mark_cancelled(&state, id.0)
     }
 
     /// Its counts. Never blocks.
@@ -245,7 +257,10 @@ impl Core {
 
     fn submit(&self, command: &gmb_command, how: Use, timeout: Option<Duration>) -> Result<CommandId> {
         if command.flags != 0 {
-            return Err(Error::argument(format!("command.flags {:#x}: they are the library's, pass 0", command.flags)));
+            return Err(Error::argument(format!(
+                "command.flags {:#x}: they are the library's, pass 0",
+                command.flags
+            )));
         }
         let attempt = || self.submit_now(command, how).transpose();
         wait_until(timeout, attempt, || self.context.pulse())?.unwrap_or_else(|| {
@@ -263,15 +278,20 @@ impl Core {
     fn submit_now(&self, command: &gmb_command, how: Use) -> Result<Option<CommandId>> {
         self.still_open()?;
         let mut state = lock(&self.state);
-        let index = state.next;
-        // The slot's last command is one round older.
-        if *self.use_of(&mut state, index) == Use::Unwanted
-            && self.answers.read(index.wrapping_sub(self.commands.slots()))?.is_some()
-        {
-            self.free(&mut state, index);
+        if state.outstanding >= self.commands.slots() {
+            self.sweep(&mut state)?;
         }
-        if *self.use_of(&mut state, index) != Use::Free {
+        if state.outstanding >= self.commands.slots() {
             return Ok(None);
+        }
+        let index = state.next;
+        // There is room, but perhaps not here: the slot's last command is one round older.
+        let last = index.wrapping_sub(self.commands.slots());
+        match (*self.use_of(&mut state, index), self.answer_in_place(&state, last)?) {
+            (Use::Free, _) => {}
+            (_, None) => return Ok(None),
+            (Use::Unwanted, Some(_)) => self.free(&mut state, last),
+            (Use::Wanted, Some(answer)) => drop(state.kept.insert(last, answer)),
         }
         *self.use_of(&mut state, index) = how;
         state.next += 1;
@@ -280,11 +300,39 @@ impl Core {
         Ok(Some(CommandId(index)))
     }
 
+    /// What is in the slot of a command that still has it.
+    fn answer_in_place(&self, state: &State, index: u64) -> Result<Option<gmb_answer>> {
+        if state.slots.get(self.slot(index)).is_none_or(|&how| how == Use::Free) {
+            return Ok(None);
+        }
+        Ok(self.answers.read(index)?.map(answer_of))
+    }
+
+    /// Makes room where answers have come that nobody wants: looks at a few slots only.
+    fn sweep(&self, state: &mut State) -> Result<()> {
+        const AT_ONCE: u64 = 64;
+        let oldest = state.next.saturating_sub(self.commands.slots());
+        for _ in 0..AT_ONCE.min(self.commands.slots()) {
+            if state.swept < oldest || state.swept >= state.next {
+                state.swept = oldest;
+            }
+            let index = state.swept;
+            state.swept += 1;
+            if *self.use_of(state, index) == Use::Unwanted && self.answers.read(index)?.is_some() {
+                self.free(state, index);
+            }
+        }
+        Ok(())
+    }
+
     /// Fails unless somebody may still collect the answer.
     fn check(&self, state: &State, index: u64) -> Result<()> {
         let gone = |why: &str| Err(Error::argument(format!("command {}: {why}", index.wrapping_add(1))));
         if index >= state.next {
             return gone("it was never submitted");
+        }
+        if state.kept.contains_key(&index) {
+            return Ok(());
         }
         let newest = state.next - index <= self.commands.slots();
         if !newest || state.slots.get(self.slot(index)) != Some(&Use::Wanted) {
@@ -294,30 +342,30 @@ impl Core {
     }
 
     fn wait(&self, index: u64, timeout: Option<Duration>) -> Result<gmb_answer> {
-        self.check(&lock(&self.state), index)?;
-        let attempt = || {
-            if let Err(error) = self.still_open() {
-                return Some(Err(error));
-            }
-            match self.answers.read(index) {
-                Ok(None) => None,
-                Ok(Some(bits)) => Some(Ok(bits)),
-                Err(error) => Some(Err(error)),
-            }
-        };
-        let bits = wait_until(timeout, attempt, || self.context.pulse())?.unwrap_or_else(|| {
+        let attempt = || self.collect(index).transpose();
+        wait_until(timeout, attempt, || self.context.pulse())?.unwrap_or_else(|| {
             Err(Error::new(GMB_ERROR_TIMEOUT, "no answer in time: wait again, or cancel the command"))
-        })?;
-        let mut state = lock(&self.state);
-        // Somebody else may have collected it meanwhile.
-        self.check(&state, index)?;
-        self.free(&mut state, index);
-        Ok(answer_of(bits))
+        })
     }
 
-    fn mark_cancelled(&self, index: u64) -> Result<()> {
-        // An answered one's slot is still its own.
-        if self.answers.read(index)?.is_none() {
+    fn collect(&self, index: u64) -> Result<Option<gmb_answer>> {
+        self.still_open()?;
+        let mut state = lock(&self.state);
+        self.check(&state, index)?;
+        if let Some(answer) = state.kept.remove(&index) {
+            state.outstanding -= 1;
+            return Ok(Some(answer));
+        }
+        let answer = self.answer_in_place(&state, index)?;
+        if answer.is_some() {
+            self.free(&mut state, index);
+        }
+        Ok(answer)
+    }
+
+    fn mark_cancelled(&self, state: &State, index: u64) -> Result<()> {
+        // An answered one's slot is still its own, or it is kept.
+        if self.answer_in_place(state, index)?.is_none() && !state.kept.contains_key(&index) {
             self.commands.write_one(index, FLAGS, GMB_COMMAND_CANCELLED);
         }
         Ok(())
@@ -325,11 +373,15 @@ impl Core {
 
     fn drop_answer(&self, index: u64) -> Result<()> {
         let mut state = lock(&self.state);
-        if self.check(&state, index).is_ok() {
-            *self.use_of(&mut state, index) = Use::Unwanted;
-            self.mark_cancelled(index)?;
+        if self.check(&state, index).is_err() {
+            return Ok(());
         }
-        Ok(())
+        if state.kept.remove(&index).is_some() {
+            state.outstanding -= 1;
+            return Ok(());
+        }
+        *self.use_of(&mut state, index) = Use::Unwanted;
+        self.mark_cancelled(&state, index)
     }
 
     /// How many answers wait to be collected, `enough` at most.
@@ -337,9 +389,9 @@ impl Core {
         self.still_open()?;
         let mut state = lock(&self.state);
         let oldest = state.next.saturating_sub(self.commands.slots());
-        let mut found = 0;
+        let mut found = state.kept.len() as u64;
         for index in oldest..state.next {
-            if found == enough || state.outstanding == 0 {
+            if found >= enough || state.outstanding == 0 {
                 break;
             }
             if *self.use_of(&mut state, index) == Use::Wanted && self.answers.read(index)?.is_some() {

@@ -30,9 +30,9 @@ impl Source for Answers {
         let most = self.core()?.commands.slots();
         match u64::from(count) {
             0 => Err(Error::new(GMB_ERROR_ZERO_COUNT, "count is 0: that is always there")),
-            count if count > most => {
-                Err(Error::argument(format!("count {count}: no more than {most} commands are ever under way")))
-            }
+            count if count > most => Err(Error::argument(format!(
+                "count {count}: no more than {most} commands are ever under way"
+            ))),
             _ => Ok(()),
         }
     }

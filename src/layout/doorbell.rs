@@ -42,7 +42,7 @@ pub struct gmb_answer {
 }
 
 /// A record of a FIFO.
-#[repr(C, align(16))]
+#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(non_camel_case_types)]
 pub struct gmb_fifo_record {

@@ -79,6 +79,8 @@ pub const GMB_WORKER_WRONG_ITEMS: gmb_worker_reason = 4;
 pub const GMB_WORKER_FAILED: gmb_worker_reason = 5;
 /// Of a block: the queue `spawn` has less room in all than one item may need.
 pub const GMB_WORKER_SMALL_SPAWN: gmb_worker_reason = 6;
+/// Of the block that serves a doorbell: something else wrote there.
+pub const GMB_WORKER_SPOILT_DOORBELL: gmb_worker_reason = 7;
 
 /// What a block of a worker keeps while its kernel is away; in device memory.
 #[repr(C)]
@@ -126,6 +128,10 @@ pub struct gmb_worker_args {
     pub command: *const u64,
     /// In device memory: not zero once one of them has seen that.
     pub told: *mut u64,
+    /// In device memory: blocks that have left; for the one that serves the doorbell.
+    pub left: *mut u64,
+    /// What the last block serves, which then takes no items; null: there is no such block.
+    pub doorbell: *mut super::gmb_doorbell_header,
     /// In pinned memory: a word for each block, in which it tells when it last went round; zero while it is away.
     pub beats: *mut u64,
     /// The user's.
@@ -156,5 +162,5 @@ const _: () = {
     assert!(offset_of!(gmb_queue_header, space) == 1024);
     assert!(offset_of!(gmb_queue_header, head) == 4096);
     assert!(size_of::<gmb_worker_block>() == 128);
-    assert!(size_of::<gmb_worker_args>() == 112);
+    assert!(size_of::<gmb_worker_args>() == 128);
 };

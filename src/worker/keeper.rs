@@ -8,6 +8,7 @@ use super::residency::Share;
 use super::{WorkerCounts, WorkerInfo, WorkerOptions, WorkerReason, WorkerState};
 use crate::backend::{wait_until, Kernel, Resident};
 use crate::context::Context;
+use crate::doorbell::{Doorbell, Served};
 use crate::error::{Error, Result};
 use crate::layout::*;
 use crate::lines::Line;
@@ -99,11 +100,12 @@ impl std::fmt::Display for Stalled {
 /// What a worker and its keeper share.
 pub(super) struct Shared {
     context: Context,
-    options: WorkerOptions,
+    options: WorkerOptions<'static>,
     fitting: u32,
     active: Employed,
     finished: Option<Employed>,
     spawn: Option<Employed>,
+    doorbell: Option<Served>,
     stream: OwnedStream,
     memory: Memory,
     state: Mutex<State>,
@@ -113,7 +115,7 @@ pub(super) struct Shared {
 /// What a kernel that stays keeps, is told in, and tells in.
 struct Memory {
     context: Context,
-    /// A `gmb_worker_block` for each block, and behind them the command as the blocks have seen it.
+    /// A `gmb_worker_block` for each block, and behind them the command as the blocks have seen it, and how many have left.
     device: u64,
     blocks: u32,
     /// A beat for each block, and behind them the command: nothing else need go on on the device for that to be seen.
@@ -123,7 +125,7 @@ struct Memory {
 impl Memory {
     fn new(context: &Context, blocks: u32) -> Result<Self> {
         let host = Line::of(context, blocks as usize + 1)?;
-        let bytes = Self::bytes_of(blocks) + size_of::<u64>();
+        let bytes = Self::bytes_of(blocks) + 2 * size_of::<u64>();
         let memory = Self { context: context.clone(), device: context.allocate_ring(bytes)?, blocks, host };
         memory.beat_all(0);
         Ok(memory)
@@ -170,19 +172,22 @@ impl Shared {
         active: &Queue,
         finished: Option<&Queue>,
         spawn: Option<&Queue>,
-        options: WorkerOptions,
+        options: WorkerOptions<'_>,
         fitting: u32,
     ) -> Result<Self> {
         let context = active.context();
+        let doorbell = options.doorbell.map(Doorbell::employ).transpose()?;
+        let options = WorkerOptions { doorbell: None, ..options };
         Ok(Self {
             context: context.clone(),
-            memory: Memory::new(context, options.grid_blocks)?,
+            memory: Memory::new(context, options.grid_blocks + u32::from(doorbell.is_some()))?,
             stream: context.stream()?,
             options,
             fitting,
             active: active.employ(),
             finished: finished.map(Queue::employ),
             spawn: spawn.map(Queue::employ),
+            doorbell,
             state: Mutex::new(State::new()),
             changed: Condvar::new(),
         })
@@ -196,7 +201,7 @@ impl Shared {
         if state.is_on() {
             return Err(Error::new(GMB_ERROR_BUSY, "the worker runs already: wait for it, or stop it"));
         }
-        state.share = Some(Share::take(&self.context, self.options.grid_blocks, self.fitting)?);
+        state.share = Some(Share::take(&self.context, self.memory.blocks, self.fitting)?);
         state.is = WorkerState::Running;
         state.wanted = Wanted::Run;
         state.counts = WorkerCounts::default();
@@ -317,6 +322,10 @@ impl Shared {
             if let Err(error) = &ended {
                 log(LogLevel::Error, || format!("a worker has ended: {}", error.message()));
             }
+            if let Some(doorbell) = &self.doorbell {
+                // On a lost device nobody waits in vain either.
+                let _ = doorbell.end();
+            }
             let mut state = lock(&self.state);
             state.is = WorkerState::Ended;
             state.ended = Some((ended, state.counts));
@@ -356,7 +365,13 @@ impl Shared {
                     "the queue spawn has less room than the worker's functor may spawn of one item: give a larger one",
                 ));
             }
-            if let Some(reason) = why(&blocks) {
+            if blocks.iter().any(|block| block.reason == GMB_WORKER_SPOILT_DOORBELL) {
+                return Err(Error::new(
+                    GMB_ERROR_CORRUPT,
+                    "something else wrote into the worker's doorbell: destroy both, and make new ones",
+                ));
+            }
+            if let Some(reason) = why(blocks.get(..self.options.grid_blocks as usize).unwrap_or_default()) {
                 return Ok(reason);
             }
         }
@@ -388,13 +403,13 @@ impl Shared {
         let resident = Resident {
             function: self.options.function,
             kernel: Kernel::Worker(self.args()),
-            blocks: self.options.grid_blocks,
+            blocks: self.memory.blocks,
             threads: self.options.block_threads,
         };
         // SAFETY: the queues and the memory outlive the kernel, which is waited for; the function is the caller's promise.
         unsafe {
             let backend = self.context.backend();
-            backend.fill(self.memory.told(), 0, size_of::<u64>(), stream)?;
+            backend.fill(self.memory.told(), 0, 2 * size_of::<u64>(), stream)?;
             backend.launch_resident(&resident, stream)?;
         }
         let mut watch = Watchdog::new(self);
@@ -423,6 +438,8 @@ impl Shared {
             blocks: self.memory.device as *mut gmb_worker_block,
             command: self.memory.command_address() as *const u64,
             told: self.memory.told() as *mut u64,
+            left: (self.memory.told() + size_of::<u64>() as u64) as *mut u64,
+            doorbell: self.doorbell.as_ref().map_or(0, Served::header) as *mut gmb_doorbell_header,
             beats: self.memory.host.address() as *mut u64,
             user: self.options.user as *mut std::ffi::c_void,
             max_iterations: self.options.max_iterations,

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::context::Context;
+use crate::doorbell::Doorbell;
 use crate::error::{Error, Result};
 use crate::profiler::Range;
 use crate::queue::{check_threads, threads_of, Queue};
@@ -17,7 +18,7 @@ use keeper::Shared;
 
 /// What a worker is made with.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct WorkerOptions {
+pub struct WorkerOptions<'a> {
     /// Times that each block goes round before it ends; 0 for no limit.
     pub max_iterations: u64,
     /// Times in a row that a block finds nothing to do before it ends; 0 for no limit.
@@ -39,6 +40,8 @@ pub struct WorkerOptions {
     pub function: usize,
     /// What the caller's functor gets: `hand.user()`.
     pub user: usize,
+    /// What commands come through; one block more serves it.
+    pub doorbell: Option<&'a Doorbell>,
 }
 
 /// Where a worker stands.
@@ -155,14 +158,15 @@ impl Worker {
         active: &Queue,
         finished: Option<&Queue>,
         spawn: Option<&Queue>,
-        options: &WorkerOptions,
+        options: &WorkerOptions<'_>,
     ) -> Result<Self> {
         let _range = Range::new(c"make a worker");
         let context = active.context().clone();
         let options = checked(&context, active, finished, spawn, options)?;
         // SAFETY: the function is the caller's promise.
         let fitting = unsafe { context.backend().resident_blocks(options.function, options.block_threads)? };
-        residency::check(&context, options.grid_blocks, fitting)?;
+        let blocks = options.grid_blocks.saturating_add(options.doorbell.is_some().into());
+        residency::check(&context, blocks, fitting)?;
         let shared = Arc::new(Shared::new(active, finished, spawn, options, fitting)?);
         let kept = Arc::clone(&shared);
         let keeper = std::thread::Builder::new()
@@ -180,7 +184,7 @@ impl Worker {
         active: &Queue,
         finished: Option<&Queue>,
         spawn: Option<&Queue>,
-        options: &WorkerOptions,
+        options: &WorkerOptions<'_>,
     ) -> Result<Self> {
         if options.function != 0 {
             return Err(Error::argument("a worker with a function is made by Worker::with_function"));
@@ -255,13 +259,13 @@ impl std::fmt::Debug for Worker {
 }
 
 /// The options with defaults in place, of queues that fit together.
-fn checked(
+fn checked<'a>(
     context: &Context,
     active: &Queue,
     finished: Option<&Queue>,
     spawn: Option<&Queue>,
-    options: &WorkerOptions,
-) -> Result<WorkerOptions> {
+    options: &WorkerOptions<'a>,
+) -> Result<WorkerOptions<'a>> {
     let named = [("finished", finished), ("spawn", spawn)];
     for (name, queue) in named.into_iter().filter_map(|(name, queue)| queue.map(|queue| (name, queue))) {
         if !queue.context().is(context) {
@@ -288,6 +292,9 @@ fn checked(
             "spawn_interval {}: there is no queue spawn",
             options.spawn_interval
         )));
+    }
+    if options.doorbell.is_some_and(|doorbell| !doorbell.context().is(context)) {
+        return Err(Error::argument("the doorbell is of another context than active"));
     }
     check_threads(options.block_threads)?;
     Ok(WorkerOptions {

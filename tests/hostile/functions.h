@@ -7,6 +7,14 @@
   X(context_create) \
   X(context_destroy) \
   X(context_get_info) \
+  X(doorbell_call) \
+  X(doorbell_cancel) \
+  X(doorbell_create) \
+  X(doorbell_create_watch) \
+  X(doorbell_destroy) \
+  X(doorbell_get_info) \
+  X(doorbell_submit) \
+  X(doorbell_wait) \
   X(event_create) \
   X(event_destroy) \
   X(event_elapsed_ms) \
@@ -14,6 +22,12 @@
   X(event_query) \
   X(event_record) \
   X(event_synchronize) \
+  X(fifo_create) \
+  X(fifo_create_watch) \
+  X(fifo_destroy) \
+  X(fifo_get_info) \
+  X(fifo_pop_to_host) \
+  X(fifo_push) \
   X(graph_destroy) \
   X(graph_launch) \
   X(last_error_message) \

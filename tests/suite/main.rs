@@ -6,6 +6,7 @@ mod bad_input;
 mod borrow;
 mod capture;
 mod context;
+mod doorbells;
 mod drivers;
 mod events;
 mod foreign;

@@ -369,6 +369,7 @@ fn a_queue_with_a_worker_on_it_stays() {
         watchdog_ns: 0,
         function: std::ptr::null(),
         user: std::ptr::null_mut(),
+        doorbell: capi::doorbell::gmb_doorbell { id: 0 },
     };
     let mut worker = gmb_worker { id: 0 };
     assert_eq!(gmb_worker_create(&options, &mut worker), GMB_OK);
