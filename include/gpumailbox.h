@@ -125,6 +125,16 @@ struct ArrowSchema;
 #define GMB_MAX_DIMENSIONS 8
 
 /**
+ * First word of every arbiter's header: the bytes `GMBWATCH`.
+ */
+#define GMB_ARBITER_MAGIC 5207098233783995719
+
+/**
+ * Mailboxes that one arbiter looks at, at most.
+ */
+#define GMB_MOST_ARBITRATED 1024
+
+/**
  * First word of every doorbell's header: the bytes `GMBRINGS`.
  */
 #define GMB_DOORBELL_MAGIC 6000851105314131271
@@ -185,6 +195,16 @@ typedef struct CUstream_st CUstream_st;
 typedef int32_t gmb_status;
 
 /**
+ * Handle of a context: one device, one backend. Zero is null.
+ */
+typedef struct gmb_context {
+  /**
+   * Opaque.
+   */
+  uint64_t id;
+} gmb_context;
+
+/**
  * Handle of a mailbox: records in a ring in device memory. Zero is null.
  */
 typedef struct gmb_mailbox {
@@ -193,6 +213,133 @@ typedef struct gmb_mailbox {
    */
   uint64_t id;
 } gmb_mailbox;
+
+/**
+ * How urgent what comes through a mailbox is: `GMB_CLASS_*`.
+ */
+typedef int32_t gmb_class;
+
+/**
+ * A mailbox that an arbiter looks at, for one of its readers.
+ */
+typedef struct gmb_arbitrated {
+  /**
+   * Which one.
+   */
+  struct gmb_mailbox mailbox;
+  /**
+   * For which reader.
+   */
+  uint32_t reader;
+  /**
+   * How urgent it is.
+   */
+  gmb_class priority_class;
+} gmb_arbitrated;
+
+/**
+ * What an arbiter is made with. Start from `GMB_ARBITER_OPTIONS_INIT`.
+ */
+typedef struct gmb_arbiter_options {
+  /**
+   * `sizeof(gmb_arbiter_options)`.
+   */
+  uint32_t struct_size;
+  /**
+   * How many mailboxes, at most `GMB_MOST_ARBITRATED`.
+   */
+  uint32_t count;
+  /**
+   * The mailboxes: their places here are their numbers. Not needed after the call.
+   */
+  const struct gmb_arbitrated *mailboxes;
+  /**
+   * Nanoseconds after which the kernel leaves for a moment; 0 for 100 ms, `GMB_WAIT_FOREVER` for never.
+   */
+  uint64_t slice_ns;
+} gmb_arbiter_options;
+
+/**
+ * Handle of an arbiter: a small kernel that stays, and tells other kernels which mailboxes have records. Zero is null.
+ */
+typedef struct gmb_arbiter {
+  /**
+   * Opaque.
+   */
+  uint64_t id;
+} gmb_arbiter;
+
+/**
+ * The header of an arbiter in device memory; its entries follow.
+ */
+typedef struct gmb_arbiter_header {
+  /**
+   * `GMB_ARBITER_MAGIC`.
+   */
+  uint64_t magic;
+  /**
+   * `GMB_LAYOUT_VERSION`.
+   */
+  uint32_t version;
+  /**
+   * Mailboxes, those of class focus first.
+   */
+  uint32_t count;
+  /**
+   * How many of them are of class focus.
+   */
+  uint32_t focus;
+  /**
+   * Zero.
+   */
+  uint32_t reserved;
+  /**
+   * Times that its first warp has gone round, as of when it last told.
+   */
+  uint64_t turns;
+  /**
+   * Fills the line.
+   */
+  uint64_t pad[12];
+  /**
+   * A bit for each mailbox, by its place: whether there are records that nobody has taken.
+   */
+  uint32_t ready[32];
+  /**
+   * Places, by the numbers under which the mailboxes were given.
+   */
+  uint16_t place[1024];
+  /**
+   * Numbers, by places.
+   */
+  uint16_t number[1024];
+} gmb_arbiter_header;
+
+/**
+ * An arbiter at one moment.
+ */
+typedef struct gmb_arbiter_info {
+  /**
+   * Mailboxes that it looks at.
+   */
+  uint32_t mailboxes;
+  /**
+   * How many of them are of class focus.
+   */
+  uint32_t focus;
+  /**
+   * Times that its kernel came.
+   */
+  uint64_t slices;
+  /**
+   * When it last went round, in nanoseconds of the device's clock; zero while its kernel is away.
+   */
+  uint64_t heartbeat;
+  /**
+   * What it tells, in device memory, for kernels: `gmb::device::arbiter`.
+   */
+  struct gmb_arbiter_header *arbiter;
+} gmb_arbiter_info;
 
 /**
  * Any stream: a `CUstream` or `cudaStream_t` as it is, a CUDA sentinel (null is the legacy
@@ -296,16 +443,6 @@ typedef struct gmb_context_options {
    */
   uint64_t memory_limit;
 } gmb_context_options;
-
-/**
- * Handle of a context: one device, one backend. Zero is null.
- */
-typedef struct gmb_context {
-  /**
-   * Opaque.
-   */
-  uint64_t id;
-} gmb_context;
 
 /**
  * What is behind a context.
@@ -1849,6 +1986,60 @@ typedef struct gmb_worker_args {
 } gmb_worker_args;
 
 /**
+ * What an arbiter looks at of one mailbox, in device memory.
+ */
+typedef struct gmb_arbiter_entry {
+  /**
+   * Index after the last record published.
+   */
+  const uint64_t *published;
+  /**
+   * Index after the last record that the reader has taken.
+   */
+  const uint64_t *claimed;
+} gmb_arbiter_entry;
+
+/**
+ * The argument of an arbiter's kernel.
+ */
+typedef struct gmb_arbiter_args {
+  /**
+   * What it tells.
+   */
+  struct gmb_arbiter_header *arbiter;
+  /**
+   * What it looks at, by places.
+   */
+  const struct gmb_arbiter_entry *entries;
+  /**
+   * In pinned memory: not zero when it shall leave.
+   */
+  const uint64_t *command;
+  /**
+   * In device memory: not zero once that was seen.
+   */
+  uint64_t *told;
+  /**
+   * In pinned memory: when it last went round; zero while it is away.
+   */
+  uint64_t *beat;
+  /**
+   * Nanoseconds after which it leaves, to come again.
+   */
+  uint64_t slice_ns;
+} gmb_arbiter_args;
+
+/**
+ * First.
+ */
+#define GMB_CLASS_FOCUS 0
+
+/**
+ * When there is nothing of class focus.
+ */
+#define GMB_CLASS_PERIPHERAL 1
+
+/**
  * CUDA; the host only when there is no driver library or no device. The
  * environment's `GMB_BACKEND=host|cuda` decides instead.
  */
@@ -2273,6 +2464,35 @@ typedef struct gmb_worker_args {
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
+
+/**
+ * Makes an arbiter of mailboxes of one context, and starts its kernel of one block, which comes from the budget of workers
+ * (`gmb_context_options.resident_percent`).
+ *
+ * The caller owns it and ends it with `gmb_arbiter_destroy`; the mailboxes' memory lasts as long, also when their handles are
+ * destroyed before. Blocks until its memory is ready; thread-safe.
+ *
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_ZERO_COUNT`, `_INVALID_ARGUMENT` (too many; of another
+ * context; no such reader, or class), `_NOT_SUPPORTED` (express mode), `_BUSY` (workers hold what the device's budget allows),
+ * `_OUT_OF_MEMORY`, `_MEMORY_LIMIT`, `_OUT_OF_HOST_MEMORY`, `_SYSTEM` (no thread), `_DEVICE_LOST`.
+ */
+gmb_status gmb_arbiter_create(struct gmb_context context,
+                              const struct gmb_arbiter_options *options,
+                              struct gmb_arbiter *arbiter);
+
+/**
+ * Ends an arbiter. Blocks until its kernel has left. Kernels of yours that ask it must have ended before. Safe while other
+ * threads are inside calls on it. Errors: `GMB_ERROR_INVALID_HANDLE`.
+ */
+gmb_status gmb_arbiter_destroy(struct gmb_arbiter arbiter);
+
+/**
+ * Where an arbiter stands. `info_size` is `sizeof(gmb_arbiter_info)`. Never blocks; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, and what ended it: `_DEVICE_LOST`, `_DRIVER`.
+ */
+gmb_status gmb_arbiter_get_info(struct gmb_arbiter arbiter,
+                                struct gmb_arbiter_info *info,
+                                size_t info_size);
 
 /**
  * Takes up to `max` records of a reader without moving them: those that are next, or the newest under `GMB_FULL_LATEST`.
@@ -3461,6 +3681,8 @@ gmb_status gmb_worker_get_info(struct gmb_worker worker,
 #define GMB_TENSOR_PUSH_INIT { (uint32_t)sizeof(gmb_tensor_push), 0, 0, GMB_WAIT_FOREVER }
 /** Defaults of gmb_queue_options. */
 #define GMB_QUEUE_OPTIONS_INIT { (uint32_t)sizeof(gmb_queue_options), 0, 0, 0, 0, 0 }
+/** Defaults of gmb_arbiter_options: of no mailbox yet. */
+#define GMB_ARBITER_OPTIONS_INIT { (uint32_t)sizeof(gmb_arbiter_options), 0, NULL, 0 }
 /** Defaults of gmb_doorbell_options: 64 commands at once. */
 #define GMB_DOORBELL_OPTIONS_INIT { (uint32_t)sizeof(gmb_doorbell_options), 0, 64 }
 /** Defaults of gmb_fifo_options: 4,096 records. */

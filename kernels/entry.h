@@ -3,6 +3,7 @@
 #define GMB_KERNELS_ENTRY_H
 
 #include <gpumailbox/alone.cuh>
+#include <gpumailbox/arbiter.cuh>
 #include <gpumailbox/doorbell.cuh>
 #include <gpumailbox/shared_bulk.cuh>
 #include <gpumailbox/tensor.cuh>
@@ -165,6 +166,10 @@ template <class Block> GMB_HD inline void run_worker(const Block &block, const g
   if (a.item_bytes == 4) run_worker_of<uint32_t>(block, a);
   else if (a.item_bytes == 8) run_worker_of<uint64_t>(block, a);
   else run_worker_of<gmb::ring::unit>(block, a);
+}
+
+template <class Block> GMB_HD inline void run_arbiter(const Block &block, const gmb_arbiter_args &a) {
+  gmb::ring::arbitrate(block, a);
 }
 
 template <class Block> GMB_HD inline void run_fifo_push(const Block &block, const gmb_queue_args &a) {

@@ -28,6 +28,7 @@
   ROW(tensor, gmb_tensor_args, lone_block, GMB_BLOCK_THREADS, 1)                               \
   ROW(queue_push, gmb_queue_args, thread_block, GMB_MOST_THREADS, 1)                           \
   ROW(queue_pop, gmb_queue_args, thread_block, GMB_MOST_THREADS, 1)                            \
+  ROW(arbiter, gmb_arbiter_args, lone_block, GMB_MOST_THREADS, 1)                              \
   ROW(fifo_push, gmb_queue_args, lone_block, GMB_BLOCK_THREADS, 1)                             \
   ROW(worker, gmb_worker_args, thread_block, GMB_MOST_THREADS, 1)
 

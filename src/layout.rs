@@ -5,11 +5,13 @@
 //! sides assert sizes and offsets. The layout is versioned by
 //! [`GMB_LAYOUT_VERSION`] and not frozen before 0.1.0.
 
+mod arbiter;
 mod doorbell;
 mod queue;
 
 use std::mem::{offset_of, size_of};
 
+pub use arbiter::*;
 pub use doorbell::*;
 pub use queue::*;
 

@@ -23,6 +23,7 @@
 //! The fast path takes device addresses and a stream: [`Mailbox::push`],
 //! [`Mailbox::pop`], and a [`Token`] for the outcome.
 
+mod arbiter;
 mod backend;
 pub mod capi;
 mod checks;
@@ -54,6 +55,7 @@ mod watch;
 mod watcher;
 mod worker;
 
+pub use arbiter::{Arbiter, ArbiterInfo, Arbitrated, Class};
 pub use context::{BackendKind, Context, ContextInfo, ContextOptions};
 pub use doorbell::{CommandId, Doorbell, DoorbellInfo};
 pub use error::{Error, Result};

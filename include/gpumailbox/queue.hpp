@@ -82,6 +82,10 @@ struct worker_options : gmb_worker_options {
   worker_options &with_spawn(const queue<T> &to) {
     return spawn = to.get(), *this;
   }
+  /* A gmb::doorbell; one block more serves it. */
+  worker_options &with_doorbell(const detail::owner<gmb_doorbell, gmb_doorbell_destroy> &by) {
+    return doorbell = by.get(), *this;
+  }
   /* A functor of the caller's: what GMB_WORKER_KERNEL or GMB_WORKER_FUNCTION has made, and what hand.user() gives it. */
   worker_options &with_function(const void *kernel, void *argument = nullptr) {
     return function = kernel, user = argument, *this;
@@ -109,8 +113,8 @@ struct worker_options : gmb_worker_options {
   }
 };
 
-/* gmb_worker: a kernel that stays and works through a queue. Its end stops it and waits for its kernel; its queues may go
- * only afterwards, so declare it behind them. (gmb::worker is the namespace of what its functors see.) */
+/* gmb_worker: a kernel that stays and works through a queue. Its end stops it and waits for its kernel; its queues and its
+ * doorbell may go only afterwards, so declare it behind them. (gmb::worker is the namespace of what its functors see.) */
 class persistent_worker : public detail::owner<gmb_worker, gmb_worker_destroy> {
  public:
   using owner::owner;

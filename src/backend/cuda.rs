@@ -571,8 +571,8 @@ impl Backend for Cuda {
         unsafe { self.launch_beside(kernel, blocks, stream) }
     }
 
-    unsafe fn resident_blocks(&self, function: usize, threads: u32) -> Result<u32> {
-        unsafe { self.resident_limit(function, threads) }
+    unsafe fn resident_blocks(&self, function: usize, own: Entry, threads: u32) -> Result<u32> {
+        unsafe { self.resident_limit(function, own, threads) }
     }
 
     unsafe fn launch_resident(&self, resident: &Resident, stream: RawStream) -> Result<()> {

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::{
-    Backend, ByEntry, DeviceInfo, Entered, HostFunction, Kept, Kernel, RawEvent, RawGraph, RawNode,
+    Backend, ByEntry, DeviceInfo, Entered, Entry, HostFunction, Kept, Kernel, RawEvent, RawGraph, RawNode,
     RawStream, Resident, StreamState, DL_CPU,
 };
 use crate::error::{Error, Result};
@@ -536,12 +536,13 @@ impl Backend for Host {
         self.stream(stream)?.submit(Step::Launch { kernel: *kernel, blocks })
     }
 
-    unsafe fn resident_blocks(&self, _function: usize, _threads: u32) -> Result<u32> {
+    unsafe fn resident_blocks(&self, _function: usize, _own: Entry, _threads: u32) -> Result<u32> {
         Ok(RESIDENT_BLOCKS)
     }
 
     unsafe fn launch_resident(&self, resident: &Resident, stream: RawStream) -> Result<()> {
-        let (resident, run) = (*resident, self.pool.resident(resident.function));
+        let (resident, run) =
+            (*resident, self.pool.resident(resident.function, resident.kernel.entry(resident.blocks)));
         self.stream(stream)?.enqueue([Task::Function(Box::new(move || blocks::run_resident(&resident, run)))])
     }
 }

@@ -6,7 +6,7 @@ use std::ops::{Index, IndexMut};
 use super::args::{
     gmb_borrow_args, gmb_pop_args, gmb_push_args, gmb_queue_args, gmb_reader_args, gmb_tensor_args,
 };
-use crate::layout::gmb_worker_args;
+use crate::layout::{gmb_arbiter_args, gmb_worker_args};
 
 macro_rules! kernels {
     (
@@ -89,6 +89,8 @@ kernels! {{
     QueuePop(gmb_queue_args) = c"gmb_kernel_queue_pop";
     /// Push records into a FIFO.
     FifoPush(gmb_queue_args) = c"gmb_kernel_fifo_push";
+    /// Stay on the device and look which mailboxes have records.
+    Arbiter(gmb_arbiter_args) = c"gmb_kernel_arbiter";
     /// Stay on the device and work.
     Worker(gmb_worker_args) = c"gmb_kernel_worker";
 }

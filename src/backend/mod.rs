@@ -278,8 +278,8 @@ pub(crate) trait Backend: Send + Sync {
     ///
     /// # Safety
     /// `function` is a kernel of this backend.
-    unsafe fn resident_blocks(&self, function: usize, threads: u32) -> Result<u32>;
-    /// Launches a worker's kernel, all of whose blocks run at once.
+    unsafe fn resident_blocks(&self, function: usize, own: Entry, threads: u32) -> Result<u32>;
+    /// Launches a kernel that stays, all of whose blocks run at once.
     ///
     /// # Safety
     /// As of `launch`, and of `resident_blocks`.

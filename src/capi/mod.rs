@@ -6,6 +6,7 @@
 // C has no `unsafe`: what a pointer must be is said in each function's comment.
 #![allow(clippy::not_unsafe_ptr_arg_deref)]
 
+pub mod arbiter;
 pub mod borrow;
 pub mod context;
 pub mod doorbell;
@@ -37,7 +38,8 @@ use crate::guard::GuardCore;
 use crate::handle::{Pinned, Table};
 use crate::status::*;
 use crate::{
-    Borrow, Context, Doorbell, Event, Fifo, Graph, Lease, Mailbox, Queue, TensorMailbox, Token, Watch, Worker,
+    Arbiter, Borrow, Context, Doorbell, Event, Fifo, Graph, Lease, Mailbox, Queue, TensorMailbox, Token,
+    Watch, Worker,
 };
 
 static CONTEXTS: Table<Context> = Table::new(1, "context");
@@ -55,6 +57,7 @@ static QUEUES: Table<Queue> = Table::new(11, "queue");
 static WORKERS: Table<Worker> = Table::new(12, "worker");
 static DOORBELLS: Table<Doorbell> = Table::new(13, "doorbell");
 static FIFOS: Table<Fifo> = Table::new(14, "FIFO");
+static ARBITERS: Table<Arbiter> = Table::new(15, "arbiter");
 
 /// Largest options struct that will ever be: a bigger `struct_size` is garbage.
 const LARGEST_OPTIONS: usize = 4096;

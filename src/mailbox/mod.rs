@@ -14,6 +14,7 @@ mod side;
 mod submit;
 mod waiting;
 
+use std::mem::offset_of;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -250,6 +251,23 @@ impl Mailbox {
     /// Wakes every thread that waits for room, now and later, with `INVALID_HANDLE`.
     pub(crate) fn close(&self) {
         self.core.closed.store(true, Ordering::Release);
+    }
+
+    /// Device addresses of what tells whether a reader has records: the index after the last record published, and after the last
+    /// one that the reader has taken.
+    pub(crate) fn cursors(&self, reader: u32) -> Result<(u64, u64)> {
+        let core = &self.core;
+        core.check_launches()?;
+        core.readers.get(reader)?;
+        let side = |at: usize| core.ring.address + at as u64;
+        let published = side(offset_of!(gmb_ring_header, writer) + offset_of!(gmb_ring_side, committed));
+        let readers = offset_of!(gmb_ring_header, reader) + reader as usize * size_of::<gmb_ring_side>();
+        Ok((published, side(readers + offset_of!(gmb_ring_side, claimed))))
+    }
+
+    /// Keeps its memory.
+    pub(crate) fn keep(&self) -> Arc<dyn std::any::Any + Send + Sync> {
+        Arc::clone(&self.core) as Arc<_>
     }
 
     pub(crate) fn payload_bytes(&self) -> u32 {

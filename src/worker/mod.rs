@@ -1,12 +1,13 @@
 //! Persistent workers: kernels that stay on the device and drain a queue.
 
 mod keeper;
-mod residency;
+pub(crate) mod residency;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::backend::Entry;
 use crate::context::Context;
 use crate::doorbell::Doorbell;
 use crate::error::{Error, Result};
@@ -164,7 +165,9 @@ impl Worker {
         let context = active.context().clone();
         let options = checked(&context, active, finished, spawn, options)?;
         // SAFETY: the function is the caller's promise.
-        let fitting = unsafe { context.backend().resident_blocks(options.function, options.block_threads)? };
+        let fitting = unsafe {
+            context.backend().resident_blocks(options.function, Entry::Worker, options.block_threads)?
+        };
         let blocks = options.grid_blocks.saturating_add(options.doorbell.is_some().into());
         residency::check(&context, blocks, fitting)?;
         let shared = Arc::new(Shared::new(active, finished, spawn, options, fitting)?);

@@ -17,18 +17,18 @@ const ROUNDING: u64 = 1 << 20;
 static HELD: Mutex<BTreeMap<(bool, u64), u64>> = Mutex::new(BTreeMap::new());
 
 /// A part of a device; dropped, it is free again.
-pub(super) struct Share {
+pub(crate) struct Share {
     device: (bool, u64),
     parts: u64,
 }
 
 /// Blocks of a kernel that a context's budget allows, of which so many fit on the device.
-pub(super) fn most(context: &Context, fitting: u32) -> u32 {
+pub(crate) fn most(context: &Context, fitting: u32) -> u32 {
     (u64::from(fitting) * u64::from(context.resident_percent()) / 100) as u32
 }
 
 /// Fails when so many blocks would exceed the budget by themselves.
-pub(super) fn check(context: &Context, blocks: u32, fitting: u32) -> Result<()> {
+pub(crate) fn check(context: &Context, blocks: u32, fitting: u32) -> Result<()> {
     let most = most(context, fitting);
     if blocks <= most {
         return Ok(());
@@ -42,7 +42,7 @@ pub(super) fn check(context: &Context, blocks: u32, fitting: u32) -> Result<()> 
 
 impl Share {
     /// Takes room for so many blocks.
-    pub(super) fn take(context: &Context, blocks: u32, fitting: u32) -> Result<Self> {
+    pub(crate) fn take(context: &Context, blocks: u32, fitting: u32) -> Result<Self> {
         let device = (context.kind() == BackendKind::Cuda, context.place());
         let parts = (u128::from(blocks) * u128::from(WHOLE)).div_ceil(u128::from(fitting.max(1))) as u64;
         let budget = WHOLE / 100 * u64::from(context.resident_percent()) + ROUNDING;

@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 #![allow(clippy::undocumented_unsafe_blocks)]
 
+mod arbiters;
 mod bad_input;
 mod borrow;
 mod capture;

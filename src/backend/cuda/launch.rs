@@ -124,9 +124,9 @@ impl Cuda {
         self.check(result, "cuLaunchKernelEx")
     }
 
-    fn resident_function(&self, function: usize) -> sys::CUfunction {
+    fn resident_function(&self, function: usize, own: Entry) -> sys::CUfunction {
         match function {
-            0 => self.functions[Entry::Worker],
+            0 => self.functions[own],
             own => own as sys::CUfunction,
         }
     }
@@ -135,10 +135,10 @@ impl Cuda {
     ///
     /// # Safety
     /// `function` is a `CUfunction` of this context, or zero.
-    pub(super) unsafe fn resident_limit(&self, function: usize, threads: u32) -> Result<u32> {
+    pub(super) unsafe fn resident_limit(&self, function: usize, own: Entry, threads: u32) -> Result<u32> {
         let _relaxed = Relaxed::new();
         let _current = self.enter()?;
-        match self.blocks_per_unit(self.resident_function(function), threads)? {
+        match self.blocks_per_unit(self.resident_function(function, own), threads)? {
             0 => Err(Error::argument(format!(
                 "block_threads {threads}: not one block of so many threads fits on a multiprocessor with the registers and the \
                  shared memory that the worker's function needs"
@@ -170,7 +170,7 @@ impl Cuda {
             attrs: &mut together,
             numAttrs: 1,
         };
-        let function = self.resident_function(resident.function);
+        let function = self.resident_function(resident.function, resident.kernel.entry(resident.blocks));
         let mut parameters = [resident.kernel.args().cast_mut()];
         // SAFETY: vouched for by the caller; the configuration and its attribute live until the call returns.
         let result = unsafe { sys::cuLaunchKernelEx(&config, function, parameters.as_mut_ptr(), null_mut()) };

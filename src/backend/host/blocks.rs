@@ -109,9 +109,9 @@ impl BlockPool {
     }
 
     /// What runs a block of a worker: the caller's function, or the library's own.
-    pub(super) fn resident(&self, function: usize) -> Run {
+    pub(super) fn resident(&self, function: usize, own: Entry) -> Run {
         match function {
-            0 => self.entries[Entry::Worker],
+            0 => self.entries[own],
             // SAFETY: whoever made the worker vouches for it.
             own => unsafe { std::mem::transmute::<usize, Run>(own) },
         }

@@ -82,6 +82,7 @@ const MADE_UP: &[(&str, &str)] = &[
     ("include/gpumailbox.h", include_str!("../../../include/gpumailbox.h")),
     ("include/gpumailbox/alone.cuh", include_str!("../../../include/gpumailbox/alone.cuh")),
     ("include/gpumailbox/borrow.cuh", include_str!("../../../include/gpumailbox/borrow.cuh")),
+    ("include/gpumailbox/doorbell.cuh", include_str!("../../../include/gpumailbox/doorbell.cuh")),
     ("include/gpumailbox/shared.cuh", include_str!("../../../include/gpumailbox/shared.cuh")),
     ("include/gpumailbox/shared_bulk.cuh", include_str!("../../../include/gpumailbox/shared_bulk.cuh")),
     ("include/gpumailbox/ordered.cuh", include_str!("../../../include/gpumailbox/ordered.cuh")),
