@@ -1,5 +1,6 @@
 // What mailboxes take on this GPU, for the same rows as limits.cu measures their limits.
 //   nvcc -arch=native -O3 -std=c++17 -cudart static -Iinclude benches/mailbox.cu -lgpumailbox -o mailbox
+#include <gpumailbox/doorbell.cuh>
 #include <gpumailbox/express.cuh>
 #include <gpumailbox/queue.cuh>
 
@@ -280,6 +281,7 @@ template <class F> void add_focus(report &out, const std::string &id, F &&one) {
 #include "tensors.cuh"
 #include "express.cuh"
 #include "queue.cuh"
+#include "doorbell.cuh"
 
 void measure(report &out, const library &lib) {
   for (uint32_t payload : {48u, 112u, 240u, 1008u, 4080u})
@@ -304,6 +306,7 @@ void measure(report &out, const library &lib) {
   out.add(row("express_240B").beside("packet_hop_240B_12of16", "raw SM-to-SM hop with 12 of 16 bytes payload per flag"),
           [&] { return express_hops(out, lib); });
   measure_queues(out, lib);
+  measure_doorbells(out, lib);
   bench::measure_look_ups(out, lib);
 }
 

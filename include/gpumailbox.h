@@ -177,7 +177,7 @@ struct ArrowSchema;
 /**
  * In `gmb_command.flags`, as a kernel finds them: it is not wanted any more.
  */
-#define GMB_COMMAND_CANCELLED (1 << 31)
+#define GMB_COMMAND_CANCELLED 2147483648
 
 /**
  * First word of every queue: the bytes `GMBQUEUE`.
@@ -541,7 +541,7 @@ typedef struct gmb_doorbell_info {
    */
   uint64_t submitted;
   /**
-   * Commands whose answers were not collected yet.
+   * Commands whose answers were not collected yet; of those without an id until their place is needed.
    */
   uint64_t outstanding;
   /**

@@ -56,6 +56,9 @@ for program in history history-chaos; do
   [ "$program" = history ] || chaos=(-DGMB_CHAOS)
   "$(any_nvcc)" -arch=sm_90 -O3 -std=c++17 -cudart static "${chaos[@]}" -I"$kit/stage/include" tests/history/history.cu -o "$kit/bin/$program"
   "$(any_nvcc)" -arch=sm_90 -O3 -std=c++17 -cudart static "${chaos[@]}" -I"$kit/stage/include" tests/history/queues.cu -o "$kit/bin/${program/history/queues}"
+  # This one is the library's worker with a functor of its own.
+  "$(any_nvcc)" -arch=sm_90 -O3 -std=c++17 -cudart static "${chaos[@]}" -I"$kit/stage/include" tests/history/commands.cu \
+    -o "$kit/bin/${program/history/commands}" -L"$kit/stage/lib" -lgpumailbox -Xlinker -rpath,'$ORIGIN/../stage/lib'
 done
 cp scripts/kit/histories.py "$kit/histories.py"
 echo "== Python package"

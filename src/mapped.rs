@@ -55,6 +55,12 @@ impl<const WORDS: usize> MappedRing<WORDS> {
         self.word(index, n).store(u64::from(self.turn(index)) << 32 | u64::from(bits), Ordering::Release);
     }
 
+    /// Whether nothing is to be seen yet of what comes into the slot of an index.
+    #[inline]
+    pub(crate) fn is_as_before(&self, index: u64) -> bool {
+        (self.word(index, WORDS - 1).load(Ordering::Acquire) >> 32) as u32 == self.turn(index).wrapping_sub(1)
+    }
+
     /// What is in the slot of an index, once it is whole.
     #[inline]
     pub(crate) fn read(&self, index: u64) -> Result<Option<[u32; WORDS]>> {

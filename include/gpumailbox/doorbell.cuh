@@ -42,10 +42,8 @@ GMB_HD inline mapped_state state_of(uint64_t word, uint32_t turn) {
   return found == turn ? mapped_there : found == turn - 1 ? mapped_not_yet : mapped_spoilt;
 }
 
-/* All words of a slot, each lane of a warp one of them: one request. */
-template <uint32_t words, class Group>
-GMB_HD inline mapped_state read_mapped(const Group &, const uint64_t *slot, uint32_t turn, uint32_t *bits) {
-  /* The last word alone, until that is there. */
+/* By one thread: the last word alone, until that is there. */
+template <uint32_t words> GMB_HD inline mapped_state read_alone(const uint64_t *slot, uint32_t turn, uint32_t *bits) {
   mapped_state worst = state_of(load_system(slot + words - 1), turn);
   if (worst != mapped_there) return worst;
   for (uint32_t i = 0; i < words; ++i) {
@@ -56,12 +54,22 @@ GMB_HD inline mapped_state read_mapped(const Group &, const uint64_t *slot, uint
   }
   return worst;
 }
+/* All words of a slot, for all of a group. */
+template <uint32_t words, class Group>
+GMB_HD inline mapped_state read_mapped(const Group &group, const uint64_t *slot, uint32_t turn, uint32_t *bits) {
+  const uint32_t seen = group.lane() == 0 ? read_alone<words>(slot, turn, bits) : mapped_not_yet;
+  const mapped_state found = static_cast<mapped_state>(group.from_leader(seen));
+  if (found != mapped_there) return found;
+  for (uint32_t i = 0; i < words; ++i) bits[i] = group.from_leader(bits[i]);
+  return found;
+}
 template <uint32_t words, class Group>
 GMB_HD inline void write_mapped(const Group &group, uint64_t *slot, uint32_t turn, const uint32_t *bits) {
   if (group.lane() != 0) return;
   for (uint32_t i = 0; i < words; ++i) store_system(slot + i, mapped_word(turn, bits[i]));
 }
 #if GMB_ON_DEVICE
+/* Each lane of a warp has one of them: one request. */
 template <uint32_t words>
 __device__ inline mapped_state read_mapped(const one_warp &group, const uint64_t *slot, uint32_t turn, uint32_t *bits) {
   const uint64_t word = load_system(slot + group.lane() % words);
@@ -185,7 +193,13 @@ class fifo {
   /* Pushes the first so many records that there is room for: how many. They follow each other. */
   template <class Group> GMB_HD uint32_t try_push(const Group &group, const gmb_fifo_record *records, uint32_t count) const {
     const ring::claim mine = ring::told_by_leader(group, group.lane() == 0 ? take(count) : ring::claim{0, 0});
-    for (uint32_t i = group.lane(); i < mine.count; i += group.lanes()) put(mine.first + i, records[i]);
+    /* Word by word, so that lanes next to each other write next to each other. */
+    for (uint32_t i = group.lane(); i < mine.count * GMB_FIFO_WORDS; i += group.lanes()) {
+      const uint64_t ticket = mine.first + i / GMB_FIFO_WORDS, both = records[i / GMB_FIFO_WORDS].word[i % GMB_FIFO_WORDS / 2];
+      const uint32_t bits = static_cast<uint32_t>(i % 2 == 0 ? both : both >> 32);
+      GMB_CHAOS_POINT(42);
+      ring::store_system(slot(ticket) + i % GMB_FIFO_WORDS, ring::mapped_word(ring::mapped_turn_of(ticket, shift_), bits));
+    }
     group.sync();
     return mine.count;
   }
@@ -223,9 +237,9 @@ class fifo {
     uint32_t bits[GMB_FIFO_WORDS];
     ring::to_bits<GMB_FIFO_WORDS>(record, bits);
     GMB_CHAOS_POINT(42);
-    ring::write_mapped<GMB_FIFO_WORDS>(ring::one_thread(), records_ + (static_cast<uint32_t>(ticket) & mask_) * GMB_FIFO_WORDS,
-                                       ring::mapped_turn_of(ticket, shift_), bits);
+    ring::write_mapped<GMB_FIFO_WORDS>(ring::one_thread(), slot(ticket), ring::mapped_turn_of(ticket, shift_), bits);
   }
+  GMB_HD uint64_t *slot(uint64_t ticket) const { return records_ + (static_cast<uint32_t>(ticket) & mask_) * GMB_FIFO_WORDS; }
 
   gmb_fifo_header *header_;
   uint64_t *records_ = nullptr;

@@ -535,6 +535,7 @@ using ring::one_block;
 using ring::one_warp;
 #endif
 using ring::back_off; /* between attempts, with the number of the attempt: 8 to 256 ns, or gives way on the CPU */
+using ring::fence_system;    /* what was written before it is visible to the CPU before what is written after it */
 using ring::back_off_longer; /* the same where many look at the same words: up to 4 us */
 
 }  // namespace device

@@ -55,6 +55,32 @@ GMB_HD inline bool look(const gmb_worker_args &args) {
   return true;
 }
 
+
+/* When a functor shall come to an end: the slice is over, or the host says so. */
+class leaving {
+ public:
+  GMB_HD leaving(const gmb_worker_args &args, uint64_t leave_at, uint64_t look_every)
+      : args_(args), leave_at_(leave_at), look_every_(look_every) {}
+  GMB_HD bool now() {
+    const uint64_t time = clock_ns();
+    if (time >= leave_at_ || is_told(args_)) return true;
+    if (looked_ == 0) looked_ = time;
+    if (time - looked_ < look_every_) return false;
+    looked_ = time;
+    return look(args_);
+  }
+
+ private:
+  const gmb_worker_args &args_;
+  uint64_t leave_at_;
+  uint64_t look_every_;
+  uint64_t looked_ = 0;
+};
+/* When a slice that began then is over. */
+GMB_HD inline uint64_t end_of(const gmb_worker_args &args, uint64_t began) {
+  return began + args.slice_ns < began ? ~0ull : began + args.slice_ns;
+}
+
 }  // namespace ring
 
 namespace worker {
@@ -66,7 +92,7 @@ enum route : uint32_t { finished, dropped, again };
 template <class T, uint32_t most> class hand {
  public:
   GMB_HD hand(const gmb_worker_args &args, uint64_t ticket, uint64_t leave_at, uint64_t look_every)
-      : args_(args), ticket_(ticket), leave_at_(leave_at), look_every_(look_every) {}
+      : args_(args), ticket_(ticket), leaving_(args, leave_at, look_every) {}
 
   /* Number of the item in the queue that it came from, since that was made. */
   GMB_HD uint64_t ticket() const { return ticket_; }
@@ -85,14 +111,7 @@ template <class T, uint32_t most> class hand {
     return true;
   }
   /* Whether the worker was asked to leave, or its slice is over: soon nobody else waits for anything but this functor. */
-  GMB_HD bool must_leave() {
-    const uint64_t now = ring::clock_ns();
-    if (now >= leave_at_ || ring::is_told(args_)) return true;
-    if (looked_ == 0) looked_ = now;
-    if (now - looked_ < look_every_) return false;
-    looked_ = now;
-    return ring::look(args_);
-  }
+  GMB_HD bool must_leave() { return leaving_.now(); }
 
   GMB_HD uint32_t count() const { return count_; }
   GMB_HD const T &spawned(uint32_t i) const { return spawned_[i]; }
@@ -100,9 +119,7 @@ template <class T, uint32_t most> class hand {
  private:
   const gmb_worker_args &args_;
   uint64_t ticket_;
-  uint64_t leave_at_;
-  uint64_t look_every_;
-  uint64_t looked_ = 0;
+  ring::leaving leaving_;
   uint32_t count_ = 0;
   T spawned_[most > 0 ? most : 1] = {};
 };
@@ -110,17 +127,21 @@ template <class T, uint32_t most> class hand {
 /* What the functor has of a command besides the command. */
 class desk {
  public:
-  GMB_HD desk(const gmb_worker_args &args, const device::doorbell &bell, uint64_t ticket) : args_(args), bell_(bell), ticket_(ticket) {}
+  GMB_HD desk(const gmb_worker_args &args, const device::doorbell &bell, uint64_t ticket, const ring::leaving &leaving)
+      : args_(args), bell_(bell), ticket_(ticket), leaving_(leaving) {}
 
   /* gmb_worker_options.user. */
   template <class User> GMB_HD User *user() const { return static_cast<User *>(args_.user); }
   /* Whether the command is not wanted any more: a trip to the host's memory. */
   GMB_HD bool is_cancelled() const { return bell_.is_cancelled(ticket_); }
+  /* As of an item's hand: who takes long and does not look keeps the worker from leaving. */
+  GMB_HD bool must_leave() { return leaving_.now(); }
 
  private:
   const gmb_worker_args &args_;
   const device::doorbell &bell_;
   uint64_t ticket_;
+  ring::leaving leaving_;
 };
 
 }  // namespace worker
@@ -275,8 +296,8 @@ template <> struct own_commands<true> {
     functor.command(what, with, desk);
   }
 };
-template <class F> constexpr auto takes_commands_of(int) -> decltype(F::takes_commands) { return F::takes_commands; }
-template <class F> constexpr bool takes_commands_of(...) { return false; }
+template <class F> GMB_HD constexpr auto takes_commands_of(int) -> decltype(F::takes_commands) { return F::takes_commands; }
+template <class F> GMB_HD constexpr bool takes_commands_of(...) { return false; }
 
 /* What a command of the library's own comes to. */
 GMB_HD inline void answer_known(const gmb_worker_args &args, uint32_t workers, const gmb_command &what, gmb_answer &with) {
@@ -324,7 +345,7 @@ GMB_HD inline void serve(const Block &block, const gmb_worker_args &args, const 
     }
     gmb_answer with = {GMB_OK, 0, {0, 0, 0}};
     if (group.lane() == 0) {
-      worker::desk desk(args, bell, got.ticket);
+      worker::desk desk(args, bell, got.ticket, leaving(args, end_of(args, began), every));
       if (got.what.code < GMB_COMMAND_USER) answer_known(args, workers, got.what, with);
       else own_commands<takes_commands_of<Functor>(0)>::answer(functor, got.what, with, desk);
     }
@@ -357,7 +378,7 @@ GMB_HD inline void work(const Block &block, const gmb_worker_args &args, const F
     leader.beat(leader.began);
   }
   const bool ended = group.from_leader(leads && leader.at.reason != GMB_WORKER_RUNNING ? 1 : 0) != 0;
-  const uint64_t leave_at = leader.began + args.slice_ns < leader.began ? ~0ull : leader.began + args.slice_ns;
+  const uint64_t leave_at = end_of(args, leader.began);
   const item_ring<T> active(args.active);
   for (uint32_t tries = 0; !ended;) {
     if (leads) {

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Measures the limits of this machine and the library's figures beside them, and writes a result per suite.
 
-Usage: bench.py FOLDER_OF_PROGRAMS FOLDER_FOR_RESULTS COMMIT [--host] [--quick] [--counters] [--queues]
+Usage: bench.py FOLDER_OF_PROGRAMS FOLDER_FOR_RESULTS COMMIT [--host] [--quick] [--counters] [--queues] [--doorbells]
 
-With --queues only the work queues are measured, which stand beside each other. With --counters Nsight Compute counts what the kernels of large operations do, ours and the bare ones.
+With --queues only the work queues are measured, which stand beside each other, with --doorbells only doorbells and FIFOs, and
+the bare doorbell in turns with ours. With --counters Nsight Compute counts what the kernels of large operations do, ours and the bare ones.
 """
 import csv
 import json
@@ -34,7 +35,7 @@ def measure(program, *arguments):
 
 
 # What a process was given of the machine makes a microsecond of these: the best of so many processes stands.
-BY_PROCESS, PROCESSES = "count_to_host", 5
+BY_PROCESS, PROCESSES = "count_to_host,doorbell", 5
 
 
 def better(first, second):
@@ -138,6 +139,7 @@ def counters(programs):
 
 
 QUEUES = ("queue", "broker")
+DOORBELLS = ("doorbell", "fifo")
 
 
 def told(row):
@@ -151,6 +153,22 @@ def queues(programs, results, commit, quick):
     listed = [with_limit(row, {}, rows) for row in rows.values()]
     results.mkdir(parents=True, exist_ok=True)
     (results / "queues.json").write_text(json.dumps(dict(facts(False), commit=commit, rows=listed), indent=1) + "\n")
+    for row in listed:
+        told(row)
+    return 0 if good else 1
+
+
+def doorbells(programs, results, commit, quick):
+    """The suite `doorbells` alone: of the trips there and back the best of several processes, as in the whole."""
+    limits, rows, good = {}, {}, True
+    for process in range(PROCESSES):
+        for program, known, only in (("limits", limits, "doorbell"), ("mailbox", rows, ",".join(DOORBELLS[:1 if process else 2]))):
+            fresh, fine = measure(programs / program, "--only", only, *quick)
+            good = good and fine
+            known.update((name, better(known.get(name, row), row)) for name, row in fresh.items())
+    listed = [with_limit(row, limits, {}) for row in rows.values()] if limits else []
+    results.mkdir(parents=True, exist_ok=True)
+    (results / "doorbells.json").write_text(json.dumps(dict(facts(False), commit=commit, rows=listed), indent=1) + "\n")
     for row in listed:
         told(row)
     return 0 if good else 1
@@ -174,6 +192,8 @@ def main():
     quick = [a for a in sys.argv if a == "--quick"]
     if "--queues" in sys.argv:
         return queues(programs, results, commit, quick)
+    if "--doorbells" in sys.argv:
+        return doorbells(programs, results, commit, quick)
     sizes = [payload_bytes(p, s) for p in PAYLOADS for s in (HOST_SIZES if host else SIZES)]
     copies = ["--memcpy", ",".join(str(size) for size in sorted(set(sizes)))]
     tail = "_host" if host else ""
@@ -186,7 +206,7 @@ def main():
         for program, all_rows in (("limits", limits), ("mailbox", rows)):
             fresh, fine = measure(programs / program, "--only", BY_PROCESS, *quick)
             still_good = still_good and fine
-            all_rows.update((name, better(all_rows[name], row)) for name, row in fresh.items())
+            all_rows.update((name, better(all_rows.get(name, row), row)) for name, row in fresh.items())
     listed = []
     for row in rows.values():
         row = with_limit(row, limits, rows)
@@ -194,8 +214,9 @@ def main():
         listed.append(dict(row, **{key: value for key, value in floors.items() if value is not None}))
     results.mkdir(parents=True, exist_ok=True)
     about = dict(facts(host), commit=commit)
-    of_queues = [row for row in listed if row["id"].startswith(QUEUES)]
-    suites = {"limits": list(limits.values()), "mailbox": [row for row in listed if row not in of_queues], "queues": of_queues}
+    of_queues, of_bells = ([row for row in listed if row["id"].startswith(ids)] for ids in (QUEUES, DOORBELLS))
+    suites = {"limits": list(limits.values()), "mailbox": [row for row in listed if row not in of_queues + of_bells],
+              "queues": of_queues, "doorbells": of_bells}
     for suite, those in suites.items():
         if not those:
             continue

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Histories of shared mailboxes and of work queues on this machine's GPU, checked on its CPU: tests/history.
+"""Histories of shared mailboxes, work queues and doorbells on this machine's GPU, checked on its CPU: tests/history.
 
 Usage: python3 histories.py FOLDER OPERATIONS [SEED...]: so many operations with each seed, and a part of them with delays in
 the kernels; writes FOLDER/history.json.
@@ -34,9 +34,10 @@ def check(program, seed, operations, mode="plain", limit=500):
 
 
 def all_modes(operations, seed):
-    """A look at each program in each mode."""
-    runs = []
-    for program in ("history", "queues"):
+    """A look at each program in each mode. A command is a trip to the host and back, so there are fewer of them."""
+    runs, all_operations = [], operations
+    for program, part in (("history", 1), ("queues", 1), ("commands", 20)):
+        operations = all_operations // part
         runs += [check(program, seed, operations, limit=100), check(f"{program}-chaos", seed + 1, operations // 10, limit=100)]
         runs += [check(program, seed + 2, operations // 10, mode, limit=100) for mode in MODES if mode != "plain"]
     return runs

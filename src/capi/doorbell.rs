@@ -57,7 +57,7 @@ pub struct gmb_doorbell_info {
     pub capacity: u64,
     /// Commands that were submitted since it was made.
     pub submitted: u64,
-    /// Commands whose answers were not collected yet.
+    /// Commands whose answers were not collected yet; of those without an id until their place is needed.
     pub outstanding: u64,
     /// The doorbell in device memory, for kernels: `gmb::device::doorbell`.
     pub doorbell: *mut gmb_doorbell_header,

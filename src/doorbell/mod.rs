@@ -32,7 +32,7 @@ pub struct DoorbellInfo {
     pub capacity: u64,
     /// Commands that were submitted since it was made.
     pub submitted: u64,
-    /// Commands whose answers nobody has collected yet, the answered ones among them.
+    /// Commands whose answers nobody has collected yet, the answered ones among them; posted ones until their place is needed.
     pub outstanding: u64,
     /// Device address of the `gmb_doorbell_header`, for kernels.
     pub doorbell: u64,
@@ -342,7 +342,14 @@ impl Core {
     }
 
     fn wait(&self, index: u64, timeout: Option<Duration>) -> Result<gmb_answer> {
-        let attempt = || self.collect(index).transpose();
+        self.check(&lock(&self.state), index)?;
+        let attempt = || {
+            // Most looks find nothing: they are to cost little.
+            match self.answers.is_as_before(index) && !self.closed.load(Ordering::Acquire) {
+                true => None,
+                false => self.collect(index).transpose(),
+            }
+        };
         wait_until(timeout, attempt, || self.context.pulse())?.unwrap_or_else(|| {
             Err(Error::new(GMB_ERROR_TIMEOUT, "no answer in time: wait again, or cancel the command"))
         })
@@ -365,7 +372,7 @@ impl Core {
 
     fn mark_cancelled(&self, state: &State, index: u64) -> Result<()> {
         // An answered one's slot is still its own, or it is kept.
-        if self.answer_in_place(state, index)?.is_none() && !state.kept.contains_key(&index) {
+        if !state.kept.contains_key(&index) && self.answer_in_place(state, index)?.is_none() {
             self.commands.write_one(index, FLAGS, GMB_COMMAND_CANCELLED);
         }
         Ok(())

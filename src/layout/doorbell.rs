@@ -57,7 +57,7 @@ pub const GMB_COMMAND_COUNTS: u32 = 2;
 /// The first code of the user's own.
 pub const GMB_COMMAND_USER: u32 = 16;
 /// In `gmb_command.flags`, as a kernel finds them: it is not wanted any more.
-pub const GMB_COMMAND_CANCELLED: u32 = 1 << 31;
+pub const GMB_COMMAND_CANCELLED: u32 = 0x8000_0000;
 
 /// The header of a doorbell in device memory; its rings lie in pinned memory.
 #[repr(C)]
