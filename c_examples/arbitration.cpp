@@ -84,20 +84,13 @@ class modules_in_a_row {
 
   outcome by_the_device(bool asks_an_arbiter) {
     boxes(gmb::mailbox_options::of<message>(64).with_shared().with_arbitration(GMB_ARBITRATION_DEVICE));
-    gmb_arbiter arbiter{};
-    gmb_arbiter_info told{};
+    gmb::arbiter arbiter;
     if (asks_an_arbiter) {
-      const gmb_arbitrated both[] = {{boxes_[0]->get(), 0, GMB_CLASS_FOCUS}, {boxes_[1]->get(), 0, GMB_CLASS_FOCUS}};
-      gmb_arbiter_options how = GMB_ARBITER_OPTIONS_INIT;
-      how.count = 2;
-      how.mailboxes = both;
-      check(gmb::status(gmb_arbiter_create(context_.get(), &how, &arbiter)));
-      check(gmb::status(gmb_arbiter_get_info(arbiter, &told, sizeof told)));
+      arbiter = check(gmb::arbiter::create(context_, {{boxes_[0]->get(), 0, GMB_CLASS_FOCUS}, {boxes_[1]->get(), 0, GMB_CLASS_FOCUS}}));
     }
-    const job all = work(told.arbiter);
+    const job all = work(asks_an_arbiter ? check(arbiter.info()).arbiter : nullptr);
     const outcome found = measured(asks_an_arbiter ? "by an arbiter on the device" : "by the device, each looks itself",
                                    modules + (asks_an_arbiter ? 1 : 0), all, [&] { run_all(all); });
-    if (asks_an_arbiter) check(gmb::status(gmb_arbiter_destroy(arbiter)));
     std::array<running::tally, modules> did{};
     read(did.data(), tallies_.data(), sizeof did);
     bool whole = true;

@@ -2635,7 +2635,8 @@ gmb_status gmb_doorbell_wait(struct gmb_doorbell doorbell,
                              struct gmb_answer *answer);
 
 /**
- * Submits a command and collects its answer. When time is up in between, the command is cancelled and its answer dropped.
+ * Submits a command and collects its answer: blocks until that is there, for `timeout_ns` nanoseconds at most. When time is up
+ * in between, the command is cancelled and its answer dropped. Thread-safe.
  * Errors: as of `gmb_doorbell_submit` and `gmb_doorbell_wait`.
  */
 gmb_status gmb_doorbell_call(struct gmb_doorbell doorbell,
@@ -2649,6 +2650,13 @@ gmb_status gmb_doorbell_call(struct gmb_doorbell doorbell,
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_ARGUMENT` (no such command; collected already), `_CORRUPT`.
  */
 gmb_status gmb_doorbell_cancel(struct gmb_doorbell doorbell,
+                               struct gmb_command_id id);
+
+/**
+ * Says that nobody will collect the answer to a command: it makes room when it has come. The command is done nevertheless.
+ * Does not block; thread-safe. Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_ARGUMENT` (no such command; collected already).
+ */
+gmb_status gmb_doorbell_forget(struct gmb_doorbell doorbell,
                                struct gmb_command_id id);
 
 /**
@@ -2732,7 +2740,7 @@ gmb_status gmb_fifo_create(struct gmb_context context,
 
 /**
  * Ends a FIFO; records in it are dropped, and threads that wait for some get `GMB_ERROR_INVALID_HANDLE`. Blocks until its own
- * launches are done. Kernels of yours that use it must have ended before. Safe while other threads are inside calls on it.
+ * launches are done, or leaves that to the last thread that is inside a call on it. Kernels of yours that use it must have ended before. Safe while other threads are inside calls on it.
  * Errors: `GMB_ERROR_INVALID_HANDLE`.
  */
 gmb_status gmb_fifo_destroy(struct gmb_fifo fifo);

@@ -565,6 +565,7 @@ inline status set_log_function(gmb_log_level level, gmb_log_function function, v
 
 }  // namespace gmb
 
+#include <gpumailbox/arbiter.hpp>
 #include <gpumailbox/doorbell.hpp>
 #include <gpumailbox/graph.hpp>
 #include <gpumailbox/queue.hpp>

@@ -7,7 +7,7 @@ CXX=${CXX:-c++}
 for kind in none address,undefined thread; do
   flags=()
   [ "$kind" = none ] || flags=(-fsanitize="$kind" -fno-sanitize-recover=all)
-  for program in protocol overwrite tensor shared device queue doorbell; do
+  for program in protocol overwrite tensor shared device queue doorbell arbiter; do
     out=target/protocol/$program-$(echo "$kind" | tr -d ,)
     "$CXX" -std=c++17 -O2 -g -Wall -Wextra -Wpedantic -Werror -DGMB_CHAOS -Iinclude "${flags[@]}" \
       "tests/protocol/$program.cpp" -o "$out" -lpthread

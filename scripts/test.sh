@@ -29,6 +29,7 @@ run "format" cargo fmt --check
 run "sources" scripts/sources.sh
 run "pictures" python3 scripts/pictures.py --verify
 run "slab" python3 scripts/slab.py --verify
+run "arbitration" python3 scripts/arbitration.py --verify
 run "generated headers" scripts/header.sh --verify
 run "conventions" python3 scripts/conventions.py
 run "conventions can fail" python3 scripts/conventions.py --broken

@@ -30,7 +30,8 @@ STAGE = ROOT / "target" / "stage"
 PYTHON = ROOT / "target" / "python" / "venv" / "bin" / "python"
 NVCC = ROOT / "target" / "toolchain" / "cuda" / "bin" / "nvcc"
 # With how many records: threads that take turns on few cores need long for many.
-PROGRAMS = {"protocol": 20000, "overwrite": 20000, "tensor": 20000, "shared": 4000, "device": 20000, "queue": 8000}
+PROGRAMS = {"protocol": 20000, "overwrite": 20000, "tensor": 20000, "shared": 4000, "device": 20000, "queue": 8000,
+            "doorbell": 8000, "arbiter": 8000}
 # What was built beside the Python package's sources.
 NOT_COPIED = shutil.ignore_patterns("target", "lib", "include", "licences", "_core*.so", "__pycache__", ".*")
 # What a kind of test depends on, besides the mutation and the tools: folders and files.

@@ -8,6 +8,8 @@ BULK = "include/gpumailbox/shared_bulk.cuh"
 EXPRESS = "include/gpumailbox/express.cuh"
 QUEUE = "include/gpumailbox/queue.cuh"
 WORKER = "include/gpumailbox/worker.cuh"
+ARBITER = "include/gpumailbox/arbiter.cuh"
+DOORBELL = "include/gpumailbox/doorbell.cuh"
 
 # name, file, text, replacement, how to run the test: a suite test, one that needs the library built with
 # its CUDA kernels, a model under loom, a protocol test under a sanitizer, or a test below python/tests, of an
@@ -332,6 +334,50 @@ MUTANTS = [
      "suite workers::queues_that_do_not_fit_together"),
     ("a graph does not hold its queue", "src/queue/submit.rs",
      "        backend.capture_keep(stream.raw, Box::new(Held::new(&self.context, self)))?;\n", "", "suite queues::in_a_graph"),
+    ("a command is taken before all of it is there", DOORBELL, "if (here == mapped_spoilt || worst == mapped_there) worst = here;",
+     "if (here == mapped_spoilt) worst = here;", "doorbell none"),
+    ("a slot's turn is the same in each round", DOORBELL, "static_cast<uint32_t>(index >> shift) + 1;",
+     "static_cast<uint32_t>(index >> shift) | 1;", "doorbell none"),
+    ("cancelled commands are done", DOORBELL, "if ((got.what.flags & GMB_COMMAND_CANCELLED) == 0) return true;", "return true;",
+     "doorbell none"),
+    ("a spoilt command is waited for", DOORBELL, "mapped_not_yet : mapped_spoilt;", "mapped_not_yet : mapped_not_yet;",
+     "doorbell none"),
+    ("who takes next begins where the last one began", DOORBELL,
+     "      if (group.lane() == 0) ring::store_relaxed(&header_->taken, taken_);\n", "", "doorbell none"),
+    ("each producer that learns of room gives it", DOORBELL,
+     "if (!ring::replace_limit(&header_->known, known, drained)) return true;", "ring::replace_limit(&header_->known, known, drained);",
+     "doorbell none"),
+    ("room in a FIFO that was taken first is lost", DOORBELL, "learn()) got += ring", "learn()) got = ring", "doorbell none"),
+    ("a doorbell's block stays when the others have left", WORKER, "load_relaxed(args.left) == workers", "false", "doorbell none"),
+    ("a spoilt doorbell does not end its worker", WORKER,
+     "GMB_WORKER_SPOILT_DOORBELL));\n    store_relaxed(args.told, static_cast<uint64_t>(1));\n", "GMB_WORKER_SPOILT_DOORBELL));\n",
+     "doorbell none"),
+    ("an answer is read before all of it is there", "src/mapped.rs", "whole = false;", "whole = true;",
+     "suite doorbells::every_command_is_answered_once"),
+    ("the host does not look for what was spoilt", "src/mapped.rs", "                    return Err(spoilt(index));\n",
+     "                    let _ = spoilt(index);\n", "suite doorbells::a_fifo_is_watched_and_spoilt"),
+    ("an answer goes with its slot", "src/doorbell/mod.rs",
+     "(Use::Wanted, Some(answer)) => drop(state.kept.insert(last, answer)),", "(Use::Wanted, Some(_)) => {}",
+     "suite doorbells::a_full_doorbell_says_so"),
+    ("answers that nobody asks for keep their room", "src/doorbell/mod.rs", "            self.sweep(&mut state)?;\n", "",
+     "suite doorbells::a_full_doorbell_says_so"),
+    ("what a worker leaves is not answered", "src/doorbell/mod.rs", "self.0.core.answer_all(GMB_ERROR_NOT_SERVED)", "Ok(())",
+     "suite doorbells::a_worker_that_is_gone"),
+    ("two workers serve a doorbell", "src/doorbell/mod.rs", "if self.core.served.swap(true, Ordering::AcqRel) {",
+     "if self.core.served.swap(true, Ordering::AcqRel) && self.core.header == 0 {", "suite doorbells::what_is_refused"),
+    ("the device does not hear of what was drained", "src/fifo.rs", "        if told != *taken {", "        if told > *taken {",
+     "suite doorbells::a_fifo_does_as_a_list"),
+    ("records before a spoilt one are lost", "src/fifo.rs", "        if count == 0 {\n            failed?;\n        }\n",
+     "        failed?;\n", "suite doorbells::a_fifo_is_watched_and_spoilt"),
+    ("a mailbox that is empty again is told to be ready", ARBITER, "    if (ready != told && group.lane() == 0) {",
+     "    if ((ready & ~told) != 0 && group.lane() == 0) {", "arbiter none"),
+    ("an arbiter has peripheral mailboxes before those in focus", ARBITER,
+     "      found = first_of(0, focus_, behind);\n      if (found == none) found = first_of(focus_, count_, behind);\n",
+     "      found = first_of(focus_, count_, behind);\n      if (found == none) found = first_of(0, focus_, behind);\n", "arbiter none"),
+    ("an arbiter's mailboxes have no turns", ARBITER, "    const uint32_t found = first_between(behind, high);",
+     "    const uint32_t found = first_between(low, high);", "arbiter none"),
+    ("an arbiter's warps do not tell each other to leave", ARBITER,
+     "          store_relaxed(args.told, static_cast<uint64_t>(1));\n", "", "arbiter none"),
 ]
 
 # On a GPU the suite tests are the same, under the delays of GMB_CHAOS where it says chaos; these are for mutants that a

@@ -108,7 +108,8 @@ fn statuses_of(comment: &str) -> HashSet<i32> {
         if word.starts_with("gmb_memory_allocate") && comment.contains(&format!("as for `{word}`")) {
             all.extend(statuses_of(self::comment(word)));
         }
-        if ["as of", "Otherwise as"].iter().any(|as_of| comment.contains(&format!("{as_of} `{word}`"))) {
+        let as_two = word.starts_with("gmb_") && comment.contains(&format!("` and `{word}`"));
+        if as_two || ["as of", "Otherwise as"].iter().any(|as_of| comment.contains(&format!("{as_of} `{word}`"))) {
             all.extend(statuses_of(self::comment(word)));
         }
         let wanted = match word.strip_prefix("GMB_ERROR") {

@@ -1,5 +1,8 @@
 // Every function of gpumailbox.h. Written by `make header`: do not edit.
 functions! {
+    gmb_arbiter_create
+    gmb_arbiter_destroy
+    gmb_arbiter_get_info
     gmb_borrow_get_device_spans
     gmb_borrow_poll
     gmb_borrow_release
@@ -12,6 +15,7 @@ functions! {
     gmb_doorbell_create
     gmb_doorbell_create_watch
     gmb_doorbell_destroy
+    gmb_doorbell_forget
     gmb_doorbell_get_info
     gmb_doorbell_submit
     gmb_doorbell_wait

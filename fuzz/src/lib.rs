@@ -6,6 +6,7 @@
 mod arena;
 mod blob;
 mod calls;
+mod doorbells;
 mod input;
 mod model;
 mod ops;
@@ -128,6 +129,7 @@ fn first() -> World {
         memory: Table(Vec::new()),
         tensors: tensors::Tensors::new(),
         queues: queues::Queues::new(),
+        doorbells: doorbells::Doorbells::new(),
         dirty: Vec::new(),
         stack: Vec::new(),
         arenas: Arenas::new(context),

@@ -10,6 +10,7 @@ use gpumailbox::*;
 
 use crate::arena::Arenas;
 use crate::calls::call;
+use crate::doorbells::Doorbells;
 use crate::input::Input;
 use crate::model::Mailbox;
 use crate::queues::Queues;
@@ -156,6 +157,7 @@ pub struct World {
     pub memory: Table<Allocation>,
     pub tensors: Tensors,
     pub queues: Queues,
+    pub doorbells: Doorbells,
     /// Streams with work that was not waited for.
     pub dirty: Vec<(usize, u64)>,
     /// Guards in the order in which they are in force.
@@ -270,6 +272,7 @@ impl World {
             mailbox.it.model.settle();
         }
         self.queues.settle();
+        self.doorbells.settle();
     }
 
     /// Waits for all work, reads every token, and holds what came against the model.

@@ -12,16 +12,17 @@ import os
 
 from . import _core
 from ._aio import pop_async, records_of, wait_async
-from ._core import (Array, Context, Event, Mailbox, Queue, Result, Stream, StreamGuard, Tensor, TensorMailbox, Token, View,
-                    Watch, Worker, WorkerResult, version)
-from ._errors import (Closed, DeviceLost, Error, Forked, Full, InvalidArgument, InvalidDevice, NotSupported, OutOfMemory,
-                      TimedOut)
+from ._core import (Answer, Array, Command, Context, Doorbell, Event, Fifo, Mailbox, Queue, Result, Stream, StreamGuard,
+                    Tensor, TensorMailbox, Token, View, Watch, Worker, WorkerResult, version)
+from ._errors import (Cancelled, Closed, DeviceLost, Error, Forked, Full, InvalidArgument, InvalidDevice, NotServed,
+                      NotSupported, OutOfMemory, TimedOut)
 
 __version__ = "0.1.0"
-__all__ = ["Array", "Closed", "Context", "DeviceLost", "Error", "Event", "Forked", "Full", "InvalidArgument",
-           "InvalidDevice", "Mailbox", "NotSupported", "OutOfMemory", "Queue", "Result", "Stream", "StreamGuard", "Tensor",
-           "TensorMailbox", "TimedOut", "Token", "View", "Watch", "Worker", "WorkerResult", "get_cmake_dir", "get_include",
-           "get_library", "pop_async", "records_of", "version", "wait_async"]
+__all__ = ["Answer", "Array", "Cancelled", "Closed", "Command", "Context", "DeviceLost", "Doorbell", "Error", "Event",
+           "Fifo", "Forked", "Full", "InvalidArgument", "InvalidDevice", "Mailbox", "NotServed", "NotSupported",
+           "OutOfMemory", "Queue", "Result", "Stream", "StreamGuard", "Tensor", "TensorMailbox", "TimedOut", "Token", "View",
+           "Watch", "Worker", "WorkerResult", "get_cmake_dir", "get_include", "get_library", "pop_async", "records_of",
+           "version", "wait_async"]
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 

@@ -1,6 +1,6 @@
-from typing import AsyncIterator, overload
+from typing import Any, AsyncIterator, overload
 
-from ._core import Array, Mailbox, _Interest, _Like, _Out, _Stream
+from ._core import Answer, Array, Command, Fifo, Mailbox, _Interest, _Like, _Out, _Stream
 
 async def wait_async(mailbox: Mailbox, count: int = 1, *, interest: _Interest = "readable", reader: int = 0,
                      timeout: float | None = None) -> None:
@@ -24,3 +24,12 @@ def records_of(mailbox: Mailbox, max: int = 1024, *, reader: int = 0, headers: b
 @overload
 def records_of(mailbox: Mailbox, max: int = 1024, *, reader: int = 0, headers: bool = False, stream: _Stream | None = None,
                like: type[_Like]) -> AsyncIterator[_Like]: ...
+
+async def pop_fifo_async(fifo: Fifo, max: int, timeout: float | None) -> Any:
+    """As fifo.pop, once there is something; raises asyncio.TimeoutError after `timeout` seconds."""
+
+def records_of_fifo(fifo: Fifo) -> AsyncIterator[Any]:
+    """`async for records in fifo:` until it is closed."""
+
+async def answer_to(command: Command) -> Answer:
+    """The answer to a command, once there is one."""

@@ -4,13 +4,14 @@
 # results and properties, the keys of dictionaries, which overload gives what, nor defaults of calls that have overloads.
 
 from types import TracebackType
-from typing import Any, AsyncIterator, Literal, Protocol, Sequence, TypedDict, TypeVar, Union, final, overload
-from typing import type_check_only
+from typing import Any, AsyncIterator, Final, Generator, Literal, Protocol, Sequence, TypedDict, TypeVar, Union, final
+from typing import overload, type_check_only
 
 from typing_extensions import Buffer, CapsuleType, Self, TypeAlias
 
-__all__ = ["Array", "Context", "Event", "Mailbox", "Queue", "Result", "Stream", "StreamGuard", "Tensor", "TensorMailbox",
-           "Token", "View", "Watch", "Worker", "WorkerResult", "_end", "_sizes", "version"]
+__all__ = ["Answer", "Array", "Command", "Context", "Doorbell", "Event", "Fifo", "Mailbox", "Queue", "Result", "Stream",
+           "StreamGuard", "Tensor", "TensorMailbox", "Token", "View", "Watch", "Worker", "WorkerResult", "_end", "_sizes",
+           "version"]
 
 # -- Protocols of other libraries; they do not exist at run time. --
 
@@ -123,6 +124,16 @@ class _WorkerStats(TypedDict):
     stalled_blocks: int
     heartbeat: int
 
+class _DoorbellStats(TypedDict):
+    capacity: int
+    submitted: int
+    outstanding: int
+    served: bool
+
+class _FifoStats(TypedDict):
+    capacity: int
+    drained: int
+
 class _CudaArrayInterface(TypedDict):
     version: int
     shape: tuple[int, ...]
@@ -180,9 +191,15 @@ class Context:
         """A work queue for `capacity` items (a power of two), whatever has 4, 8 or 16 bytes."""
     def worker(self, active: Queue, finished: Queue | None = None, spawn: Queue | None = None, *, max_iterations: int = 0,
                idle_threshold: int = 0, spawn_interval: int = 0, increment: int = 1, block_threads: int = 0,
-               grid_blocks: int = 1, slice: float | None = None, watchdog: float | None = None) -> Worker:
+               grid_blocks: int = 1, slice: float | None = None, watchdog: float | None = None,
+               doorbell: Doorbell | None = None) -> Worker:
         """A kernel that stays on the device: takes items from `active`, adds `increment`, and pushes them to `finished`, each
-        `spawn_interval`-th to `spawn` instead. `slice` and `watchdog` in seconds, None for the default, inf for no end."""
+        `spawn_interval`-th to `spawn` instead. `slice` and `watchdog` in seconds, None for the default, inf for no end. It
+        does the commands of `doorbell`, by a block more."""
+    def doorbell(self, capacity: int = 64) -> Doorbell:
+        """Commands from the host to a kernel that runs, and its answers: `capacity` (a power of two) at once."""
+    def fifo(self, capacity: int = 4096) -> Fifo:
+        """Records of 16 bytes from the device to the host, with room for `capacity` (a power of two)."""
     def stream(self, priority: Literal["normal", "focus", "peripheral"] = "normal") -> Stream:
         """A stream of a priority class."""
     def use_stream(self, stream: _Stream) -> StreamGuard:
@@ -385,10 +402,10 @@ class View:
 
 @final
 class Watch:
-    """A descriptor for event loops, made by `Mailbox.watch`."""
+    """A descriptor for event loops, made by `Mailbox.watch`, `Fifo.watch` and `Doorbell.watch`."""
 
     def arm(self, count: int = 1) -> None:
-        """It becomes readable once `count` records are readable, or writable."""
+        """It becomes readable once `count` records are readable, or writable, or `count` answers there."""
     def fileno(self) -> int:
         """The descriptor, which stays the watch's."""
 
@@ -505,6 +522,109 @@ class WorkerResult:
     @property
     def slices(self) -> int:
         """Times that the kernel came."""
+
+# -- Doorbells, and FIFOs --
+
+@final
+class Doorbell:
+    """Commands from the host to a kernel that runs, and its answers, with no launch between. Made by `Context.doorbell`."""
+
+    PING: Final = 1
+    """To be answered with its arguments."""
+    COUNTS: Final = 2
+    """What a worker has done in this run: processed, finished, spawned."""
+    USER: Final = 16
+    """The first code of your own."""
+
+    def submit(self, code: int, *arguments: int, timeout: float | None = None) -> Command:
+        """Submits a command with up to three arguments (64 bits, not negative). Where too many wait for their answers it waits
+        for room, at most `timeout` seconds, then raises `Full`."""
+    def post(self, code: int, *arguments: int, timeout: float | None = None) -> None:
+        """The same of a command whose answer nobody wants."""
+    def call(self, code: int, *arguments: int, timeout: float | None = None) -> Answer:
+        """`submit`, and `wait`, within `timeout` seconds together: one that is not answered in time is cancelled."""
+    def stats(self) -> _DoorbellStats:
+        """Counts of the doorbell at one moment; `outstanding` commands have no answer yet."""
+    def watch(self) -> Watch:
+        """A descriptor that is readable when answers are there which no command has got yet."""
+    def _collect(self) -> int: ...
+    @property
+    def handle(self) -> int:
+        """`gmb_doorbell.id`, for C++ in the same process."""
+    @property
+    def address(self) -> int:
+        """Where it lies on the device, for kernels: a `gmb_doorbell_header`."""
+    @property
+    def capacity(self) -> int: ...
+    def close(self) -> None:
+        """Later calls raise `Closed`, and so do those that wait. One that a worker serves is [BUSY], and stays. Twice is
+        once."""
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_ended: type[BaseException] | BaseException | TracebackType | None) -> None: ...
+
+@final
+class Command:
+    """A command that was submitted, made by `Doorbell.submit`. Without a reference it goes on, and its answer is dropped."""
+
+    def wait(self, timeout: float | None = None) -> Answer:
+        """Blocks until it is answered, for at most `timeout` seconds. However often, the answer is the same. Raises what the
+        kernel says it was not done for."""
+    def poll(self) -> Answer | None:
+        """The answer, or None while there is none. Does not block."""
+    def cancel(self) -> None:
+        """Asks for it not to be done: if it was not taken yet, its answer raises `Cancelled`. One that was answered stays
+        so."""
+    def __await__(self) -> Generator[Any, None, Answer]:
+        """The event loop sleeps on a descriptor, no thread waits."""
+    @property
+    def doorbell(self) -> Doorbell:
+        """That it was submitted to."""
+
+@final
+class Answer:
+    """What a kernel has answered."""
+
+    @property
+    def status(self) -> int:
+        """Zero, or what the kernel says; what is below zero is raised."""
+    @property
+    def flags(self) -> int:
+        """Zero, or the kernel's own."""
+    @property
+    def value(self) -> tuple[int, int, int]:
+        """What came of it."""
+
+@final
+class Fifo:
+    """Records of two words from kernels to the host, in the order of their pushes. Made by `Context.fifo`."""
+
+    def push(self, records: _Tensor, *, stream: _Stream | None = None, token: Token | None = None) -> None:
+        """Pushes `records`, a dense array on the device whose items, or rows, have 16 bytes; where there is room for fewer the
+        first so many. Waits for nothing: how many is told to the token. The array is kept until it was read."""
+    # An array of NumPy, without which the package has types, too.
+    def pop(self, max: int, timeout: float | None = None) -> Any:
+        """Up to `max` records, as many as there are, once there is one: an array of NumPy with a row of two numbers (uint64)
+        for each. None of them when none has come within `timeout` seconds."""
+    async def pop_async(self, max: int, timeout: float | None = None) -> Any:
+        """As `pop`, once there is something. The event loop sleeps on a descriptor, no thread waits."""
+    def __aiter__(self) -> AsyncIterator[Any]:
+        """`async for records in fifo:` until it is closed."""
+    def stats(self) -> _FifoStats:
+        """Counts of the FIFO at one moment."""
+    def watch(self) -> Watch:
+        """A descriptor that is readable when records are there."""
+    @property
+    def handle(self) -> int:
+        """`gmb_fifo.id`, for C++ in the same process."""
+    @property
+    def address(self) -> int:
+        """Where it lies on the device, for kernels: a `gmb_fifo_header`."""
+    @property
+    def capacity(self) -> int: ...
+    def close(self) -> None:
+        """Later calls raise `Closed`, and so do those that wait; records in it are dropped. Twice is once."""
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_ended: type[BaseException] | BaseException | TracebackType | None) -> None: ...
 
 # -- Tensors by pointer --
 

@@ -33,7 +33,15 @@ class OutOfMemory(Error, MemoryError):
 
 
 class Full(Error):
-    """There is no room, and the mailbox does not wait for any."""
+    """There is no room, and the mailbox does not wait for any, or the doorbell waits no longer."""
+
+
+class NotServed(Error):
+    """Nobody has done the command: the worker that served the doorbell has ended."""
+
+
+class Cancelled(Error):
+    """The command was cancelled before it was done."""
 
 
 class DeviceLost(Error):
@@ -47,12 +55,12 @@ class Forked(Error):
 _KINDS = {-1: Closed, -2: InvalidArgument, -3: InvalidArgument, -4: InvalidArgument, -5: InvalidArgument,
           -6: InvalidArgument, -8: NotSupported, -10: TimedOut, -11: InvalidArgument, -16: OutOfMemory, -17: OutOfMemory,
           -23: InvalidDevice, -24: InvalidArgument, -25: DeviceLost, -27: Forked, -29: InvalidArgument, -31: OutOfMemory,
-          -34: NotSupported, -35: Full}
+          -34: NotSupported, -35: Full, -37: NotServed, -38: Cancelled}
 
 _NAMES = ("INVALID_HANDLE NULL_POINTER INVALID_ARGUMENT MISALIGNED OVERLAP OVERFLOW STRUCT_SIZE NOT_SUPPORTED BUSY TIMEOUT "
           "BAD_LENGTH BAD_MAGIC BAD_VERSION ORDER_VIOLATION CORRUPT OUT_OF_MEMORY OUT_OF_HOST_MEMORY NO_DRIVER NO_DEVICE "
           "STUB_DRIVER DRIVER_TOO_OLD NO_KERNELS INVALID_DEVICE INVALID_STREAM DEVICE_LOST DRIVER FORKED PANIC ZERO_COUNT "
-          "SYSTEM MEMORY_LIMIT WRONG_THREAD TRUNCATED CAPTURE FULL WRONG_MODE").split()
+          "SYSTEM MEMORY_LIMIT WRONG_THREAD TRUNCATED CAPTURE FULL WRONG_MODE NOT_SERVED CANCELLED").split()
 
 
 def make(status, message):

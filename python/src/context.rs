@@ -7,8 +7,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::dlpack::{CPU, CUDA};
+use crate::doorbell::Doorbell;
 use crate::error::{argument, check, closed};
 use crate::events::Event;
+use crate::fifo::Fifo;
 use crate::info::{choice, counts, info, MODES, MODE_FLAGS, POLICIES};
 use crate::interpreter::{ended, without_lock};
 use crate::mailbox::Mailbox;
@@ -251,10 +253,11 @@ impl Context {
     }
 
     /// A kernel that stays on the device: takes items from `active`, adds `increment`, and pushes them to `finished`, each
-    /// `spawn_interval`-th to `spawn` instead. `slice` and `watchdog` in seconds, None for the default, inf for no end.
+    /// `spawn_interval`-th to `spawn` instead. `slice` and `watchdog` in seconds, None for the default, inf for no end. It does
+    /// the commands of `doorbell`, by a block more.
     #[pyo3(signature = (active, finished = None, spawn = None, *, max_iterations = 0, idle_threshold = 0,
                         spawn_interval = 0, increment = 1, block_threads = 0, grid_blocks = 1, slice = None,
-                        watchdog = None))]
+                        watchdog = None, doorbell = None))]
     #[allow(clippy::too_many_arguments)]
     fn worker(
         &self,
@@ -270,6 +273,7 @@ impl Context {
         grid_blocks: u32,
         slice: Option<f64>,
         watchdog: Option<f64>,
+        doorbell: Option<&Doorbell>,
     ) -> PyResult<Worker> {
         let none = ffi::gmb_queue { id: 0 };
         let options = ffi::gmb_worker_options {
@@ -288,8 +292,21 @@ impl Context {
             watchdog_ns: span("watchdog", watchdog)?,
             function: std::ptr::null(),
             user: std::ptr::null_mut(),
+            doorbell: ffi::gmb_doorbell { id: 0 },
         };
-        Worker::new(py, &self.inner, [Some(active), finished, spawn], options)
+        Worker::new(py, &self.inner, [Some(active), finished, spawn], doorbell, options)
+    }
+
+    /// Commands from the host to a kernel that runs, and its answers: as many at once as `capacity`, a power of two.
+    #[pyo3(signature = (capacity = 64))]
+    fn doorbell(&self, py: Python<'_>, capacity: u64) -> PyResult<Doorbell> {
+        Doorbell::new(py, &self.inner, capacity)
+    }
+
+    /// Records of 16 bytes from the device to the host: room for `capacity` of them, a power of two.
+    #[pyo3(signature = (capacity = 4096))]
+    fn fifo(&self, py: Python<'_>, capacity: u64) -> PyResult<Fifo> {
+        Fifo::new(py, &self.inner, capacity)
     }
 
     /// A stream of a priority class: "normal", "focus" or "peripheral".

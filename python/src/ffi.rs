@@ -21,7 +21,19 @@ pub const GMB_RESULT_PARTIAL: i32 = 1;
 pub const GMB_RESULT_LOST: i32 = 2;
 pub const GMB_EXPRESS_BYTES: i32 = 240;
 pub const GMB_MAX_DIMENSIONS: i32 = 8;
+pub const GMB_ARBITER_MAGIC: i64 = 5207098233783995719;
+pub const GMB_MOST_ARBITRATED: i32 = 1024;
+pub const GMB_DOORBELL_MAGIC: i64 = 6000851105314131271;
+pub const GMB_FIFO_MAGIC: i64 = 6003094108833467719;
+pub const GMB_COMMAND_WORDS: i32 = 8;
+pub const GMB_FIFO_WORDS: i32 = 4;
+pub const GMB_COMMAND_PING: i32 = 1;
+pub const GMB_COMMAND_COUNTS: i32 = 2;
+pub const GMB_COMMAND_USER: i32 = 16;
+pub const GMB_COMMAND_CANCELLED: i64 = 2147483648;
 pub const GMB_QUEUE_MAGIC: i64 = 4995975594375269703;
+pub const GMB_CLASS_FOCUS: i32 = 0;
+pub const GMB_CLASS_PERIPHERAL: i32 = 1;
 pub const GMB_BACKEND_AUTO: i32 = 0;
 pub const GMB_BACKEND_CUDA: i32 = 1;
 pub const GMB_BACKEND_HOST: i32 = 2;
@@ -63,6 +75,7 @@ pub const GMB_WORKER_ITERATIONS: i32 = 3;
 pub const GMB_WORKER_WRONG_ITEMS: i32 = 4;
 pub const GMB_WORKER_FAILED: i32 = 5;
 pub const GMB_WORKER_SMALL_SPAWN: i32 = 6;
+pub const GMB_WORKER_SPOILT_DOORBELL: i32 = 7;
 pub const GMB_OK: i32 = 0;
 pub const GMB_NOT_READY: i32 = 1;
 pub const GMB_ERROR_INVALID_HANDLE: i32 = -1;
@@ -101,10 +114,13 @@ pub const GMB_ERROR_TRUNCATED: i32 = -33;
 pub const GMB_ERROR_CAPTURE: i32 = -34;
 pub const GMB_ERROR_FULL: i32 = -35;
 pub const GMB_ERROR_WRONG_MODE: i32 = -36;
+pub const GMB_ERROR_NOT_SERVED: i32 = -37;
+pub const GMB_ERROR_CANCELLED: i32 = -38;
 pub const GMB_WAIT_FOREVER: u64 = u64::MAX;
 pub const GMB_STREAM_CURRENT: usize = usize::MAX;
 
 pub type gmb_status = i32;
+pub type gmb_class = i32;
 pub type gmb_backend = i32;
 pub type gmb_event_kind = i32;
 pub type gmb_capture_mode = i32;
@@ -122,8 +138,62 @@ pub type gmb_stream = *mut c_void;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
+pub struct gmb_context {
+    pub id: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
 pub struct gmb_mailbox {
     pub id: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_arbitrated {
+    pub mailbox: gmb_mailbox,
+    pub reader: u32,
+    pub priority_class: gmb_class,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_arbiter_options {
+    pub struct_size: u32,
+    pub count: u32,
+    pub mailboxes: *const gmb_arbitrated,
+    pub slice_ns: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_arbiter {
+    pub id: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_arbiter_header {
+    pub magic: u64,
+    pub version: u32,
+    pub count: u32,
+    pub focus: u32,
+    pub reserved: u32,
+    pub turns: u64,
+    pub pad: [u64; 12],
+    pub ready: [u32; 32],
+    pub place: [u16; 1024],
+    pub number: [u16; 1024],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_arbiter_info {
+    pub mailboxes: u32,
+    pub focus: u32,
+    pub slices: u64,
+    pub heartbeat: u64,
+    pub arbiter: *mut gmb_arbiter_header,
 }
 
 #[repr(C)]
@@ -164,18 +234,76 @@ pub struct gmb_context_options {
 
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct gmb_context {
-    pub id: u64,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
 pub struct gmb_context_info {
     pub backend: gmb_backend,
     pub device: u32,
     pub multiprocessors: u32,
     pub driver_version: u32,
     pub name: [c_char; 128],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_doorbell_options {
+    pub struct_size: u32,
+    pub reserved: u32,
+    pub capacity: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_doorbell {
+    pub id: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_doorbell_header {
+    pub magic: u64,
+    pub version: u32,
+    pub capacity: u32,
+    pub commands: *const u64,
+    pub answers: *mut u64,
+    pub taken: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_doorbell_info {
+    pub capacity: u64,
+    pub submitted: u64,
+    pub outstanding: u64,
+    pub doorbell: *mut gmb_doorbell_header,
+    pub served: u32,
+    pub reserved: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_command {
+    pub code: u32,
+    pub flags: u32,
+    pub argument: [u64; 3],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_command_id {
+    pub id: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_answer {
+    pub status: i32,
+    pub flags: u32,
+    pub value: [u64; 3],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_watch {
+    pub id: u64,
 }
 
 #[repr(C)]
@@ -191,6 +319,56 @@ pub struct gmb_event_pool_info {
     pub in_use: u64,
     pub high_water: u64,
     pub pending: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_fifo_options {
+    pub struct_size: u32,
+    pub reserved: u32,
+    pub capacity: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_fifo {
+    pub id: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_fifo_header {
+    pub magic: u64,
+    pub version: u32,
+    pub capacity: u32,
+    pub records: *mut u64,
+    pub drained: *const u64,
+    pub pad0: [u64; 124],
+    pub space: u64,
+    pub known: u64,
+    pub pad1: [u64; 126],
+    pub tail: u64,
+    pub pad2: [u64; 127],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_fifo_info {
+    pub capacity: u64,
+    pub drained: u64,
+    pub fifo: *mut gmb_fifo_header,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_fifo_record {
+    pub word: [u64; 2],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_token {
+    pub id: u64,
 }
 
 #[repr(C)]
@@ -259,12 +437,6 @@ pub struct gmb_push {
     pub length: u32,
     pub msg_type: u32,
     pub timeout_ns: u64,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct gmb_token {
-    pub id: u64,
 }
 
 #[repr(C)]
@@ -369,12 +541,6 @@ pub struct gmb_reader_info {
 
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct gmb_watch {
-    pub id: u64,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
 pub struct gmb_tensor_mailbox_options {
     pub struct_size: u32,
     pub consumer: gmb_consumer,
@@ -461,6 +627,7 @@ pub struct gmb_worker_options {
     pub watchdog_ns: u64,
     pub function: *const c_void,
     pub user: *mut c_void,
+    pub doorbell: gmb_doorbell,
 }
 
 #[repr(C)]
@@ -522,6 +689,8 @@ pub struct gmb_worker_args {
     pub blocks: *mut gmb_worker_block,
     pub command: *const u64,
     pub told: *mut u64,
+    pub left: *mut u64,
+    pub doorbell: *mut gmb_doorbell_header,
     pub beats: *mut u64,
     pub user: *mut c_void,
     pub max_iterations: u64,
@@ -533,7 +702,28 @@ pub struct gmb_worker_args {
     pub reserved: u32,
 }
 
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_arbiter_entry {
+    pub published: *const u64,
+    pub claimed: *const u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_arbiter_args {
+    pub arbiter: *mut gmb_arbiter_header,
+    pub entries: *const gmb_arbiter_entry,
+    pub command: *const u64,
+    pub told: *mut u64,
+    pub beat: *mut u64,
+    pub slice_ns: u64,
+}
+
 unsafe extern "C" {
+    pub fn gmb_arbiter_create(context: gmb_context, options: *const gmb_arbiter_options, arbiter: *mut gmb_arbiter) -> gmb_status;
+    pub fn gmb_arbiter_destroy(arbiter: gmb_arbiter) -> gmb_status;
+    pub fn gmb_arbiter_get_info(arbiter: gmb_arbiter, info: *mut gmb_arbiter_info, info_size: usize) -> gmb_status;
     pub fn gmb_mailbox_borrow(mailbox: gmb_mailbox, reader: u32, max: u32, stream: gmb_stream, borrow: *mut gmb_borrow) -> gmb_status;
     pub fn gmb_borrow_poll(borrow: gmb_borrow, result: *mut gmb_result, spans: *mut gmb_spans) -> gmb_status;
     pub fn gmb_borrow_wait(borrow: gmb_borrow, timeout_ns: u64, result: *mut gmb_result, spans: *mut gmb_spans) -> gmb_status;
@@ -542,6 +732,15 @@ unsafe extern "C" {
     pub fn gmb_context_create(options: *const gmb_context_options, context: *mut gmb_context) -> gmb_status;
     pub fn gmb_context_destroy(context: gmb_context) -> gmb_status;
     pub fn gmb_context_get_info(context: gmb_context, info: *mut gmb_context_info, info_size: usize) -> gmb_status;
+    pub fn gmb_doorbell_create(context: gmb_context, options: *const gmb_doorbell_options, doorbell: *mut gmb_doorbell) -> gmb_status;
+    pub fn gmb_doorbell_destroy(doorbell: gmb_doorbell) -> gmb_status;
+    pub fn gmb_doorbell_get_info(doorbell: gmb_doorbell, info: *mut gmb_doorbell_info, info_size: usize) -> gmb_status;
+    pub fn gmb_doorbell_submit(doorbell: gmb_doorbell, command: *const gmb_command, timeout_ns: u64, id: *mut gmb_command_id) -> gmb_status;
+    pub fn gmb_doorbell_wait(doorbell: gmb_doorbell, id: gmb_command_id, timeout_ns: u64, answer: *mut gmb_answer) -> gmb_status;
+    pub fn gmb_doorbell_call(doorbell: gmb_doorbell, command: *const gmb_command, timeout_ns: u64, answer: *mut gmb_answer) -> gmb_status;
+    pub fn gmb_doorbell_cancel(doorbell: gmb_doorbell, id: gmb_command_id) -> gmb_status;
+    pub fn gmb_doorbell_forget(doorbell: gmb_doorbell, id: gmb_command_id) -> gmb_status;
+    pub fn gmb_doorbell_create_watch(doorbell: gmb_doorbell, watch: *mut gmb_watch) -> gmb_status;
     pub fn gmb_event_create(context: gmb_context, kind: gmb_event_kind, event: *mut gmb_event) -> gmb_status;
     pub fn gmb_event_destroy(event: gmb_event) -> gmb_status;
     pub fn gmb_event_record(event: gmb_event, stream: gmb_stream) -> gmb_status;
@@ -549,6 +748,12 @@ unsafe extern "C" {
     pub fn gmb_event_synchronize(event: gmb_event, timeout_ns: u64) -> gmb_status;
     pub fn gmb_event_elapsed_ms(start: gmb_event, end: gmb_event, milliseconds: *mut f64) -> gmb_status;
     pub fn gmb_event_pool_get_info(context: gmb_context, kind: gmb_event_kind, info: *mut gmb_event_pool_info, info_size: usize) -> gmb_status;
+    pub fn gmb_fifo_create(context: gmb_context, options: *const gmb_fifo_options, fifo: *mut gmb_fifo) -> gmb_status;
+    pub fn gmb_fifo_destroy(fifo: gmb_fifo) -> gmb_status;
+    pub fn gmb_fifo_get_info(fifo: gmb_fifo, info: *mut gmb_fifo_info, info_size: usize) -> gmb_status;
+    pub fn gmb_fifo_push(fifo: gmb_fifo, records: *const gmb_fifo_record, count: u32, stream: gmb_stream, token: gmb_token) -> gmb_status;
+    pub fn gmb_fifo_pop_to_host(fifo: gmb_fifo, records: *mut gmb_fifo_record, max: u32, timeout_ns: u64, popped: *mut u64) -> gmb_status;
+    pub fn gmb_fifo_create_watch(fifo: gmb_fifo, watch: *mut gmb_watch) -> gmb_status;
     pub fn gmb_stream_begin_capture(context: gmb_context, stream: gmb_stream, mode: gmb_capture_mode) -> gmb_status;
     pub fn gmb_stream_is_capturing(context: gmb_context, stream: gmb_stream, capturing: *mut i32) -> gmb_status;
     pub fn gmb_stream_end_capture(context: gmb_context, stream: gmb_stream, graph: *mut gmb_graph) -> gmb_status;

@@ -4,6 +4,7 @@ mod array;
 mod context;
 mod destination;
 mod dlpack;
+mod doorbell;
 mod dtype;
 mod elements;
 mod error;
@@ -11,6 +12,7 @@ mod events;
 mod exchange;
 #[rustfmt::skip]
 mod ffi;
+mod fifo;
 mod info;
 mod interpreter;
 mod keeping;
@@ -82,7 +84,15 @@ fn _sizes() -> Vec<(&'static str, usize)> {
         gmb_queue_measurement,
         gmb_worker_options,
         gmb_worker_result,
-        gmb_worker_info
+        gmb_worker_info,
+        gmb_doorbell_options,
+        gmb_doorbell_info,
+        gmb_command,
+        gmb_command_id,
+        gmb_answer,
+        gmb_fifo_options,
+        gmb_fifo_info,
+        gmb_fifo_record
     )
 }
 
@@ -103,6 +113,10 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<queue::Queue>()?;
     module.add_class::<worker::Worker>()?;
     module.add_class::<worker::WorkerResult>()?;
+    module.add_class::<doorbell::Doorbell>()?;
+    module.add_class::<doorbell::Command>()?;
+    module.add_class::<doorbell::Answer>()?;
+    module.add_class::<fifo::Fifo>()?;
     module.add_function(wrap_pyfunction!(_end, module)?)?;
     module.add_function(wrap_pyfunction!(version, module)?)?;
     module.add_function(wrap_pyfunction!(_sizes, module)?)

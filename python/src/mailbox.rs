@@ -318,7 +318,12 @@ impl Mailbox {
     /// A descriptor that is readable when `count` records are, for event loops; see `Watch`.
     #[pyo3(signature = (interest = "readable", *, reader = 0))]
     fn watch(&self, interest: &str, reader: u32) -> PyResult<Watch> {
-        Watch::new(&self.ring, interest, reader)
+        let (handle, interest) =
+            (self.ring.handle()?, choice("interest", interest, &["readable", "writable"])?);
+        // SAFETY: it writes a handle.
+        Watch::new(Arc::clone(&self.ring) as _, |watch| unsafe {
+            ffi::gmb_watch_create(handle, interest, reader, watch)
+        })
     }
 
     /// As `pop`, once there is something: `await` it. The event loop sleeps on a descriptor, no thread waits.

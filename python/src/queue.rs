@@ -10,14 +10,14 @@ use pyo3::types::{PyBytes, PyDict, PyMemoryView, PySlice, PyTuple};
 use crate::array::{Array, Keeper};
 use crate::context::ContextHandle;
 use crate::destination::{Destination, Written};
-use crate::dlpack::{self, Managed};
+use crate::dlpack;
 use crate::elements::Layout;
 use crate::error::{argument, check, closed, status};
 use crate::info::{counts, info};
 use crate::interpreter::{ended, without_lock};
 use crate::keeping::{Keeping, Until, What};
 use crate::memory::Memory;
-use crate::records::{check_place, narrow, Kind};
+use crate::records::{narrow, Kind};
 use crate::streams::{self, is_capturing, raw};
 use crate::token::{result, TokenHandle, NO_TOKEN};
 use crate::{dtype, exchange, ffi};
@@ -94,44 +94,9 @@ impl Queue {
         Ok(Self { core, kind, keeping: Keeping::default(), capacity, address })
     }
 
-    /// How many items an array holds, one behind the other.
-    fn items(&self, from: &Managed) -> PyResult<u32> {
-        let (tensor, shape) = (from.tensor(), from.shape());
-        check_place(tensor, &self.core.context, "the items")?;
-        // A row is an item where any type is.
-        let dimensions = if self.kind.is_bytes() { shape.len().max(1) } else { 1 };
-        let bytes = shape.iter().skip(1).product::<i64>() as u64 * tensor.dtype.bytes();
-        let same = (tensor.dtype.code, tensor.dtype.bits) == (self.kind.dtype.code, self.kind.dtype.bits);
-        if shape.len() != dimensions || bytes != u64::from(self.kind.bytes) || !(same || self.kind.is_bytes())
-        {
-            return Err(argument(format!(
-                "the items are {} of shape {shape:?}, the queue is for {}",
-                tensor.dtype.name(),
-                self.named()
-            )));
-        }
-        let mut step = 1;
-        for (i, &size) in shape.iter().enumerate().rev() {
-            if size > 1 && from.strides().is_some_and(|strides| strides[i] != step) {
-                return Err(argument("the items have gaps: make them contiguous"));
-            }
-            step *= size;
-        }
-        narrow(shape[0] as u64, "items")
-    }
-
     /// What a pop to memory of the package's own asks for.
     fn at_most(&self, max: u32) -> u32 {
         u64::from(max).min(self.capacity) as u32
-    }
-
-    /// What an item is.
-    fn named(&self) -> String {
-        if self.kind.is_bytes() {
-            format!("items of {} bytes", self.kind.bytes)
-        } else {
-            self.kind.dtype.name()
-        }
     }
 
     /// As many items as bytes of host memory are; of a buffer's format and size of an element.
@@ -149,7 +114,7 @@ impl Queue {
         if bytes % each != 0 || !(same || size == 1 || self.kind.is_bytes()) {
             return Err(argument(format!(
                 "{bytes} bytes of format {format:?} are no items of the queue, which is for {}",
-                self.named()
+                self.kind.items_named()
             )));
         }
         narrow((bytes / each) as u64, "items")
@@ -172,7 +137,7 @@ impl Queue {
         let (handle, context) = (self.core.handle()?, &self.core.context);
         let stream = streams::resolve(py, context, stream)?;
         let from = dlpack::import(items, context, stream)?;
-        let (count, at) = (self.items(&from)?, from.address() as *const c_void);
+        let (count, at) = (self.kind.items(&from, context, "queue")?, from.address() as *const c_void);
         // SAFETY: memory of that size, which is kept.
         let push = |to| check(unsafe { ffi::gmb_queue_push(handle, at, count, raw(stream), to) });
         let bytes = u64::from(count) * u64::from(self.kind.bytes);
@@ -222,7 +187,7 @@ impl Queue {
         let (memory, rows) = match out {
             Some(out) => {
                 let into = dlpack::import(out, context, stream)?;
-                let rows = self.items(&into)?;
+                let rows = self.kind.items(&into, context, "queue")?;
                 if into.is_read_only() || rows < max {
                     return Err(argument(format!("out is read-only, or has no room for {max} items")));
                 }
@@ -382,7 +347,7 @@ impl Queue {
 
     fn __repr__(&self) -> String {
         let state = if self.core.handle().is_ok() { "" } else { ", closed" };
-        format!("<gpumailbox.Queue of {}, capacity {}{state}>", self.named(), self.capacity)
+        format!("<gpumailbox.Queue of {}, capacity {}{state}>", self.kind.items_named(), self.capacity)
     }
 
     /// Later calls raise `Closed`, and items in it are dropped. A queue that a worker uses is [BUSY], and stays. Twice is once.

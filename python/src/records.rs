@@ -39,6 +39,40 @@ impl Kind {
         (self.dtype.code, self.dtype.bits) == (UINT, 8)
     }
 
+    /// What an item of a queue is.
+    pub fn items_named(&self) -> String {
+        if self.is_bytes() {
+            format!("items of {} bytes", self.bytes)
+        } else {
+            self.dtype.name()
+        }
+    }
+
+    /// How many items an array holds, one behind the other, for `whom`.
+    pub fn items(&self, from: &Managed, context: &ContextHandle, whom: &str) -> PyResult<u32> {
+        let (tensor, shape) = (from.tensor(), from.shape());
+        check_place(tensor, context, "the items")?;
+        // A row is an item where any type is.
+        let dimensions = if self.is_bytes() { shape.len().max(1) } else { 1 };
+        let bytes = shape.iter().skip(1).product::<i64>() as u64 * tensor.dtype.bytes();
+        let same = (tensor.dtype.code, tensor.dtype.bits) == (self.dtype.code, self.dtype.bits);
+        if shape.len() != dimensions || bytes != u64::from(self.bytes) || !(same || self.is_bytes()) {
+            return Err(argument(format!(
+                "the items are {} of shape {shape:?}, the {whom} is for {}",
+                tensor.dtype.name(),
+                self.items_named()
+            )));
+        }
+        let mut step = 1;
+        for (i, &size) in shape.iter().enumerate().rev() {
+            if size > 1 && shape[0] > 0 && from.strides().is_some_and(|strides| strides[i] != step) {
+                return Err(argument("the items have gaps: make them contiguous"));
+            }
+            step *= size;
+        }
+        narrow(shape[0] as u64, "items")
+    }
+
     /// Rows as records: their number, the bytes of one and from one to the next.
     pub fn rows(&self, from: &Managed, context: &ContextHandle) -> PyResult<(u32, u32, u64)> {
         let tensor = from.tensor();

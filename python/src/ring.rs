@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use crate::context::ContextHandle;
 use crate::error::closed;
 use crate::interpreter::{ended, without_lock};
+use crate::watch::Watched;
 use crate::{ffi, lock};
 
 /// It goes with the last of those that need it.
@@ -42,12 +43,6 @@ impl Ring {
         Ok(ffi::gmb_mailbox { id: self.handle.load(Ordering::Acquire) })
     }
 
-    pub fn watch(&self, descriptor: &Arc<OwnedFd>) {
-        let mut watched = lock(&self.watched);
-        watched.retain(|known| known.strong_count() > 0);
-        watched.push(Arc::downgrade(descriptor));
-    }
-
     /// Later calls are refused, and whoever waits is woken; the ring ends when nothing of it is out.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
@@ -71,6 +66,18 @@ impl Ring {
                 unsafe { ffi::gmb_mailbox_destroy(ffi::gmb_mailbox { id }) };
             });
         }
+    }
+}
+
+impl Watched for Ring {
+    fn check_open(&self) -> PyResult<()> {
+        self.handle().map(drop)
+    }
+
+    fn watched_by(&self, descriptor: &Arc<OwnedFd>) {
+        let mut watched = lock(&self.watched);
+        watched.retain(|known| known.strong_count() > 0);
+        watched.push(Arc::downgrade(descriptor));
     }
 }
 

@@ -35,6 +35,17 @@ pub fn patiently_while(
     py: Python<'_>,
     timeout: Option<Duration>,
     open: impl Fn() -> PyResult<()>,
+    wait: impl FnMut(u64) -> i32 + Send,
+) -> PyResult<i32> {
+    patiently_until(py, timeout, is_late, open, wait)
+}
+
+/// The same with another way to say that it was not so in time.
+pub fn patiently_until(
+    py: Python<'_>,
+    timeout: Option<Duration>,
+    is_late: fn(i32) -> bool,
+    open: impl Fn() -> PyResult<()>,
     mut wait: impl FnMut(u64) -> i32 + Send,
 ) -> PyResult<i32> {
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! Descriptors that say when there are records, or room.
+//! Descriptors that say when there are records, room, or answers.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
@@ -7,31 +7,39 @@ use pyo3::prelude::*;
 
 use crate::error::check;
 use crate::ffi;
-use crate::info::choice;
 use crate::interpreter::{ended, without_lock};
-use crate::ring::Ring;
 
-/// A descriptor for event loops: armed, it becomes readable once as many records are readable, or writable, as were asked for.
+/// What a watch looks at, and keeps.
+pub trait Watched: Send + Sync {
+    /// Raises once it is closed.
+    fn check_open(&self) -> PyResult<()>;
+
+    /// A watch's descriptor, for what does not end at once when it is closed.
+    fn watched_by(&self, _descriptor: &Arc<OwnedFd>) {}
+}
+
+/// A descriptor for event loops: armed, it becomes readable once as many records are readable, or writable, or as many answers
+/// there, as were asked for.
 #[pyclass(frozen, module = "gpumailbox")]
 pub struct Watch {
-    ring: Arc<Ring>,
+    of: Arc<dyn Watched>,
     watch: ffi::gmb_watch,
     descriptor: Option<Arc<OwnedFd>>,
 }
 
 impl Watch {
-    pub fn new(ring: &Arc<Ring>, interest: &str, reader: u32) -> PyResult<Self> {
+    /// `make` writes the handle.
+    pub fn new(of: Arc<dyn Watched>, make: impl FnOnce(*mut ffi::gmb_watch) -> i32) -> PyResult<Self> {
+        of.check_open()?;
         let mut watch = ffi::gmb_watch { id: 0 };
-        let interest = choice("interest", interest, &["readable", "writable"])?;
-        // SAFETY: it writes a handle.
-        check(unsafe { ffi::gmb_watch_create(ring.handle()?, interest, reader, &mut watch) })?;
-        let mut made = Self { ring: Arc::clone(ring), watch, descriptor: None };
+        check(make(&mut watch))?;
+        let mut made = Self { of, watch, descriptor: None };
         let mut descriptor = -1;
         // SAFETY: it writes a number.
         check(unsafe { ffi::gmb_watch_get_fd(watch, &mut descriptor) })?;
         // SAFETY: the caller's own.
         let descriptor = Arc::new(unsafe { OwnedFd::from_raw_fd(descriptor) });
-        ring.watch(&descriptor);
+        made.of.watched_by(&descriptor);
         made.descriptor = Some(descriptor);
         Ok(made)
     }
@@ -42,7 +50,7 @@ impl Watch {
     /// Not readable again until that is so.
     #[pyo3(signature = (count = 1))]
     fn arm(&self, count: u32) -> PyResult<()> {
-        self.ring.handle()?;
+        self.of.check_open()?;
         // SAFETY: checked by the library.
         check(unsafe { ffi::gmb_watch_arm(self.watch, count) })?;
         Ok(())

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::context::ContextHandle;
+use crate::doorbell::{self, Doorbell};
 use crate::error::{argument, check, closed};
 use crate::info::counts;
 use crate::interpreter::{ended, without_lock};
@@ -30,6 +31,7 @@ struct Core {
     grid_blocks: u32,
     /// They stay as long as the worker.
     _queues: [Option<Arc<queue::Core>>; 3],
+    _doorbell: Option<Arc<doorbell::Core>>,
 }
 
 /// Those that there are.
@@ -63,6 +65,7 @@ impl Worker {
         py: Python<'_>,
         context: &Arc<ContextHandle>,
         queues: [Option<&Queue>; 3],
+        bell: Option<&Doorbell>,
         options: ffi::gmb_worker_options,
     ) -> PyResult<Self> {
         context.handle()?;
@@ -75,7 +78,11 @@ impl Worker {
             *handle = queue.core.handle()?;
         }
         let [active, finished, spawn] = handles;
-        let options = ffi::gmb_worker_options { active, finished, spawn, ..options };
+        if bell.is_some_and(|bell| !Arc::ptr_eq(&bell.core.context, context)) {
+            return Err(argument("the doorbell is of another context than the worker"));
+        }
+        let doorbell = bell.map_or(Ok(ffi::gmb_doorbell { id: 0 }), |bell| bell.core.handle())?;
+        let options = ffi::gmb_worker_options { active, finished, spawn, doorbell, ..options };
         let (at, mut handle) =
             (&options as *const ffi::gmb_worker_options as usize, ffi::gmb_worker { id: 0 });
         // SAFETY: options of their size; it writes a handle.
@@ -86,6 +93,7 @@ impl Worker {
             id: RwLock::new(handle.id),
             grid_blocks: options.grid_blocks.max(1),
             _queues: queues.map(|queue| queue.map(|queue| Arc::clone(&queue.core))),
+            _doorbell: bell.map(|bell| Arc::clone(&bell.core)),
         });
         let mut open = lock(&OPEN);
         open.retain(|known| known.strong_count() > 0);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::backend::{wait_until, Entry, Kernel, Resident};
+use crate::backend::{wait_until_about, Entry, Kernel, Resident};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::layout::*;
@@ -276,7 +276,7 @@ impl Shared {
             Ok(false) => None,
             Err(error) => Some(Err(error)),
         };
-        wait_until(None, done, || Ok(()))?.unwrap_or(Ok(()))
+        wait_until_about(Some(self.slice), None, done, || Ok(()))?.unwrap_or(Ok(()))
     }
 }
 

@@ -327,9 +327,21 @@ impl Drop for Entered {
 /// then sleeps. `nudge` runs now and then; its error ends the wait.
 pub(crate) fn wait_until<T>(
     timeout: Option<Duration>,
+    ready: impl FnMut() -> Option<T>,
+    nudge: impl FnMut() -> Result<()>,
+) -> Result<Option<T>> {
+    wait_until_about(None, timeout, ready, nudge)
+}
+
+/// The same for something that is to come when so much time has passed: then it looks more often.
+pub(crate) fn wait_until_about<T>(
+    due: Option<Duration>,
+    timeout: Option<Duration>,
     mut ready: impl FnMut() -> Option<T>,
     mut nudge: impl FnMut() -> Result<()>,
 ) -> Result<Option<T>> {
+    const SPINS: u32 = 2048;
+    const YIELDS: u32 = 4096;
     let start = std::time::Instant::now();
     let mut round: u32 = 0;
     loop {
@@ -337,21 +349,42 @@ pub(crate) fn wait_until<T>(
             return Ok(Some(value));
         }
         round = round.saturating_add(1);
-        // The clock and the driver are asked rarely: both cost more than a poll.
-        if round % 64 == 0 {
-            if timeout.is_some_and(|limit| start.elapsed() >= limit) {
-                return Ok(None);
-            }
-            nudge()?;
-        } else if timeout == Some(Duration::ZERO) {
+        if timeout == Some(Duration::ZERO) && round % 64 != 0 {
             return Ok(None);
         }
-        if round < 2048 {
-            std::hint::spin_loop();
-        } else if round < 4096 {
-            std::thread::yield_now();
-        } else {
-            std::thread::sleep(Duration::from_micros(50));
+        // The clock and the driver are asked rarely: both cost more than a poll, though less than a nap.
+        if round % 64 == 0 || round > YIELDS {
+            let passed = start.elapsed();
+            if timeout.is_some_and(|limit| passed >= limit) {
+                return Ok(None);
+            }
+            if round % 64 == 0 || nap(passed, due) > LEAST_NAP {
+                nudge()?;
+            }
+            if round > YIELDS {
+                let left = timeout.map_or(Duration::MAX, |limit| limit.saturating_sub(passed));
+                std::thread::sleep(nap(passed, due).min(left));
+                continue;
+            }
         }
+        if round < SPINS {
+            std::hint::spin_loop();
+        } else {
+            std::thread::yield_now();
+        }
+    }
+}
+
+const LEAST_NAP: Duration = Duration::from_micros(50);
+
+/// What comes soon is told soon; who has waited for long costs little.
+fn nap(passed: Duration, due: Option<Duration>) -> Duration {
+    const LONG: Duration = Duration::from_micros(1000);
+    let near = due.is_some_and(|due| passed + 2 * LONG > due && passed < due + 100 * LONG);
+    match passed.as_millis() {
+        _ if near => LEAST_NAP,
+        0..2 => LEAST_NAP,
+        2..50 => Duration::from_micros(200),
+        _ => LONG,
     }
 }

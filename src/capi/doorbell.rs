@@ -190,7 +190,8 @@ pub extern "C" fn gmb_doorbell_wait(
     })
 }
 
-/// Submits a command and collects its answer. When time is up in between, the command is cancelled and its answer dropped.
+/// Submits a command and collects its answer: blocks until that is there, for `timeout_ns` nanoseconds at most. When time is up
+/// in between, the command is cancelled and its answer dropped. Thread-safe.
 /// Errors: as of `gmb_doorbell_submit` and `gmb_doorbell_wait`.
 #[no_mangle]
 pub extern "C" fn gmb_doorbell_call(
@@ -213,6 +214,13 @@ pub extern "C" fn gmb_doorbell_call(
 #[no_mangle]
 pub extern "C" fn gmb_doorbell_cancel(doorbell: gmb_doorbell, id: gmb_command_id) -> gmb_status {
     boundary(|| DOORBELLS.get(doorbell.id)?.cancel(number(id)?))
+}
+
+/// Says that nobody will collect the answer to a command: it makes room when it has come. The command is done nevertheless.
+/// Does not block; thread-safe. Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_ARGUMENT` (no such command; collected already).
+#[no_mangle]
+pub extern "C" fn gmb_doorbell_forget(doorbell: gmb_doorbell, id: gmb_command_id) -> gmb_status {
+    boundary(|| DOORBELLS.get(doorbell.id)?.forget(number(id)?))
 }
 
 /// Makes a watch whose descriptor says when answers are there to be collected: `gmb_watch_arm(watch, count)` for so many. The

@@ -79,7 +79,7 @@ pub extern "C" fn gmb_fifo_create(
 }
 
 /// Ends a FIFO; records in it are dropped, and threads that wait for some get `GMB_ERROR_INVALID_HANDLE`. Blocks until its own
-/// launches are done. Kernels of yours that use it must have ended before. Safe while other threads are inside calls on it.
+/// launches are done, or leaves that to the last thread that is inside a call on it. Kernels of yours that use it must have ended before. Safe while other threads are inside calls on it.
 /// Errors: `GMB_ERROR_INVALID_HANDLE`.
 #[no_mangle]
 pub extern "C" fn gmb_fifo_destroy(fifo: gmb_fifo) -> gmb_status {

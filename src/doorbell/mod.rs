@@ -67,8 +67,8 @@ struct State {
     outstanding: u64,
     /// Answers of which the slots have gone to others.
     kept: HashMap<u64, gmb_answer>,
-    /// Where to look next for what nobody wants.
-    swept: u64,
+    /// Commands under way whose answers nobody wants.
+    unwanted: u64,
 }
 
 pub(crate) struct Core {
@@ -101,7 +101,7 @@ impl Doorbell {
                 slots: vec![Use::Free; capacity as usize],
                 outstanding: 0,
                 kept: HashMap::new(),
-                swept: 0,
+                unwanted: 0,
             }),
             served: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -151,10 +151,12 @@ impl Doorbell {
         let began = std::time::Instant::now();
         let id = self.submit(command, timeout)?;
         let answer = self.wait(id, timeout.map(|timeout| timeout.saturating_sub(began.elapsed())));
-        if answer.as_ref().is_err_and(|error| error.status() == GMB_ERROR_TIMEOUT) {
-            self.core.drop_answer(id.0)?;
+        if !answer.as_ref().is_err_and(|error| error.status() == GMB_ERROR_TIMEOUT) {
+            return answer;
         }
-        answer
+        self.cancel(id)?;
+        self.forget(id)?;
+        Err(Error::new(GMB_ERROR_TIMEOUT, "no answer in time: the command was cancelled"))
     }
 
     /// Asks for a command not to be done. One that was not taken yet is answered by `CANCELLED`; of one that was, the kernel may
@@ -166,6 +168,14 @@ impl Doorbell {
         let state = lock(&self.core.state);
         self.core.check(&state, id.0)?;
         self.core.mark_cancelled(&state, id.0)
+    }
+
+    /// Says that nobody will collect the answer: it makes room when it has come. The command is done nevertheless. Does not block.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` (no such command; collected already).
+    pub fn forget(&self, id: CommandId) -> Result<()> {
+        self.core.forget(id.0)
     }
 
     /// Its counts. Never blocks.
@@ -244,7 +254,9 @@ impl Core {
     }
 
     fn free(&self, state: &mut State, index: u64) {
-        *self.use_of(state, index) = Use::Free;
+        if std::mem::replace(self.use_of(state, index), Use::Free) == Use::Unwanted {
+            state.unwanted -= 1;
+        }
         state.outstanding -= 1;
     }
 
@@ -294,6 +306,7 @@ impl Core {
             (Use::Wanted, Some(answer)) => drop(state.kept.insert(last, answer)),
         }
         *self.use_of(&mut state, index) = how;
+        state.unwanted += u64::from(how == Use::Unwanted);
         state.next += 1;
         state.outstanding += 1;
         self.commands.write(index, bits_of(command));
@@ -308,16 +321,12 @@ impl Core {
         Ok(self.answers.read(index)?.map(answer_of))
     }
 
-    /// Makes room where answers have come that nobody wants: looks at a few slots only.
+    /// Makes room where answers have come that nobody wants.
     fn sweep(&self, state: &mut State) -> Result<()> {
-        const AT_ONCE: u64 = 64;
-        let oldest = state.next.saturating_sub(self.commands.slots());
-        for _ in 0..AT_ONCE.min(self.commands.slots()) {
-            if state.swept < oldest || state.swept >= state.next {
-                state.swept = oldest;
+        for index in state.next.saturating_sub(self.commands.slots())..state.next {
+            if state.unwanted == 0 {
+                break;
             }
-            let index = state.swept;
-            state.swept += 1;
             if *self.use_of(state, index) == Use::Unwanted && self.answers.read(index)?.is_some() {
                 self.free(state, index);
             }
@@ -378,31 +387,31 @@ impl Core {
         Ok(())
     }
 
-    fn drop_answer(&self, index: u64) -> Result<()> {
+    fn forget(&self, index: u64) -> Result<()> {
         let mut state = lock(&self.state);
-        if self.check(&state, index).is_err() {
-            return Ok(());
-        }
+        self.check(&state, index)?;
         if state.kept.remove(&index).is_some() {
             state.outstanding -= 1;
             return Ok(());
         }
         *self.use_of(&mut state, index) = Use::Unwanted;
-        self.mark_cancelled(&state, index)
+        state.unwanted += 1;
+        Ok(())
     }
 
     /// How many answers wait to be collected, `enough` at most.
     fn answered(&self, enough: u64) -> Result<u64> {
         self.still_open()?;
         let mut state = lock(&self.state);
-        let oldest = state.next.saturating_sub(self.commands.slots());
         let mut found = state.kept.len() as u64;
-        for index in oldest..state.next {
-            if found >= enough || state.outstanding == 0 {
+        let mut wanted = state.outstanding - state.unwanted - found;
+        for index in (state.next.saturating_sub(self.commands.slots())..state.next).rev() {
+            if found >= enough || wanted == 0 {
                 break;
             }
-            if *self.use_of(&mut state, index) == Use::Wanted && self.answers.read(index)?.is_some() {
-                found += 1;
+            if *self.use_of(&mut state, index) == Use::Wanted {
+                wanted -= 1;
+                found += u64::from(self.answers.read(index)?.is_some());
             }
         }
         Ok(found)

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::residency::Share;
 use super::{WorkerCounts, WorkerInfo, WorkerOptions, WorkerReason, WorkerState};
-use crate::backend::{wait_until, Kernel, Resident};
+use crate::backend::{wait_until_about, Kernel, Resident};
 use crate::context::Context;
 use crate::doorbell::{Doorbell, Served};
 use crate::error::{Error, Result};
@@ -418,7 +418,7 @@ impl Shared {
             Ok(false) => None,
             Err(error) => Some(Err(error)),
         };
-        let ended = wait_until(None, done, || {
+        let ended = wait_until_about(self.options.slice, None, done, || {
             watch.look();
             Ok(())
         });

@@ -34,6 +34,8 @@ static gmb_tensor_mailbox tensors;
 static gmb_lease lease;
 static gmb_queue queue;
 static gmb_worker ready;
+static gmb_doorbell bell;
+static gmb_fifo fifo;
 static gmb_event untimed, timed, timed_later, captured, foreign_event, stale_event;
 static gmb_stream_guard stale_guard;
 static gmb_stream stream, foreign_stream, stale_stream;
@@ -145,7 +147,7 @@ static void handle(const char *name, uint64_t good, uint64_t stale, gmb_status z
   add(slot, VALUES({0, zero, 0}, {stale, bad, 0}, {1, bad, ALONE}, {UINT64_MAX, bad, 0}, {good ^ HIGH_BIT, bad, 0},
                    {0x0123456789abcdef, bad, ALONE}, {0xfedcba9876543210, bad, ALONE}, {0x0300000000ffffff, bad, ALONE}));
   const uint64_t others[] = {context.id, mailbox.id, token.id, untimed.id, stale_guard.id,
-                             tensors.id, lease.id,   queue.id, ready.id};
+                             tensors.id, lease.id,   queue.id, ready.id,   bell.id,        fifo.id};
   for (size_t i = 0; i < sizeof others / sizeof *others; ++i) {
     if (others[i] >> 56 != good >> 56) add(slot, VALUES({others[i], bad, i > 1 ? ALONE : 0}));
   }
@@ -386,6 +388,7 @@ UNDO(reader) { (void)a, (void)status, gmb_mailbox_remove_reader(mailbox, fresh.r
 #include "arguments_tensors_table.h"
 #include "arguments_modes.h"
 #include "arguments_queues_table.h"
+#include "arguments_doorbells_table.h"
 
 int main(int argc, char **argv) {
   setenv("GMB_CHECK_POINTERS", "1", 0);
@@ -394,10 +397,14 @@ int main(int argc, char **argv) {
   make_world();
   make_tensors();
   make_queues();
+  make_doorbells();
   describe();
   describe_tensors();
   describe_queues();
   describe_workers();
+  describe_worker_doorbells();
+  describe_doorbells();
+  describe_fifos();
   if (argc > 1 && strcmp(argv[1], "--list") == 0) {
     for (size_t i = 0; i < function_count; ++i) printf("%s\n", functions[i].name);
     return 0;
@@ -408,6 +415,7 @@ int main(int argc, char **argv) {
   }
   tensor_rules();
   mode_rules();
+  doorbell_rules();
   queue_rules();
   printf("hostile arguments: %zu functions, %ld calls, %ld failures\n", function_count, calls, failures);
   return failures > 0;

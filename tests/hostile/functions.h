@@ -1,5 +1,8 @@
 /* Every function of gpumailbox.h, without gmb_. Written by `make header`: do not edit. */
 #define FUNCTIONS(X) \
+  X(arbiter_create) \
+  X(arbiter_destroy) \
+  X(arbiter_get_info) \
   X(borrow_get_device_spans) \
   X(borrow_poll) \
   X(borrow_release) \
@@ -12,6 +15,7 @@
   X(doorbell_create) \
   X(doorbell_create_watch) \
   X(doorbell_destroy) \
+  X(doorbell_forget) \
   X(doorbell_get_info) \
   X(doorbell_submit) \
   X(doorbell_wait) \

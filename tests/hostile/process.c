@@ -164,6 +164,8 @@ static const struct {
     CASE(deleter_that_destroys_its_context), CASE(destroy_before_leases_end),
     CASE(exit_with_a_running_worker), CASE(exit_while_threads_use_a_worker), CASE(exit_with_a_paused_worker),
     CASE(fork_while_a_worker_runs), CASE(close_with_a_running_worker), CASE(context_that_ends_before_its_worker),
+    CASE(exit_with_commands_in_flight), CASE(close_with_commands_in_flight), CASE(worker_that_ends_under_its_callers),
+    CASE(kill_another_process_in_flight),
     /* With `--broken` only: what a failure looks like. */
     CASE(broken_on_purpose), CASE(loud_on_purpose),
 };

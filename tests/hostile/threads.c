@@ -185,6 +185,7 @@ static void use_guard(int thread, int turn) {
 
 #include "threads_tensors.h"
 #include "threads_queues.h"
+#include "threads_doorbells.h"
 
 static const struct kind kinds[] = {
     {"context", 60, make_context, use_context, end_context, {0}},
@@ -200,6 +201,11 @@ static const struct kind kinds[] = {
      {GMB_ERROR_BUSY, GMB_ERROR_INVALID_ARGUMENT, GMB_ERROR_CORRUPT, 0}},
     {"worker", 200, make_worker, use_worker, end_worker,
      {GMB_ERROR_BUSY, GMB_ERROR_INVALID_ARGUMENT, GMB_ERROR_TIMEOUT, 0}},
+    {"doorbell", 200, make_bell, use_unserved_bell, end_bell,
+     {GMB_ERROR_FULL, GMB_ERROR_INVALID_ARGUMENT, GMB_ERROR_TIMEOUT, 0}},
+    {"worker that serves", 100, make_server, use_server, end_server,
+     {GMB_ERROR_FULL, GMB_ERROR_INVALID_ARGUMENT, GMB_ERROR_TIMEOUT, GMB_ERROR_BUSY}},
+    {"fifo", 200, make_fifo, use_fifo, end_fifo, {0}},
     {"stream guard", 1000, NULL, use_guard, NULL, {GMB_ERROR_WRONG_THREAD, 0, 0, 0}},
 };
 
@@ -283,6 +289,7 @@ int main(void) {
   for (int i = 0; i < THREADS; ++i) pthread_join(threads[i], NULL);
   check_tensors();
   check_queues();
+  check_doorbells();
   /* What graphs and tensors held is given back by threads of the library. */
   struct counts after;
   give_time((after = count(), memcmp(&before, &after, sizeof after) == 0));

@@ -149,6 +149,25 @@ fn a_full_doorbell_says_so() {
         doorbell.post(&ping(n), Some(LIMIT)).unwrap();
     }
     assert_eq!(doorbell.call(&ping(7), Some(LIMIT)).unwrap(), pong(7));
+    // Of a wanted one that is forgotten so does the answer, also when its place is the last that there is.
+    let ids: Vec<_> = (0..4).map(|n| doorbell.submit(&ping(n), Some(LIMIT)).unwrap()).collect();
+    let watch = doorbell.watch().unwrap();
+    watch.arm(4).unwrap();
+    assert!(readable(&watch, -1));
+    doorbell.forget(ids[2]).unwrap();
+    assert_eq!(status(doorbell.wait(ids[2], NOW)), GMB_ERROR_INVALID_ARGUMENT);
+    assert_eq!(status(doorbell.forget(ids[2])), GMB_ERROR_INVALID_ARGUMENT);
+    let fifth = doorbell.submit(&ping(4), NOW).unwrap();
+    for (id, n) in [(ids[0], 0), (ids[1], 1), (ids[3], 3), (fifth, 4)] {
+        assert_eq!(doorbell.wait(id, Some(LIMIT)).unwrap(), pong(n));
+    }
+    assert_eq!(doorbell.info().outstanding, 0);
+    worker.stop();
+    worker.wait(Some(LIMIT)).unwrap();
+    let timeout = Some(Duration::from_millis(2));
+    assert_eq!(status(doorbell.call(&ping(1), timeout)), GMB_ERROR_TIMEOUT);
+    worker.start().unwrap();
+    assert_eq!(doorbell.call(&ping(2), Some(LIMIT)).unwrap(), pong(2));
 }
 
 /// One that was cancelled in time is not done, the others are.

@@ -2,7 +2,9 @@
 
 pub mod borrow;
 pub mod context;
+pub mod doorbell;
 pub mod event;
+pub mod fifo;
 pub mod graph;
 pub mod host;
 pub mod lease;
@@ -117,6 +119,24 @@ const ALL: &[Operation] = &[
     worker::create,
     worker::start,
     worker::wait,
+    doorbell::create,
+    doorbell::submit,
+    doorbell::wait,
+    doorbell::ring,
+    doorbell::cancel,
+    doorbell::get_info,
+    doorbell::watch,
+    doorbell::destroy,
+    fifo::create,
+    fifo::push,
+    fifo::pop_to_host,
+    fifo::get_info,
+    fifo::watch,
+    fifo::destroy,
+    doorbell::submit,
+    doorbell::wait,
+    fifo::push,
+    fifo::pop_to_host,
 ];
 
 const OFTEN: &[Operation] = &[

@@ -176,7 +176,7 @@ fn launch(
 }
 
 /// The token's result will be this count, where that is certain.
-fn expect(world: &mut World, token: Option<usize>, count: Option<u64>) {
+pub fn expect(world: &mut World, token: Option<usize>, count: Option<u64>) {
     if let Some(token) = token {
         super::token::forget(world, token);
         let token = &mut world.tokens.0[token].it;

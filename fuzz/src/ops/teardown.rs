@@ -3,7 +3,9 @@
 use std::ffi::c_void;
 
 use gpumailbox::capi::context::gmb_context;
+use gpumailbox::capi::doorbell::gmb_doorbell;
 use gpumailbox::capi::event::{gmb_event, gmb_event_pool_info};
+use gpumailbox::capi::fifo::gmb_fifo;
 use gpumailbox::capi::guard::gmb_stream_guard;
 use gpumailbox::capi::mailbox::gmb_mailbox;
 use gpumailbox::capi::memory::gmb_memory_info;
@@ -44,6 +46,7 @@ pub fn all(world: &mut World, input: &mut Input) {
     super::worker::end_all(world);
     if order < 2 {
         super::queue::end_all(world);
+        super::fifo::end_all(world);
     }
     for step in 0..4 {
         match (order + step) % 4 {
@@ -54,6 +57,8 @@ pub fn all(world: &mut World, input: &mut Input) {
         }
     }
     super::queue::end_all(world);
+    super::doorbell::end_all(world);
+    super::fifo::end_all(world);
     if input.chance(64) {
         // Their work is still under way.
         streams(world);
@@ -82,6 +87,7 @@ pub fn all(world: &mut World, input: &mut Input) {
     world.memory.0.clear();
     world.tensors.clear();
     world.queues.clear();
+    world.doorbells.clear();
 }
 
 fn mailboxes(world: &mut World) {
@@ -205,6 +211,12 @@ fn stale(world: &World) {
     }
     for entry in &world.queues.workers.0 {
         assert_eq!(call!(worker::gmb_worker_destroy(gmb_worker { id: entry.id })), STALE);
+    }
+    for entry in &world.doorbells.bells.0 {
+        assert_eq!(call!(doorbell::gmb_doorbell_destroy(gmb_doorbell { id: entry.id })), STALE);
+    }
+    for entry in &world.doorbells.fifos.0 {
+        assert_eq!(call!(fifo::gmb_fifo_destroy(gmb_fifo { id: entry.id })), STALE);
     }
     for entry in &world.guards.0 {
         assert_eq!(call!(guard::gmb_stream_guard_destroy(gmb_stream_guard { id: entry.id })), STALE);

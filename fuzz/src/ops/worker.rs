@@ -1,5 +1,6 @@
 //! Workers: small ones, which end soon or are stopped.
 
+use gpumailbox::capi::doorbell::gmb_doorbell;
 use gpumailbox::capi::queue::gmb_queue;
 use gpumailbox::capi::worker::*;
 use gpumailbox::*;
@@ -53,6 +54,7 @@ pub fn create(world: &mut World, input: &mut Input) {
     let longest = if iterations > 0 { u64::MAX } else { 0 };
     let (threads, slice) =
         (input.choose(&[0, 32, 1024]), input.choose(&[100_000, 1, 1000, 1_000_000, longest]));
+    let doorbell = doorbell(world, input);
     let options = gmb_worker_options {
         struct_size: 0,
         block_threads: input.spoil(threads, 8) as u32,
@@ -69,24 +71,37 @@ pub fn create(world: &mut World, input: &mut Input) {
         watchdog_ns: input.choose(&[0, 1, u64::MAX]),
         function: std::ptr::null(),
         user: std::ptr::null_mut(),
+        doorbell: gmb_doorbell { id: doorbell },
     };
     let found = ids.map(|id| queues.find(id));
     let there = found[0].is_some() && ids.iter().zip(&found).all(|(&id, at)| id == 0 || at.is_some());
     let fit =
         found.iter().flatten().all(|&at| Some((queues.0[at].it.context, queues.0[at].it.item_bytes)) == fits);
     let apart = ids[0] != ids[1] && ids[0] != ids[2] && (ids[1] != ids[2] || ids[1] == 0);
+    let bell = world.doorbells.bells.find(doorbell);
+    let bell_fits = doorbell == 0
+        || bell.is_some_and(|at| {
+            let bell = &world.doorbells.bells.0[at].it;
+            bell.server.is_none() && fits.is_some_and(|(context, _)| context == bell.context)
+        });
     let most = found[0].map_or(0, |at| FITTING * percent(world, queues.0[at].it.context) / 100);
     let good = there
         && fit
         && apart
         && (options.spawn_interval == 0 || spawn != 0)
         && is_threads(options.block_threads)
-        && options.grid_blocks.max(1) <= most
+        && bell_fits
+        && options.grid_blocks.max(1).saturating_add((doorbell != 0).into()) <= most
         && options.reserved == 0;
     if good && options.grid_blocks > MOST_BLOCKS {
         return;
     }
     let (blob, sound) = Blob::sized(options, input);
+    // The first version of the struct, and what is cut off in its last field.
+    let told = u32::from_ne_bytes(blob.bytes()[..4].try_into().expect("four bytes")) as usize;
+    if (std::mem::offset_of!(gmb_worker_options, doorbell)..size_of::<gmb_worker_options>()).contains(&told) {
+        return;
+    }
     let out = Out::<gmb_worker>::new(input);
     let status = call!(worker::gmb_worker_create(blob.pointer(), out.pointer()));
     let good = good && sound && out.good;
@@ -109,6 +124,22 @@ pub fn create(world: &mut World, input: &mut Input) {
         run: None,
     };
     world.queues.workers.add(made.id, worker);
+    if let Some(bell) = bell {
+        world.doorbells.bells.0[bell].it.server = Some(at);
+    }
+}
+
+/// A doorbell for a worker: usually one that is free.
+fn doorbell(world: &World, input: &mut Input) -> u64 {
+    let bells = &world.doorbells.bells;
+    if bells.live().next().is_none() || input.chance(96) {
+        return 0;
+    }
+    if input.chance(24) {
+        return bells.pick(input, world.strangers());
+    }
+    let free: Vec<usize> = bells.live().filter(|&at| bells.0[at].it.server.is_none()).collect();
+    free.get(input.below(free.len())).map_or(0, |&at| bells.0[at].id)
 }
 
 fn percent(world: &World, context: usize) -> u32 {
@@ -134,6 +165,9 @@ pub fn start(world: &mut World, input: &mut Input) {
         if let (GMB_OK, Some(run)) = (status, &mut world.queues.workers.0[at].it.run) {
             (run.again, run.paused, run.stopped) = (true, false, false);
         }
+        if status == GMB_OK {
+            world.doorbells.run_begins(at);
+        }
         return;
     }
     let queues = world.queues.workers.0[at].it.queues;
@@ -149,7 +183,7 @@ pub fn start(world: &mut World, input: &mut Input) {
     let status = call!(worker::gmb_worker_start(worker));
     // Other workers may hold what a small budget allows.
     let small =
-        percent(world, world.queues.workers.0[at].it.context) * FITTING / 100 < MOST as u32 * MOST_BLOCKS;
+        percent(world, world.queues.workers.0[at].it.context) * FITTING / 100 < MOST as u32 * (MOST_BLOCKS + 1);
     assert!(status == GMB_OK || (status == GMB_ERROR_BUSY && small), "status {status}");
     if status != GMB_OK {
         return;
@@ -160,6 +194,7 @@ pub fn start(world: &mut World, input: &mut Input) {
     });
     let worker = &mut world.queues.workers.0[at].it;
     worker.started = true;
+    world.doorbells.run_begins(at);
     let exact = known && !shared;
     let popped = Default::default();
     worker.run = Some(Run { exact, again: false, first, items, popped, paused: false, stopped: false });
@@ -186,6 +221,8 @@ fn ended(world: &mut World, at: usize) {
     world.settle();
     let worker = &mut world.queues.workers.0[at].it;
     let Some(run) = worker.run.take() else { return };
+    world.doorbells.run_ended(at);
+    let worker = &mut world.queues.workers.0[at].it;
     let queues = worker.queues;
     let Some(active) = queues[0].filter(|_| run.exact) else { return };
     let of = &world.queues.queues.0[active];
@@ -285,7 +322,8 @@ pub fn get_info(world: &mut World, input: &mut Input) {
     // On the host backend a block is a thread.
     assert_eq!((told.grid_blocks, told.block_threads, told.reserved), (it.blocks, 1, 0));
     assert_eq!(told.most_blocks, FITTING * percent(world, it.context) / 100);
-    assert!(told.stalled_blocks <= told.grid_blocks);
+    // The block of a doorbell may be one of them.
+    assert!(told.stalled_blocks <= told.grid_blocks + 1);
     match (told.state, &it.run) {
         (GMB_WORKER_STATE_READY, None) => assert!(!it.started),
         (GMB_WORKER_STATE_ENDED, None) => assert!(it.started),
@@ -312,6 +350,7 @@ fn end(world: &mut World, at: usize) {
         world.queues.queues.0[queue].it.workers.retain(|&worker| worker != at);
     }
     ended(world, at);
+    world.doorbells.gone(at);
 }
 
 /// Ends all that live.

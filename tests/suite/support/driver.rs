@@ -81,6 +81,7 @@ const MADE_UP: &[(&str, &str)] = &[
     ("kernels/host.cpp", include_str!("../../../kernels/host.cpp")),
     ("include/gpumailbox.h", include_str!("../../../include/gpumailbox.h")),
     ("include/gpumailbox/alone.cuh", include_str!("../../../include/gpumailbox/alone.cuh")),
+    ("include/gpumailbox/arbiter.cuh", include_str!("../../../include/gpumailbox/arbiter.cuh")),
     ("include/gpumailbox/borrow.cuh", include_str!("../../../include/gpumailbox/borrow.cuh")),
     ("include/gpumailbox/doorbell.cuh", include_str!("../../../include/gpumailbox/doorbell.cuh")),
     ("include/gpumailbox/shared.cuh", include_str!("../../../include/gpumailbox/shared.cuh")),
