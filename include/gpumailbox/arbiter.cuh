@@ -46,8 +46,9 @@ GMB_HD inline void watch_some(const gmb_arbiter_args &args, uint32_t share, uint
   const bool has = group.lane() < count;
   const gmb_arbiter_entry mine = has ? args.entries[first + group.lane()] : gmb_arbiter_entry{nullptr, nullptr};
   uint32_t told = group.of_leader(load_relaxed(&arbiter->ready[share]));
-  uint64_t beaten = 0, looked = 0;
-  for (uint32_t turn = 0;; ++turn) {
+  const uint64_t before = load_relaxed(&arbiter->turns);
+  uint64_t beaten = 0;
+  for (uint64_t turn = 0;; ++turn) {
     const uint32_t ready = ready_of(mine, has, args.entries + first, count);
     if (ready != told && group.lane() == 0) {
       GMB_CHAOS_POINT(43);
@@ -60,14 +61,10 @@ GMB_HD inline void watch_some(const gmb_arbiter_args &args, uint32_t share, uint
     if (group.lane() == 0) {
       const uint64_t now = clock_ns();
       leaves = load_relaxed(args.told) != 0 || now - began >= args.slice_ns;
-      if (share == 0 && now - beaten >= beat_ns) {
+      if (share == 0 && (leaves != 0 || now - beaten >= beat_ns)) {
         beaten = now;
         store_system(args.beat, now | 1);
-        store_relaxed(&arbiter->turns, load_relaxed(&arbiter->turns) + turn);
-        turn = 0;
-      }
-      if (share == 0 && now - looked >= beat_ns) {
-        looked = now;
+        store_relaxed(&arbiter->turns, before + turn + 1);
         if (load_system(args.command) != 0) {
           store_relaxed(args.told, static_cast<uint64_t>(1));
           leaves = 1;
@@ -98,7 +95,7 @@ template <class Block> GMB_HD inline void arbitrate(const Block &block, const gm
   if (block.thread() == 0) store_system(args.beat, static_cast<uint64_t>(0));
 }
 
-/* Of the bits of a word the first at or behind a place, or the first of all; 32 if there is none. */
+/* The lowest bit of a word that is set; 32 if there is none. */
 GMB_HD inline uint32_t first_bit(uint32_t word) {
 #if GMB_ON_DEVICE
   return word == 0 ? 32 : static_cast<uint32_t>(__ffs(static_cast<int>(word))) - 1;

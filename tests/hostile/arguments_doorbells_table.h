@@ -251,12 +251,15 @@ static void serving_in_slices(uint64_t slice_ns) {
   says_answer("a cancelled one", gmb_doorbell_wait(own, ids[1], 0, &answer), &answer, E(CANCELLED), 0);
   says("a collected one", gmb_doorbell_wait(own, ids[1], 0, &answer), BAD);
   says("a collected one, to cancel", gmb_doorbell_cancel(own, ids[3]), BAD);
-  says("an answered one, to cancel", gmb_doorbell_cancel(own, ids[0]), GMB_OK);
-  says_answer("and to collect", gmb_doorbell_wait(own, ids[0], 0, &answer), &answer, GMB_OK, 1);
+  /* Its slot goes to another one, which is answered, too. */
+  CHECK(gmb_doorbell_submit(own, &what, SECOND, &ids[3]));
   what.code = GMB_COMMAND_USER;
   says_answer("of the user's own", gmb_doorbell_call(own, &what, (uint64_t)10 * SECOND, &answer), &answer, E(NOT_SUPPORTED), 0);
+  says("a kept one, to cancel", gmb_doorbell_cancel(own, ids[0]), GMB_OK);
+  says_answer("and to collect", gmb_doorbell_wait(own, ids[0], 0, &answer), &answer, GMB_OK, 1);
+  says_answer("what has its slot", gmb_doorbell_wait(own, ids[3], 0, &answer), &answer, GMB_OK, 4);
   CHECK(gmb_doorbell_get_info(own, &info, sizeof info));
-  if (info.outstanding != 1 || info.submitted != COMMANDS + 1 || info.served != 1) says("other counts", BAD, GMB_OK);
+  if (info.outstanding != 1 || info.submitted != COMMANDS + 2 || info.served != 1) says("other counts", BAD, GMB_OK);
   says("while it is served", gmb_doorbell_destroy(own), E(BUSY));
   CHECK(gmb_worker_stop(worker));
   CHECK(gmb_worker_wait(worker, GMB_WAIT_FOREVER, &result));
