@@ -13,7 +13,7 @@ OBJECTS = ("tensor_mailbox", "stream_guard", "event_pool", "mailbox", "borrow", 
 VERBS = set("""create create_in attach destroy allocate allocate_async free free_async release get push pop poll query wait
                synchronize record launch use to copy fill trim arm borrow add remove begin_capture end_capture is_capturing
                wait_readable wait_writable wait_event host_function push_from_host_blocking pop_to_host_blocking string
-               name start stop pause resume measure push_legacy push_arrow pop_dlpack elapsed_ms submit call cancel
+               name start stop pause resume measure push_legacy push_arrow pop_dlpack elapsed_ms submit call cancel forget
                create_watch pop_to_host""".split())
 # They never fail and give what they are asked for.
 TEXTS = {"gmb_version", "gmb_version_string", "gmb_status_string", "gmb_status_name"}

@@ -1,5 +1,6 @@
 //! FIFOs: records from kernels that run to the host.
 
+use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -47,9 +48,9 @@ pub struct Fifo {
 struct Core {
     context: Context,
     header: u64,
-    records: MappedRing<WORDS>,
+    records: ManuallyDrop<MappedRing<WORDS>>,
     /// How far the host has come, for the device.
-    drained: Line,
+    drained: ManuallyDrop<Line>,
     /// The same for the host.
     taken: Mutex<u64>,
     pushes: Lanes,
@@ -74,8 +75,8 @@ impl Fifo {
         let core = Core {
             context: context.clone(),
             header: context.allocate_ring(bytes).inspect_err(|_| meetings.free(context))?,
-            records,
-            drained,
+            records: ManuallyDrop::new(records),
+            drained: ManuallyDrop::new(drained),
             taken: Mutex::new(0),
             pushes: Lanes::default(),
             meetings,
@@ -246,8 +247,12 @@ impl Drop for Core {
             return;
         }
         self.meetings.free(&self.context);
-        // SAFETY: every launch is done, and kernels of the caller's have ended.
-        let _ = unsafe { self.context.free_ring(self.header) };
+        // SAFETY: every launch is done, and kernels of the caller's have ended; nothing of it is used again.
+        unsafe {
+            let _ = self.context.free_ring(self.header);
+            ManuallyDrop::drop(&mut self.records);
+            ManuallyDrop::drop(&mut self.drained);
+        }
     }
 }
 

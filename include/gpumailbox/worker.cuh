@@ -323,7 +323,8 @@ GMB_HD inline void serve(const Block &block, const gmb_worker_args &args, const 
   const uint32_t workers = block.blocks() - 1;
   const uint64_t began = clock_ns(), every = look_every(block.blocks());
   uint64_t beaten = 0, looked = began;
-  for (uint32_t polls = 0;; ++polls) {
+  /* However late it comes, and however short its slice is, it takes what is there first. */
+  for (uint32_t polls = 1;; ++polls) {
     /* Each poll is a trip to the host's memory; that the others are still there is looked up now and then. */
     if (polls % 8 == 0) {
       uint32_t leaves = 0;
@@ -341,6 +342,9 @@ GMB_HD inline void serve(const Block &block, const gmb_worker_args &args, const 
     device::command got;
     if (!bell.try_take(group, got)) {
       if (bell.status() != GMB_OK) break;
+#if !GMB_ON_DEVICE
+      back_off(polls);
+#endif
       continue;
     }
     gmb_answer with = {GMB_OK, 0, {0, 0, 0}};

@@ -1,12 +1,12 @@
 from ._aio import pop_async, records_of, wait_async
-from ._core import (Answer, Array, Command, Context, Doorbell, Event, Fifo, Mailbox, Queue, Result, Stream, StreamGuard,
-                    Tensor, TensorMailbox, Token, View, Watch, Worker, WorkerResult, version)
+from ._core import (Answer, Arbiter, Array, Command, Context, Doorbell, Event, Fifo, Mailbox, Queue, Result, Stream,
+                    StreamGuard, Tensor, TensorMailbox, Token, View, Watch, Worker, WorkerResult, version)
 from ._errors import (Cancelled, Closed, DeviceLost, Error, Forked, Full, InvalidArgument, InvalidDevice, NotServed,
                       NotSupported, OutOfMemory, TimedOut)
 
 __version__: str
-__all__ = ["Answer", "Array", "Cancelled", "Closed", "Command", "Context", "DeviceLost", "Doorbell", "Error", "Event",
-           "Fifo", "Forked", "Full", "InvalidArgument", "InvalidDevice", "Mailbox", "NotServed", "NotSupported",
+__all__ = ["Answer", "Arbiter", "Array", "Cancelled", "Closed", "Command", "Context", "DeviceLost", "Doorbell", "Error",
+           "Event", "Fifo", "Forked", "Full", "InvalidArgument", "InvalidDevice", "Mailbox", "NotServed", "NotSupported",
            "OutOfMemory", "Queue", "Result", "Stream", "StreamGuard", "Tensor", "TensorMailbox", "TimedOut", "Token", "View",
            "Watch", "Worker", "WorkerResult", "get_cmake_dir", "get_include", "get_library", "pop_async", "records_of",
            "version", "wait_async"]

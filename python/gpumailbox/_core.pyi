@@ -9,9 +9,9 @@ from typing import overload, type_check_only
 
 from typing_extensions import Buffer, CapsuleType, Self, TypeAlias
 
-__all__ = ["Answer", "Array", "Command", "Context", "Doorbell", "Event", "Fifo", "Mailbox", "Queue", "Result", "Stream",
-           "StreamGuard", "Tensor", "TensorMailbox", "Token", "View", "Watch", "Worker", "WorkerResult", "_end", "_sizes",
-           "version"]
+__all__ = ["Answer", "Arbiter", "Array", "Command", "Context", "Doorbell", "Event", "Fifo", "Mailbox", "Queue", "Result",
+           "Stream", "StreamGuard", "Tensor", "TensorMailbox", "Token", "View", "Watch", "Worker", "WorkerResult", "_end",
+           "_sizes", "version"]
 
 # -- Protocols of other libraries; they do not exist at run time. --
 
@@ -47,6 +47,7 @@ _Tensor: TypeAlias = Union[SupportsDLPack, CapsuleType]
 _Dtype: TypeAlias = Any
 _Policy: TypeAlias = Literal["reject", "wait", "overwrite_oldest", "latest"]
 _Mode: TypeAlias = Literal["ordered", "shared", "express"]
+_Arbitrated: TypeAlias = Union["Mailbox", tuple["Mailbox", int, Literal["focus", "peripheral"]]]
 _Interest: TypeAlias = Literal["readable", "writable"]
 
 _Out = TypeVar("_Out", bound=SupportsDLPack)
@@ -134,6 +135,12 @@ class _FifoStats(TypedDict):
     capacity: int
     drained: int
 
+class _ArbiterStats(TypedDict):
+    mailboxes: int
+    focus: int
+    slices: int
+    heartbeat: int
+
 class _CudaArrayInterface(TypedDict):
     version: int
     shape: tuple[int, ...]
@@ -200,6 +207,10 @@ class Context:
         """Commands from the host to a kernel that runs, and its answers: `capacity` (a power of two) at once."""
     def fifo(self, capacity: int = 4096) -> Fifo:
         """Records of 16 bytes from the device to the host, with room for `capacity` (a power of two)."""
+    def arbiter(self, mailboxes: Sequence[_Arbitrated], slice: float | None = None) -> Arbiter:
+        """A kernel that stays on the device, and says there which mailboxes have records: for each a mailbox, or (mailbox,
+        reader, class); without it its reader 0, of class "focus". `slice` in seconds, None for the default, inf for no
+        end."""
     def stream(self, priority: Literal["normal", "focus", "peripheral"] = "normal") -> Stream:
         """A stream of a priority class."""
     def use_stream(self, stream: _Stream) -> StreamGuard:
@@ -544,7 +555,8 @@ class Doorbell:
     def call(self, code: int, *arguments: int, timeout: float | None = None) -> Answer:
         """`submit`, and `wait`, within `timeout` seconds together: one that is not answered in time is cancelled."""
     def stats(self) -> _DoorbellStats:
-        """Counts of the doorbell at one moment; `outstanding` commands have no answer yet."""
+        """Counts of the doorbell at one moment; `outstanding` commands have no answer yet, or nobody wants it, until their
+        place is needed."""
     def watch(self) -> Watch:
         """A descriptor that is readable when answers are there which no command has got yet."""
     def _collect(self) -> int: ...
@@ -623,6 +635,28 @@ class Fifo:
     def capacity(self) -> int: ...
     def close(self) -> None:
         """Later calls raise `Closed`, and so do those that wait; records in it are dropped. Twice is once."""
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_ended: type[BaseException] | BaseException | TracebackType | None) -> None: ...
+
+# -- Arbiters --
+
+@final
+class Arbiter:
+    """Says in device memory which of its mailboxes have records that nobody has taken. Made by `Context.arbiter`; they stay as
+    long as it does."""
+
+    def stats(self) -> _ArbiterStats:
+        """What it looks at, the times that its kernel came, and when it last went round: in nanoseconds of the device's clock,
+        zero while it is away."""
+    @property
+    def handle(self) -> int:
+        """`gmb_arbiter.id`, for C++ in the same process."""
+    @property
+    def pointer(self) -> int:
+        """Where it tells it on the device, for kernels: a `gmb_arbiter_header`."""
+    def close(self) -> None:
+        """Waits until its kernel has left; kernels of yours that ask it must have ended before. Later calls raise `Closed`.
+        Twice is once."""
     def __enter__(self) -> Self: ...
     def __exit__(self, *_ended: type[BaseException] | BaseException | TracebackType | None) -> None: ...
 

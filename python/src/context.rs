@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
+use crate::arbiter::Arbiter;
 use crate::dlpack::{CPU, CUDA};
 use crate::doorbell::Doorbell;
 use crate::error::{argument, check, closed};
@@ -307,6 +308,18 @@ impl Context {
     #[pyo3(signature = (capacity = 4096))]
     fn fifo(&self, py: Python<'_>, capacity: u64) -> PyResult<Fifo> {
         Fifo::new(py, &self.inner, capacity)
+    }
+
+    /// A kernel that stays on the device, and says there which mailboxes have records: for each a mailbox, or (mailbox, reader,
+    /// "focus" or "peripheral"). `slice` in seconds, None for the default, inf for no end.
+    #[pyo3(signature = (mailboxes, slice = None))]
+    fn arbiter(
+        &self,
+        py: Python<'_>,
+        mailboxes: Vec<Bound<'_, PyAny>>,
+        slice: Option<f64>,
+    ) -> PyResult<Arbiter> {
+        Arbiter::new(py, &self.inner, &mailboxes, span("slice", slice)?)
     }
 
     /// A stream of a priority class: "normal", "focus" or "peripheral".

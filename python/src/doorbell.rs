@@ -30,7 +30,7 @@ pub struct Doorbell {
 pub struct Core {
     pub context: Arc<ContextHandle>,
     id: AtomicU64,
-    /// Commands whose answers were not taken out of the library yet, in their order, also those that nobody has any more.
+    /// Commands that somebody has, and whose answers were not taken out of the library yet, in their order.
     under_way: Mutex<BTreeMap<u64, Weak<Submitted>>>,
 }
 
@@ -111,7 +111,7 @@ impl Core {
             let oldest = lock(&self.under_way).first_key_value().map(|(&id, known)| (id, known.clone()));
             let Some((number, known)) = oldest else { return self.submit(command, left, id.as_deref_mut()) };
             let left = left.min(nanoseconds(ROOM));
-            if self.take(number, &known, left) {
+            if self.take(&known, left) {
                 lock(&self.under_way).remove(&number);
             }
             self.collect(false);
@@ -121,17 +121,12 @@ impl Core {
     }
 
     /// Waits for a command's answer and takes it out of the library; false if it has to be asked for again.
-    fn take(&self, number: u64, known: &Weak<Submitted>, left: u64) -> bool {
-        let told = match known.upgrade() {
-            Some(command) => command.told(left),
-            // Nobody has it any more.
-            None => self.wait(number, left, &mut EMPTY.clone()),
-        };
-        told != ffi::GMB_ERROR_TIMEOUT
+    fn take(&self, known: &Weak<Submitted>, left: u64) -> bool {
+        // What nobody has any more is just being forgotten.
+        known.upgrade().is_none_or(|command| command.told(left) != ffi::GMB_ERROR_TIMEOUT)
     }
 
-    fn wait(&self, number: u64, left: u64, answer: &mut ffi::gmb_answer) -> i32 {
-        let id = ffi::gmb_command_id { id: number };
+    fn wait(&self, id: ffi::gmb_command_id, left: u64, answer: &mut ffi::gmb_answer) -> i32 {
         // SAFETY: it writes an answer.
         unsafe { ffi::gmb_doorbell_wait(self.handle_at_end(), id, left, answer) }
     }
@@ -141,7 +136,7 @@ impl Core {
         let mut taken = 0;
         let known: Vec<_> = lock(&self.under_way).iter().map(|(&id, known)| (id, known.clone())).collect();
         for (number, known) in known {
-            if self.take(number, &known, 0) {
+            if self.take(&known, 0) {
                 lock(&self.under_way).remove(&number);
                 taken += 1;
             } else if !all {
@@ -166,8 +161,6 @@ impl Drop for Core {
     }
 }
 
-const EMPTY: ffi::gmb_answer = ffi::gmb_answer { status: 0, flags: 0, value: [0; 3] };
-
 impl Submitted {
     /// Blocks until the answer is here, or time is over; the status.
     fn told(&self, left: u64) -> i32 {
@@ -175,8 +168,8 @@ impl Submitted {
         if self.answer.get().is_some() {
             return 0;
         }
-        let mut answer = EMPTY;
-        let told = self.core.wait(self.id.id, left, &mut answer);
+        let mut answer = ffi::gmb_answer { status: 0, flags: 0, value: [0; 3] };
+        let told = self.core.wait(self.id, left, &mut answer);
         if told == 0 {
             let _ = self.answer.set(answer);
         }
@@ -207,14 +200,13 @@ impl Submitted {
 
 impl Drop for Submitted {
     fn drop(&mut self) {
-        // What has no answer yet stays in the list, and goes when there is one.
         if ended() {
             return;
         }
-        if self.answer.get().is_some()
-            || self.core.wait(self.id.id, 0, &mut EMPTY.clone()) != ffi::GMB_ERROR_TIMEOUT
-        {
-            lock(&self.core.under_way).remove(&self.id.id);
+        lock(&self.core.under_way).remove(&self.id.id);
+        if self.answer.get().is_none() {
+            // SAFETY: checked by the library.
+            unsafe { ffi::gmb_doorbell_forget(self.core.handle_at_end(), self.id) };
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The Python package's extension: libgpumailbox.so by its C API.
 
+mod arbiter;
 mod array;
 mod context;
 mod destination;
@@ -44,6 +45,7 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 fn _end(py: Python<'_>) {
     py.detach(|| {
         worker::end_all();
+        arbiter::end_all();
         tensor_mailbox::end_all();
         interpreter::end();
     });
@@ -92,7 +94,10 @@ fn _sizes() -> Vec<(&'static str, usize)> {
         gmb_answer,
         gmb_fifo_options,
         gmb_fifo_info,
-        gmb_fifo_record
+        gmb_fifo_record,
+        gmb_arbitrated,
+        gmb_arbiter_options,
+        gmb_arbiter_info
     )
 }
 
@@ -117,6 +122,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<doorbell::Command>()?;
     module.add_class::<doorbell::Answer>()?;
     module.add_class::<fifo::Fifo>()?;
+    module.add_class::<arbiter::Arbiter>()?;
     module.add_function(wrap_pyfunction!(_end, module)?)?;
     module.add_function(wrap_pyfunction!(version, module)?)?;
     module.add_function(wrap_pyfunction!(_sizes, module)?)

@@ -26,7 +26,7 @@ use crate::{exchange, ffi};
 /// A ring of records on the context's device.
 #[pyclass(frozen, weakref, module = "gpumailbox")]
 pub struct Mailbox {
-    ring: Arc<Ring>,
+    pub ring: Arc<Ring>,
     kind: Kind,
     /// Whether a push that waits asks the device for room, which may keep it waiting.
     asks: bool,

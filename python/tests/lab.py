@@ -117,6 +117,29 @@ class Gate:
         self.stream.synchronize()
 
 
+def c_library():
+    return ctypes.CDLL(gpumailbox.get_library())
+
+
+def copy(lab, to, at, bytes=8):
+    """A copy between the host and the device, that is done when this returns."""
+    library, stream = c_library(), lab.context.stream()
+    assert library.gmb_memory_copy(ctypes.c_uint64(lab.context.handle), ctypes.c_void_p(to), ctypes.c_void_p(at),
+                                   ctypes.c_uint64(bytes), ctypes.c_void_p(stream.handle)) == 0
+    stream.synchronize()
+
+
+def read_word(lab, address):
+    word = np.zeros(1, np.uint64)
+    copy(lab, word.ctypes.data, address)
+    return int(word[0])
+
+
+def write_word(lab, address, value):
+    word = np.array([value], np.uint64)
+    copy(lab, address, word.ctypes.data)
+
+
 class _Managed(ctypes.Structure):
     """DLManagedTensorVersioned."""
     _fields_ = [("major", ctypes.c_uint32), ("minor", ctypes.c_uint32), ("manager", ctypes.c_void_p),

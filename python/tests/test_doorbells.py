@@ -19,7 +19,8 @@ from children import child, finished as ended, run
 from gpumailbox import Answer, Cancelled, Closed, Doorbell, Error, Full, InvalidArgument, InvalidDevice, NotServed
 from gpumailbox import NotSupported, TimedOut
 from items import NUMBER, contents, queues
-from lab import NEVER, SECONDS, Foreign, Gate, bits, make, raises, still_waits, together, torch, until
+from lab import NEVER, SECONDS, Foreign, Gate, bits, c_library, make, raises, read_word, still_waits, together, torch
+from lab import until, write_word
 
 PING, COUNTS, USER = Doorbell.PING, Doorbell.COUNTS, Doorbell.USER
 WORD = 2**64
@@ -47,29 +48,6 @@ def numbered(first, count):
 def rows(lab, first, count):
     """The same on the device, as integers that every library knows."""
     return lab.array(numbered(first, count).view(np.int64))
-
-
-def c_library():
-    return ctypes.CDLL(gpumailbox.get_library())
-
-
-def copy(lab, to, at, bytes=8):
-    """A copy between the host and the device, that is done when this returns."""
-    library, stream = c_library(), lab.context.stream()
-    assert library.gmb_memory_copy(ctypes.c_uint64(lab.context.handle), ctypes.c_void_p(to), ctypes.c_void_p(at),
-                                   ctypes.c_uint64(bytes), ctypes.c_void_p(stream.handle)) == 0
-    stream.synchronize()
-
-
-def read_word(lab, address):
-    word = np.zeros(1, np.uint64)
-    copy(lab, word.ctypes.data, address)
-    return int(word[0])
-
-
-def write_word(lab, address, value):
-    word = np.array([value], np.uint64)
-    copy(lab, address, word.ctypes.data)
 
 
 # -- Doorbells --
@@ -194,6 +172,67 @@ def test_answers_that_nobody_wants_take_no_room(lab):
             doorbell.submit(PING, n, timeout=SECONDS)
         assert doorbell.call(PING, 1, timeout=SECONDS).value == (1, 0, 0)
     assert doorbell.stats()["submitted"] == 601
+
+
+def outstanding(doorbell):
+    """As the library has it, with nothing taken out meanwhile. gmb_doorbell_info: capacity, submitted, outstanding."""
+    info = (ctypes.c_uint64 * 5)()
+    assert c_library().gmb_doorbell_get_info(ctypes.c_uint64(doorbell.handle), info, ctypes.c_size_t(40)) == 0
+    return info[2]
+
+
+def readable(watch, seconds=SECONDS):
+    return select.select([watch.fileno()], [], [], seconds)[0] != []
+
+
+def test_without_room_all_answers_that_are_there_are_taken(lab, rng):
+    doorbell = lab.context.doorbell(4)
+    watch = doorbell.watch()
+    with served(lab, doorbell):
+        for submit in (doorbell.submit, doorbell.post, doorbell.call):
+            all_words = [words(rng) for _ in range(4)]
+            commands = [doorbell.submit(PING, *values, timeout=0) for values in all_words]
+            watch.arm(4)
+            assert readable(watch) and outstanding(doorbell) == 4
+            # Nobody has asked for one.
+            assert all("not answered yet" in repr(command) for command in commands)
+            # With no time to wait, too: all answers are their commands' now, and what is under way is this one.
+            last = submit(PING, timeout=SECONDS if submit == doorbell.call else 0)
+            assert all("status 0" in repr(command) for command in commands), commands
+            assert outstanding(doorbell) <= 1
+            assert [command.poll().value for command in commands] == all_words
+            if submit == doorbell.submit:
+                last.wait(SECONDS)
+            elif submit == doorbell.post:
+                # Until it is answered its place is taken.
+                assert doorbell.call(PING, timeout=SECONDS).status == 0
+
+
+def test_commands_that_nobody_has_any_more_are_forgotten(lab, rng):
+    doorbell = lab.context.doorbell(8)
+    watch, count = doorbell.watch(), int(rng.integers(1, 8))
+    commands = [doorbell.submit(PING, n, timeout=0) for n in range(8)]
+    rng.shuffle(commands)
+    # They are done, and their answers wake nobody.
+    del commands[:count]
+    with served(lab, doorbell):
+        watch.arm(8 - count)
+        assert readable(watch)
+        for command in commands:
+            command.wait(SECONDS)
+        watch.arm()
+        assert not readable(watch, NEVER)
+        # Answered, and dropped.
+        done = doorbell.submit(PING, timeout=SECONDS)
+        watch.arm()
+        assert readable(watch)
+        del done
+        watch.arm()
+        assert not readable(watch, NEVER)
+        # Each place is needed once.
+        for n in range(8):
+            assert doorbell.call(PING, n, timeout=SECONDS).value[0] == n
+        assert outstanding(doorbell) == 0
 
 
 def test_cancelled_commands_are_not_done(lab, rng):
@@ -843,11 +882,13 @@ def test_a_call_that_ctrl_c_ends_is_cancelled(prelude):
         except KeyboardInterrupt:
             with context.worker(queue, doorbell=doorbell) as worker:
                 worker.start()
-                print("interrupted", doorbell.call(1, 6).value[0], doorbell.stats()["outstanding"])
+                print("interrupted", doorbell.call(1, 6).value[0], doorbell.call(1, 7).value[0],
+                      doorbell.stats()["outstanding"])
     """))
     assert process.stdout.readline() == "waits\n", process.communicate()
     process.send_signal(signal.SIGINT)
-    assert ended(process) == "interrupted 6 0\n"
+    # The second one has taken its place.
+    assert ended(process) == "interrupted 6 7 0\n"
 
 
 def test_a_process_ends_with_whatever_is_out(prelude):

@@ -19,6 +19,7 @@ static void child_of_fork_with_doorbells(struct world *w) {
   FORKED(g.doorbell_wait(q->bell, id, GMB_WAIT_FOREVER, &answer));
   FORKED(g.doorbell_call(q->bell, &ping, GMB_WAIT_FOREVER, &answer));
   FORKED(g.doorbell_cancel(q->bell, id));
+  FORKED(g.doorbell_forget(q->bell, id));
   FORKED(g.doorbell_create_watch(q->bell, &watch));
   FORKED(g.doorbell_destroy(q->bell));
   FORKED(g.doorbell_destroy(q->unserved));

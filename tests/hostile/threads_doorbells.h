@@ -36,7 +36,7 @@ static void use_bell(gmb_doorbell of, int thread, int turn, uint64_t limit) {
       break;
     case 1: RACING(gmb_doorbell_submit(of, &ping, 1000, NULL)); break;
     case 2: RACING(gmb_doorbell_wait(of, other, limit, &answer)); break;
-    case 3: RACING(gmb_doorbell_cancel(of, other)); break;
+    case 3: RACING(turn % 3 == 0 ? gmb_doorbell_forget(of, other) : gmb_doorbell_cancel(of, other)); break;
     case 4: RACING(gmb_doorbell_get_info(of, &info, sizeof info)); break;
     case 5:
       got = gmb_doorbell_create_watch(of, &watches);

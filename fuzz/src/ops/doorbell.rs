@@ -168,6 +168,17 @@ pub fn cancel(world: &mut World, input: &mut Input) {
     command.cancelled = true;
 }
 
+pub fn forget(world: &mut World, input: &mut Input) {
+    let (bell, at) = pick(world, input);
+    let id = number(world, input, at);
+    let status = call!(doorbell::gmb_doorbell_forget(bell, id));
+    let open = at.and_then(|at| world.doorbells.bells.0[at].it.open(id.id).map(|n| (at, n)));
+    assert_eq!(status == GMB_OK, open.is_some(), "status {status}");
+    if let Some((at, n)) = open {
+        world.doorbells.bells.0[at].it.commands[n].stand = Stand::Unwanted;
+    }
+}
+
 pub fn ring(world: &mut World, input: &mut Input) {
     let (bell, at) = pick(world, input);
     let (_memory, from, what, sound) = command(input);

@@ -133,6 +133,7 @@ const ALL: &[Operation] = &[
     fifo::get_info,
     fifo::watch,
     fifo::destroy,
+    doorbell::forget,
     doorbell::submit,
     doorbell::wait,
     fifo::push,
