@@ -83,7 +83,7 @@ class modules_in_a_row {
   }
 
   outcome by_the_device(bool asks_an_arbiter) {
-    boxes(gmb::mailbox_options::of<message>(64).with_shared().with_arbitration(GMB_ARBITRATION_DEVICE));
+    boxes(gmb::mailbox_options::of<message>(64).with_arbitration(GMB_ARBITRATION_DEVICE));
     gmb::arbiter arbiter;
     if (asks_an_arbiter) {
       arbiter = check(gmb::arbiter::create(context_, {{boxes_[0]->get(), 0, GMB_CLASS_FOCUS}, {boxes_[1]->get(), 0, GMB_CLASS_FOCUS}}));

@@ -69,7 +69,8 @@ template <class Group> DEVICE_SIDE inline void live(const Group &group, const jo
   running::tally mine = {};
   mine.how = running::done;
   mine.began_ns = group.now_ns();
-  const gmb::device::shared_mailbox in(which == act ? all.thought : all.sensed), out(which == sense ? all.sensed : all.thought);
+  /* One produces and one consumes: no more is needed, and it is faster. */
+  const gmb::device::ordered_mailbox in(which == act ? all.thought : all.sensed), out(which == sense ? all.sensed : all.thought);
   gmb_record_header header;
   message &row = all.rows[which];
   bool goes_on = running::usable(group, all.until, mine, in) && running::usable(group, all.until, mine, out);

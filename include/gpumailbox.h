@@ -2472,8 +2472,8 @@ extern "C" {
  * The caller owns it and ends it with `gmb_arbiter_destroy`; the mailboxes' memory lasts as long, also when their handles are
  * destroyed before. Blocks until its memory is ready; thread-safe.
  *
- * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_ZERO_COUNT`, `_INVALID_ARGUMENT` (too many; of another
- * context; no such reader, or class), `_NOT_SUPPORTED` (express mode), `_BUSY` (workers hold what the device's budget allows),
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_ZERO_COUNT`, `_OVERFLOW` (the array does not fit into
+ * the address space), `_INVALID_ARGUMENT` (too many; of another context; no such reader, or class), `_NOT_SUPPORTED` (express mode), `_BUSY` (workers hold what the device's budget allows),
  * `_OUT_OF_MEMORY`, `_MEMORY_LIMIT`, `_OUT_OF_HOST_MEMORY`, `_SYSTEM` (no thread), `_DEVICE_LOST`.
  */
 gmb_status gmb_arbiter_create(struct gmb_context context,
@@ -2482,7 +2482,7 @@ gmb_status gmb_arbiter_create(struct gmb_context context,
 
 /**
  * Ends an arbiter. Blocks until its kernel has left. Kernels of yours that ask it must have ended before. Safe while other
- * threads are inside calls on it. Errors: `GMB_ERROR_INVALID_HANDLE`.
+ * threads are inside calls on it: then the last of them to leave ends it, and this call may be over before. Errors: `GMB_ERROR_INVALID_HANDLE`.
  */
 gmb_status gmb_arbiter_destroy(struct gmb_arbiter arbiter);
 
@@ -3090,7 +3090,7 @@ gmb_status gmb_mailbox_get_required_bytes(const struct gmb_mailbox_options *opti
 /**
  * Makes a mailbox in the caller's device memory (of a tensor, say), 128-byte aligned, of which
  * it takes `gmb_mailbox_get_required_bytes`. What is there is overwritten. The memory stays the caller's: it must
- * outlive the mailbox with its borrows, watches and graphs, and be used by nothing else. Blocks until it is ready; thread-safe.
+ * outlive the mailbox with its borrows, watches, graphs and arbiters, and be used by nothing else. Blocks until it is ready; thread-safe.
  * Errors: as for `gmb_mailbox_create`, and `GMB_ERROR_MISALIGNED`, `_TRUNCATED` (too little memory).
  */
 gmb_status gmb_mailbox_create_in(struct gmb_context context,

@@ -9,7 +9,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 OBJECTS = ("tensor_mailbox", "stream_guard", "event_pool", "mailbox", "borrow", "context", "event", "stream", "graph", "memory",
-           "pinned", "watch", "lease", "token", "status", "queue", "worker", "doorbell", "fifo")
+           "pinned", "watch", "lease", "token", "status", "queue", "worker", "doorbell", "fifo", "arbiter")
 VERBS = set("""create create_in attach destroy allocate allocate_async free free_async release get push pop poll query wait
                synchronize record launch use to copy fill trim arm borrow add remove begin_capture end_capture is_capturing
                wait_readable wait_writable wait_event host_function push_from_host_blocking pop_to_host_blocking string

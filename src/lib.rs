@@ -46,6 +46,7 @@ mod memory;
 mod profiler;
 mod queue;
 mod results;
+mod scratch;
 mod status;
 mod stream;
 mod sync;

@@ -109,7 +109,9 @@ fn statuses_of(comment: &str) -> HashSet<i32> {
             all.extend(statuses_of(self::comment(word)));
         }
         let as_two = word.starts_with("gmb_") && comment.contains(&format!("` and `{word}`"));
-        if as_two || ["as of", "Otherwise as"].iter().any(|as_of| comment.contains(&format!("{as_of} `{word}`"))) {
+        if as_two
+            || ["as of", "Otherwise as"].iter().any(|as_of| comment.contains(&format!("{as_of} `{word}`")))
+        {
             all.extend(statuses_of(self::comment(word)));
         }
         let wanted = match word.strip_prefix("GMB_ERROR") {

@@ -3,6 +3,7 @@
 //! What the library cannot check stays as the header asks: memory that operations use is valid and large enough,
 //! an object in memory is ended before the memory. All else may be wrong, and what must come of it is known.
 
+mod arbiters;
 mod arena;
 mod blob;
 mod calls;
@@ -130,6 +131,7 @@ fn first() -> World {
         tensors: tensors::Tensors::new(),
         queues: queues::Queues::new(),
         doorbells: doorbells::Doorbells::new(),
+        arbiters: Table(Vec::new()),
         dirty: Vec::new(),
         stack: Vec::new(),
         arenas: Arenas::new(context),

@@ -8,6 +8,7 @@ use gpumailbox::capi::event::gmb_event;
 use gpumailbox::capi::stream::gmb_stream;
 use gpumailbox::*;
 
+use crate::arbiters::Arbiters;
 use crate::arena::Arenas;
 use crate::calls::call;
 use crate::doorbells::Doorbells;
@@ -158,6 +159,7 @@ pub struct World {
     pub tensors: Tensors,
     pub queues: Queues,
     pub doorbells: Doorbells,
+    pub arbiters: Arbiters,
     /// Streams with work that was not waited for.
     pub dirty: Vec<(usize, u64)>,
     /// Guards in the order in which they are in force.

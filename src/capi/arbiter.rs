@@ -99,8 +99,8 @@ fn class(number: usize, value: gmb_class) -> Result<Class> {
 /// The caller owns it and ends it with `gmb_arbiter_destroy`; the mailboxes' memory lasts as long, also when their handles are
 /// destroyed before. Blocks until its memory is ready; thread-safe.
 ///
-/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_ZERO_COUNT`, `_INVALID_ARGUMENT` (too many; of another
-/// context; no such reader, or class), `_NOT_SUPPORTED` (express mode), `_BUSY` (workers hold what the device's budget allows),
+/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_ZERO_COUNT`, `_OVERFLOW` (the array does not fit into
+/// the address space), `_INVALID_ARGUMENT` (too many; of another context; no such reader, or class), `_NOT_SUPPORTED` (express mode), `_BUSY` (workers hold what the device's budget allows),
 /// `_OUT_OF_MEMORY`, `_MEMORY_LIMIT`, `_OUT_OF_HOST_MEMORY`, `_SYSTEM` (no thread), `_DEVICE_LOST`.
 #[no_mangle]
 pub extern "C" fn gmb_arbiter_create(
@@ -147,7 +147,7 @@ pub extern "C" fn gmb_arbiter_create(
 }
 
 /// Ends an arbiter. Blocks until its kernel has left. Kernels of yours that ask it must have ended before. Safe while other
-/// threads are inside calls on it. Errors: `GMB_ERROR_INVALID_HANDLE`.
+/// threads are inside calls on it: then the last of them to leave ends it, and this call may be over before. Errors: `GMB_ERROR_INVALID_HANDLE`.
 #[no_mangle]
 pub extern "C" fn gmb_arbiter_destroy(arbiter: gmb_arbiter) -> gmb_status {
     boundary(|| {

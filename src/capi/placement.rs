@@ -50,7 +50,7 @@ pub extern "C" fn gmb_mailbox_get_required_bytes(
 
 /// Makes a mailbox in the caller's device memory (of a tensor, say), 128-byte aligned, of which
 /// it takes `gmb_mailbox_get_required_bytes`. What is there is overwritten. The memory stays the caller's: it must
-/// outlive the mailbox with its borrows, watches and graphs, and be used by nothing else. Blocks until it is ready; thread-safe.
+/// outlive the mailbox with its borrows, watches, graphs and arbiters, and be used by nothing else. Blocks until it is ready; thread-safe.
 /// Errors: as for `gmb_mailbox_create`, and `GMB_ERROR_MISALIGNED`, `_TRUNCATED` (too little memory).
 #[no_mangle]
 pub extern "C" fn gmb_mailbox_create_in(

@@ -9,8 +9,8 @@ use crate::checks::{check_whole, nothing};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::layout::*;
-use crate::memory::DeviceBuffer;
 use crate::results::{After, Token};
+use crate::scratch::Scratch;
 use crate::status::*;
 use crate::stream::OwnedStream;
 use crate::sync::{lock, try_lock};
@@ -19,7 +19,7 @@ use crate::sync::{lock, try_lock};
 pub(crate) struct Staging {
     stream: OwnedStream,
     token: Token,
-    buffer: DeviceBuffer,
+    buffer: Scratch,
 }
 
 impl Staging {
@@ -30,8 +30,8 @@ impl Staging {
     }
 
     /// Zeroed: whole rows are copied out, and a record may be shorter than its row.
-    fn buffer(context: &Context, bytes: usize, stream: &OwnedStream) -> Result<DeviceBuffer> {
-        let buffer = context.device_buffer(bytes.next_power_of_two())?;
+    fn buffer(context: &Context, bytes: usize, stream: &OwnedStream) -> Result<Scratch> {
+        let buffer = Scratch::new(context, bytes.next_power_of_two())?;
         // SAFETY: the buffer has that size, and what uses it later is enqueued on the same stream.
         unsafe { context.fill(buffer.address(), 0, buffer.bytes(), stream.get())? };
         Ok(buffer)

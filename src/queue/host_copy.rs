@@ -2,10 +2,10 @@
 
 use super::Queue;
 use crate::checks::nothing;
-use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::layout::gmb_result;
 use crate::results::{After, Token};
+use crate::scratch::Scratch;
 use crate::status::GMB_OK;
 use crate::stream::OwnedStream;
 use crate::sync::lock;
@@ -17,7 +17,7 @@ const PIECE: usize = 1 << 20;
 pub(super) struct Staging {
     stream: OwnedStream,
     token: Token,
-    buffer: Piece,
+    buffer: Scratch,
 }
 
 impl Staging {
@@ -31,32 +31,6 @@ impl Staging {
                 "the queue's header was overwritten: it is no queue of such items any more",
             )),
         }
-    }
-}
-
-/// Memory for a piece. It goes in stream order: other memory goes when the device is idle, and a worker may stay for ever.
-pub(super) struct Piece {
-    context: Context,
-    address: u64,
-}
-
-impl Piece {
-    /// For any stream.
-    pub(super) fn new(context: &Context, bytes: usize) -> Result<Self> {
-        let piece = Self { context: context.clone(), address: context.allocate_ring(bytes)? };
-        context.backend().stream_synchronize(context.service())?;
-        Ok(piece)
-    }
-
-    pub(super) fn address(&self) -> u64 {
-        self.address
-    }
-}
-
-impl Drop for Piece {
-    fn drop(&mut self) {
-        // SAFETY: whoever used it has waited for that.
-        let _ = unsafe { self.context.free_ring(self.address) };
     }
 }
 
@@ -130,7 +104,7 @@ impl Queue {
         let mut kept = lock(&self.core.staging[place]);
         if kept.is_none() {
             let (stream, token) = (context.stream()?, Token::new(context)?);
-            let buffer = Piece::new(context, PIECE)?;
+            let buffer = Scratch::new(context, PIECE)?;
             *kept = Some(Staging { stream, token, buffer });
         }
         let Some(staging) = kept.as_ref() else { return Ok(0) };

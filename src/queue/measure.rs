@@ -1,11 +1,11 @@
 //! How fast items go through a queue.
 
-use super::host_copy::Piece;
 use super::Queue;
 use crate::checks::check_count;
 use crate::error::{Error, Result};
 use crate::events::EventKind;
 use crate::results::{After, Token};
+use crate::scratch::Scratch;
 use crate::status::*;
 
 /// What [`Queue::measure`] found.
@@ -46,7 +46,7 @@ impl Queue {
         let given: Vec<u8> =
             (0..bytes).map(|i| (i as u32).wrapping_mul(0x9e37_79b1).to_be_bytes()[0]).collect();
         let mut taken = vec![0u8; bytes];
-        let (from, to) = (Piece::new(context, bytes)?, Piece::new(context, bytes)?);
+        let (from, to) = (Scratch::new(context, bytes)?, Scratch::new(context, bytes)?);
         let (start, end) = (context.event(EventKind::Timed)?, context.event(EventKind::Timed)?);
         let before = self.info()?.popped;
         // SAFETY: all of it is waited for before the buffers go.

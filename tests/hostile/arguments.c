@@ -36,6 +36,7 @@ static gmb_queue queue;
 static gmb_worker ready;
 static gmb_doorbell bell;
 static gmb_fifo fifo;
+static gmb_arbiter arbiter;
 static gmb_event untimed, timed, timed_later, captured, foreign_event, stale_event;
 static gmb_stream_guard stale_guard;
 static gmb_stream stream, foreign_stream, stale_stream;
@@ -147,7 +148,8 @@ static void handle(const char *name, uint64_t good, uint64_t stale, gmb_status z
   add(slot, VALUES({0, zero, 0}, {stale, bad, 0}, {1, bad, ALONE}, {UINT64_MAX, bad, 0}, {good ^ HIGH_BIT, bad, 0},
                    {0x0123456789abcdef, bad, ALONE}, {0xfedcba9876543210, bad, ALONE}, {0x0300000000ffffff, bad, ALONE}));
   const uint64_t others[] = {context.id, mailbox.id, token.id, untimed.id, stale_guard.id,
-                             tensors.id, lease.id,   queue.id, ready.id,   bell.id,        fifo.id};
+                             tensors.id, lease.id,   queue.id, ready.id,   bell.id,        fifo.id,
+                             arbiter.id};
   for (size_t i = 0; i < sizeof others / sizeof *others; ++i) {
     if (others[i] >> 56 != good >> 56) add(slot, VALUES({others[i], bad, i > 1 ? ALONE : 0}));
   }
@@ -389,6 +391,7 @@ UNDO(reader) { (void)a, (void)status, gmb_mailbox_remove_reader(mailbox, fresh.r
 #include "arguments_modes.h"
 #include "arguments_queues_table.h"
 #include "arguments_doorbells_table.h"
+#include "arguments_arbiters_table.h"
 
 int main(int argc, char **argv) {
   setenv("GMB_CHECK_POINTERS", "1", 0);
@@ -398,6 +401,8 @@ int main(int argc, char **argv) {
   make_tensors();
   make_queues();
   make_doorbells();
+  make_arbiters();
+  describe_arbiters();
   describe();
   describe_tensors();
   describe_queues();
@@ -412,10 +417,12 @@ int main(int argc, char **argv) {
   for (size_t i = 0; i < function_count; ++i) {
     run_function(&functions[i]);
     round_trip();
+    end_arbiters(&functions[i]);
   }
   tensor_rules();
   mode_rules();
   doorbell_rules();
+  arbiter_rules();
   queue_rules();
   printf("hostile arguments: %zu functions, %ld calls, %ld failures\n", function_count, calls, failures);
   return failures > 0;

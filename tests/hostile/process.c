@@ -146,6 +146,7 @@ static void exit_after_close(void) {
 
 #include "process_tensor_cases.h"
 #include "process_queue_cases.h"
+#include "process_arbiters.h"
 
 static void broken_on_purpose(void) { CHECK(g.version() == 0); }
 static void loud_on_purpose(void) { fprintf(stderr, "a word on stderr\n"); }
@@ -166,6 +167,9 @@ static const struct {
     CASE(fork_while_a_worker_runs), CASE(close_with_a_running_worker), CASE(context_that_ends_before_its_worker),
     CASE(exit_with_commands_in_flight), CASE(close_with_commands_in_flight), CASE(worker_that_ends_under_its_callers),
     CASE(kill_another_process_in_flight),
+    CASE(exit_with_a_running_arbiter), CASE(exit_with_an_arbiter_that_stays), CASE(exit_while_threads_use_arbiters),
+    CASE(fork_while_an_arbiter_runs), CASE(close_with_a_running_arbiter), CASE(context_that_ends_before_its_arbiter),
+    CASE(kill_another_process_with_an_arbiter),
     /* With `--broken` only: what a failure looks like. */
     CASE(broken_on_purpose), CASE(loud_on_purpose),
 };

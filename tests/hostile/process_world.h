@@ -84,6 +84,7 @@ struct world {
   void *memory, *pinned;
   struct tensors tensors;
   struct queues queues;
+  gmb_arbiter arbiter;
 };
 
 static void make(struct world *w) {
@@ -107,6 +108,7 @@ static void make(struct world *w) {
   OK(g.watch_arm(w->watch, 16));
   make_tensors(&w->tensors, w->context, w->memory, w->stream);
   make_queues(&w->queues, w->context);
+  w->arbiter = (gmb_arbiter){0};
 }
 
 static void use(struct world *w) {

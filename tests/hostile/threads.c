@@ -186,6 +186,7 @@ static void use_guard(int thread, int turn) {
 #include "threads_tensors.h"
 #include "threads_queues.h"
 #include "threads_doorbells.h"
+#include "threads_arbiters.h"
 
 static const struct kind kinds[] = {
     {"context", 60, make_context, use_context, end_context, {0}},
@@ -206,6 +207,9 @@ static const struct kind kinds[] = {
     {"worker that serves", 100, make_server, use_server, end_server,
      {GMB_ERROR_FULL, GMB_ERROR_INVALID_ARGUMENT, GMB_ERROR_TIMEOUT, GMB_ERROR_BUSY}},
     {"fifo", 200, make_fifo, use_fifo, end_fifo, {0}},
+    {"arbiter", 100, make_arbiter, use_arbiter, end_arbiter, {0}},
+    {"mailbox that arbiters look at", 100, make_watched_mailbox, use_watched_mailbox, end_mailbox,
+     {GMB_ERROR_TIMEOUT, GMB_ERROR_OVERFLOW, 0, 0}},
     {"stream guard", 1000, NULL, use_guard, NULL, {GMB_ERROR_WRONG_THREAD, 0, 0, 0}},
 };
 
@@ -290,6 +294,7 @@ int main(void) {
   check_tensors();
   check_queues();
   check_doorbells();
+  check_arbiters();
   /* What graphs and tensors held is given back by threads of the library. */
   struct counts after;
   give_time((after = count(), memcmp(&before, &after, sizeof after) == 0));

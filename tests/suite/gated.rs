@@ -2,6 +2,7 @@
 //! compute-sanitizer runs launches one by one and cannot run these. The driver
 //! runs one host function at a time: with two gates, the first one opens first.
 
+mod arbiters;
 mod graphs;
 mod memory;
 mod shared;

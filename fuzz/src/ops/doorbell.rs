@@ -127,7 +127,9 @@ fn number(world: &World, input: &mut Input, at: Option<usize>) -> gmb_command_id
             let open: Vec<u64> = commands.iter().filter(|(_, open)| *open).map(|&(id, _)| id).collect();
             open.get(usize::from(which) % open.len().max(1)).copied().unwrap_or(1 << 40)
         }
-        which @ 216..=239 => commands.get(usize::from(which) % commands.len().max(1)).map_or(7, |&(id, _)| id),
+        which @ 216..=239 => {
+            commands.get(usize::from(which) % commands.len().max(1)).map_or(7, |&(id, _)| id)
+        }
         _ => input.edge(),
     };
     gmb_command_id { id }
@@ -150,7 +152,11 @@ pub fn wait(world: &mut World, input: &mut Input) {
     assert!((status == GMB_OK) == good || late, "status {status}: {}", super::status::message());
     let (Some((at, n)), true) = (open, out.good) else { return };
     let bell = &mut world.doorbells.bells.0[at].it;
-    assert!(!late || !bell.commands[n].answered, "the worker has ended, and {:?} has no answer", bell.commands[n].what);
+    assert!(
+        !late || !bell.commands[n].answered,
+        "the worker has ended, and {:?} has no answer",
+        bell.commands[n].what
+    );
     let Some(answer) = out.take(status) else { return };
     bell.check(&bell.commands[n], &answer);
     bell.commands[n].stand = Stand::Collected;
@@ -213,7 +219,11 @@ pub fn get_info(world: &mut World, input: &mut Input) {
     assert_eq!((told.served, told.reserved), (it.server.is_some().into(), 0));
     assert!(!told.doorbell.is_null());
     let (least, most) = (it.wanted(), it.capacity.min(it.wanted() + it.unwanted()));
-    assert!((least..=most).contains(&told.outstanding), "{} under way, not {least} to {most}", told.outstanding);
+    assert!(
+        (least..=most).contains(&told.outstanding),
+        "{} under way, not {least} to {most}",
+        told.outstanding
+    );
 }
 
 /// A watch from its making to its end.
@@ -243,7 +253,10 @@ pub fn watched(input: &mut Input, watch: gmb_watch, capacity: u64, least: u64, m
         if status == GMB_OK {
             let readable = is_readable(&descriptor);
             assert!(readable || least < u64::from(count), "{least} are there, and nobody says so of {count}");
-            assert!(!readable || most >= u64::from(count), "{most} are there, and somebody says so of {count}");
+            assert!(
+                !readable || most >= u64::from(count),
+                "{most} are there, and somebody says so of {count}"
+            );
         }
     }
     assert_eq!(call!(readiness::gmb_watch_destroy(watch)), GMB_OK);

@@ -308,6 +308,8 @@ pub fn end(world: &mut World, at: usize) {
     memory.mailboxes -= 1;
     memory.remains = Some(remains).filter(|_| starts_there);
     debug_assert!(memory.origin == Origin::Device || memory.bytes > 0);
+    // They look into memory that is the caller's.
+    super::arbiter::end_of(world, at);
 }
 
 pub fn get_info(world: &mut World, input: &mut Input) {

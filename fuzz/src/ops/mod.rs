@@ -1,5 +1,6 @@
 //! An operation code for each function; those beyond the last stand for what programs do most.
 
+pub mod arbiter;
 pub mod borrow;
 pub mod context;
 pub mod doorbell;
@@ -138,6 +139,12 @@ const ALL: &[Operation] = &[
     doorbell::wait,
     fifo::push,
     fifo::pop_to_host,
+    arbiter::create,
+    arbiter::get_info,
+    arbiter::look,
+    arbiter::destroy,
+    arbiter::create,
+    arbiter::look,
 ];
 
 const OFTEN: &[Operation] = &[

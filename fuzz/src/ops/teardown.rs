@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 
+use gpumailbox::capi::arbiter::gmb_arbiter;
 use gpumailbox::capi::context::gmb_context;
 use gpumailbox::capi::doorbell::gmb_doorbell;
 use gpumailbox::capi::event::{gmb_event, gmb_event_pool_info};
@@ -47,6 +48,7 @@ pub fn all(world: &mut World, input: &mut Input) {
     if order < 2 {
         super::queue::end_all(world);
         super::fifo::end_all(world);
+        super::arbiter::end_all(world);
     }
     for step in 0..4 {
         match (order + step) % 4 {
@@ -59,6 +61,7 @@ pub fn all(world: &mut World, input: &mut Input) {
     super::queue::end_all(world);
     super::doorbell::end_all(world);
     super::fifo::end_all(world);
+    super::arbiter::end_all(world);
     if input.chance(64) {
         // Their work is still under way.
         streams(world);
@@ -88,6 +91,7 @@ pub fn all(world: &mut World, input: &mut Input) {
     world.tensors.clear();
     world.queues.clear();
     world.doorbells.clear();
+    world.arbiters.0.clear();
 }
 
 fn mailboxes(world: &mut World) {
@@ -217,6 +221,9 @@ fn stale(world: &World) {
     }
     for entry in &world.doorbells.fifos.0 {
         assert_eq!(call!(fifo::gmb_fifo_destroy(gmb_fifo { id: entry.id })), STALE);
+    }
+    for entry in &world.arbiters.0 {
+        assert_eq!(call!(arbiter::gmb_arbiter_destroy(gmb_arbiter { id: entry.id })), STALE);
     }
     for entry in &world.guards.0 {
         assert_eq!(call!(guard::gmb_stream_guard_destroy(gmb_stream_guard { id: entry.id })), STALE);

@@ -142,6 +142,12 @@ fn doorbell(world: &World, input: &mut Input) -> u64 {
     free.get(input.below(free.len())).map_or(0, |&at| bells.0[at].id)
 }
 
+/// Whether workers and arbiters may hold what a small budget allows.
+pub fn is_small(world: &World, context: usize) -> bool {
+    let most = MOST as u32 * (MOST_BLOCKS + 1) + super::arbiter::MOST as u32;
+    percent(world, context) * FITTING / 100 < most
+}
+
 fn percent(world: &World, context: usize) -> u32 {
     match world.contexts.0[context].it.resident_percent {
         0 => 50,
@@ -181,9 +187,7 @@ pub fn start(world: &mut World, input: &mut Input) {
     let first =
         queues[0].map_or(0, |at| told_of_queue(gmb_queue { id: world.queues.queues.0[at].id }).popped);
     let status = call!(worker::gmb_worker_start(worker));
-    // Other workers may hold what a small budget allows.
-    let small =
-        percent(world, world.queues.workers.0[at].it.context) * FITTING / 100 < MOST as u32 * (MOST_BLOCKS + 1);
+    let small = is_small(world, world.queues.workers.0[at].it.context);
     assert!(status == GMB_OK || (status == GMB_ERROR_BUSY && small), "status {status}");
     if status != GMB_OK {
         return;
