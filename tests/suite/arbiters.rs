@@ -56,7 +56,7 @@ fn readiness_is_told() {
     let arbiter = Arbiter::new(&context, &of(&mailboxes, third), Some(Duration::from_millis(2))).unwrap();
     let info = arbiter.info().unwrap();
     assert_eq!((info.mailboxes, info.focus), (70, 24));
-    let mut full = vec![false; 70];
+    let mut full = [false; 70];
     for _ in 0..60 {
         for _ in 0..random.between(1, 12) {
             let n = random.between(0, 69) as usize;
