@@ -1,5 +1,7 @@
 // What mailboxes take on this GPU, for the same rows as limits.cu measures their limits.
 //   nvcc -arch=native -O3 -std=c++17 -cudart static -Iinclude benches/mailbox.cu -lgpumailbox -o mailbox
+#include <gpumailbox/arbiter.cuh>
+#include <gpumailbox/device.cuh>
 #include <gpumailbox/doorbell.cuh>
 #include <gpumailbox/express.cuh>
 #include <gpumailbox/queue.cuh>
@@ -281,6 +283,7 @@ template <class F> void add_focus(report &out, const std::string &id, F &&one) {
 #include "tensors.cuh"
 #include "express.cuh"
 #include "queue.cuh"
+#include "arbiter.cuh"
 #include "doorbell.cuh"
 
 void measure(report &out, const library &lib) {
@@ -307,6 +310,7 @@ void measure(report &out, const library &lib) {
           [&] { return express_hops(out, lib); });
   measure_queues(out, lib);
   measure_doorbells(out, lib);
+  measure_arbiters(out, lib);
   bench::measure_look_ups(out, lib);
 }
 

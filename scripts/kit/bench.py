@@ -139,7 +139,7 @@ def counters(programs):
 
 
 QUEUES = ("queue", "broker")
-DOORBELLS = ("doorbell", "fifo")
+DOORBELLS = ("doorbell", "fifo", "arbiter")
 
 
 def told(row):
