@@ -54,9 +54,16 @@ template <uint32_t words> GMB_HD inline mapped_state read_alone(const uint64_t *
   }
   return worst;
 }
+/* A look that is under way while what the one before it found is looked at: so a slot is seen twice as often as a trip over the
+ * bus takes. */
+struct look_ahead {
+  uint64_t word = 0;
+  bool under_way = false;
+};
+
 /* All words of a slot, for all of a group. */
 template <uint32_t words, class Group>
-GMB_HD inline mapped_state read_mapped(const Group &group, const uint64_t *slot, uint32_t turn, uint32_t *bits) {
+GMB_HD inline mapped_state read_mapped(const Group &group, const uint64_t *slot, uint32_t turn, uint32_t *bits, look_ahead &) {
   const uint32_t seen = group.lane() == 0 ? read_alone<words>(slot, turn, bits) : mapped_not_yet;
   const mapped_state found = static_cast<mapped_state>(group.from_leader(seen));
   if (found != mapped_there) return found;
@@ -71,9 +78,15 @@ GMB_HD inline void write_mapped(const Group &group, uint64_t *slot, uint32_t tur
 #if GMB_ON_DEVICE
 /* Each lane of a warp has one of them: one request. */
 template <uint32_t words>
-__device__ inline mapped_state read_mapped(const one_warp &group, const uint64_t *slot, uint32_t turn, uint32_t *bits) {
-  const uint64_t word = load_system(slot + group.lane() % words);
+__device__ inline mapped_state read_mapped(const one_warp &group, const uint64_t *slot, uint32_t turn, uint32_t *bits,
+                                           look_ahead &ahead) {
+  const uint64_t *mine = slot + group.lane() % words;
+  const uint64_t word = ahead.under_way ? ahead.word : load_system(mine);
+  ahead.word = load_system(mine);
+  ahead.under_way = true;
   if (__all_sync(0xffffffff, mapped_turn(word) == turn)) {
+    /* The next one is of another slot. */
+    ahead.under_way = false;
     GMB_UNROLL
     for (uint32_t i = 0; i < words; ++i) bits[i] = __shfl_sync(0xffffffff, static_cast<uint32_t>(word), i);
     return mapped_there;
@@ -136,7 +149,7 @@ class doorbell {
       if (status_ != GMB_OK) return false;
       uint32_t bits[GMB_COMMAND_WORDS];
       const uint32_t turn = ring::mapped_turn_of(taken_, shift_);
-      const ring::mapped_state found = ring::read_mapped<GMB_COMMAND_WORDS>(group, slot(commands_, taken_), turn, bits);
+      const ring::mapped_state found = ring::read_mapped<GMB_COMMAND_WORDS>(group, slot(commands_, taken_), turn, bits, ahead_);
       if (found == ring::mapped_spoilt) status_ = GMB_ERROR_CORRUPT;
       if (found != ring::mapped_there) return false;
       got.ticket = taken_++;
@@ -171,6 +184,7 @@ class doorbell {
   const uint64_t *commands_ = nullptr;
   uint64_t *answers_ = nullptr;
   uint64_t taken_ = 0;
+  ring::look_ahead ahead_;
   uint32_t mask_ = 0, shift_ = 0;
   int32_t status_ = GMB_OK;
 };
