@@ -23,6 +23,8 @@
 
 #include "queue.cuh"
 
+#include <string.h>
+
 namespace gmb {
 namespace ring {
 
