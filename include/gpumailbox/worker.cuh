@@ -304,6 +304,7 @@ GMB_HD inline void answer_known(const gmb_worker_args &args, uint32_t workers, c
   if (what.code == GMB_COMMAND_PING) {
     for (uint32_t i = 0; i < 3; ++i) with.value[i] = what.argument[i];
   } else if (what.code == GMB_COMMAND_COUNTS) {
+    GMB_NO_UNROLL
     for (uint32_t b = 0; b < workers; ++b) {
       with.value[0] += load_relaxed(&args.blocks[b].processed);
       with.value[1] += load_relaxed(&args.blocks[b].finished);
