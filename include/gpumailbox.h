@@ -471,6 +471,349 @@ typedef struct gmb_context_info {
 } gmb_context_info;
 
 /**
+ * How urgent a stream's work is: `GMB_PRIORITY_*`.
+ */
+typedef int32_t gmb_priority;
+
+/**
+ * What a coordinator is made with. Start from `GMB_COORDINATOR_OPTIONS_INIT`.
+ */
+typedef struct gmb_coordinator_options {
+  /**
+   * `sizeof(gmb_coordinator_options)`.
+   */
+  uint32_t struct_size;
+  /**
+   * Operations from the oldest that is not done to the newest, at most, and as many are remembered after they were done;
+   * 0 for 4,096, at most 2^20.
+   */
+  uint32_t max_operations;
+  /**
+   * Of its three streams: `GMB_PRIORITY_*`.
+   */
+  gmb_priority priority;
+  /**
+   * Must be zero.
+   */
+  uint32_t reserved;
+} gmb_coordinator_options;
+
+/**
+ * Handle of a coordinator. Zero is null.
+ */
+typedef struct gmb_coordinator {
+  /**
+   * Opaque.
+   */
+  uint64_t id;
+} gmb_coordinator;
+
+/**
+ * A coordinator's counts at one moment.
+ */
+typedef struct gmb_coordinator_info {
+  /**
+   * Operations that were queued so far; refused ones may count.
+   */
+  uint64_t queued;
+  /**
+   * Of them, those that are not known to be done.
+   */
+  uint64_t in_flight;
+  /**
+   * Most from the oldest that was not done to the newest, at once.
+   */
+  uint64_t high_water;
+  /**
+   * Events that it holds; it takes more only when all of them are in use.
+   */
+  uint64_t events;
+  /**
+   * Operations from the oldest that is not done to the newest, at most.
+   */
+  uint32_t max_operations;
+  /**
+   * Zero.
+   */
+  uint32_t reserved;
+} gmb_coordinator_info;
+
+/**
+ * What is done with data that comes from the host and goes back there: `GMB_STEP_*`. A coordinator has a stream for each.
+ */
+typedef int32_t gmb_step;
+
+/**
+ * An operation of a coordinator. Ids are never given out twice; zero is none. Nobody has to give one back.
+ */
+typedef struct gmb_operation {
+  /**
+   * Opaque; a later operation of a coordinator has a greater one.
+   */
+  uint64_t id;
+} gmb_operation;
+
+/**
+ * Handle of a triple buffer. Zero is null.
+ */
+typedef struct gmb_triple_buffer {
+  /**
+   * Opaque.
+   */
+  uint64_t id;
+} gmb_triple_buffer;
+
+/**
+ * An element type, as DLPack has it: `DLDataType`.
+ */
+typedef struct gmb_dtype {
+  /**
+   * `DLDataTypeCode`: 0 int, 1 uint, 2 float, 4 bfloat, 5 complex, 6 bool and so on.
+   */
+  uint8_t code;
+  /**
+   * Bits of one lane.
+   */
+  uint8_t bits;
+  /**
+   * Lanes of a vector; 1 for scalars.
+   */
+  uint16_t lanes;
+} gmb_dtype;
+
+/**
+ * Handle of a kernel of a module. Zero is null.
+ */
+typedef struct gmb_kernel {
+  /**
+   * Opaque.
+   */
+  uint64_t id;
+} gmb_kernel;
+
+/**
+ * An argument of a kernel: so many bytes there. The call that takes it copies them. A device address is an argument of 8
+ * bytes.
+ */
+typedef struct gmb_argument {
+  /**
+   * Where it lies, in host memory.
+   */
+  const void *value;
+  /**
+   * Its size.
+   */
+  uint64_t bytes;
+} gmb_argument;
+
+/**
+ * A launch of a kernel. Start from `GMB_LAUNCH_INIT`: one block of one thread.
+ */
+typedef struct gmb_launch {
+  /**
+   * `sizeof(gmb_launch)`.
+   */
+  uint32_t struct_size;
+  /**
+   * Dynamic shared memory of a block, in bytes.
+   */
+  uint32_t shared_bytes;
+  /**
+   * Blocks in each dimension: x, y, z.
+   */
+  uint32_t grid[3];
+  /**
+   * Threads of a block in each dimension.
+   */
+  uint32_t block[3];
+  /**
+   * How many arguments there are.
+   */
+  uint32_t argument_count;
+  /**
+   * Must be zero.
+   */
+  uint32_t reserved;
+  /**
+   * The arguments, in the kernel's order.
+   */
+  const struct gmb_argument *arguments;
+} gmb_launch;
+
+/**
+ * Enqueues work on the stream that it is given; `address` is that of the triple buffer's buffer, or null. A negative status
+ * ends the operation with that status. It must not call the coordinator, wait for the device, or throw.
+ */
+typedef gmb_status (*gmb_enqueue_function)(gmb_stream stream, void *address, void *user);
+
+/**
+ * What computes: a kernel, or a callback. Start from `GMB_COMPUTE_INIT`.
+ */
+typedef struct gmb_compute {
+  /**
+   * `sizeof(gmb_compute)`.
+   */
+  uint32_t struct_size;
+  /**
+   * Must be zero.
+   */
+  uint32_t reserved;
+  /**
+   * The kernel, or zero for a callback.
+   */
+  struct gmb_kernel kernel;
+  /**
+   * Its shape and arguments, which are copied. With a triple buffer the address of the buffer comes before them.
+   */
+  const struct gmb_launch *launch;
+  /**
+   * Called at once, by the calling thread; null with a kernel.
+   */
+  gmb_enqueue_function callback;
+  /**
+   * What the callback gets.
+   */
+  void *user;
+  /**
+   * The triple buffer whose next buffer to process it works on; zero for none.
+   */
+  struct gmb_triple_buffer triple;
+} gmb_compute;
+
+/**
+ * Records to push. Start from `GMB_PUSH_INIT`.
+ */
+typedef struct gmb_push {
+  /**
+   * `sizeof(gmb_push)`.
+   */
+  uint32_t struct_size;
+  /**
+   * Records to push, 1 to `GMB_MAX_RECORDS`; required.
+   */
+  uint32_t count;
+  /**
+   * Device address of the first record, 16-byte aligned. Each record is read in whole
+   * 16-byte units. May be null only when `length` is 0 and `lengths` null.
+   */
+  const void *records;
+  /**
+   * Bytes from record to record, a multiple of 16; 0 for dense: the payload size rounded up to 16.
+   */
+  uint64_t stride;
+  /**
+   * Device address of a length per record, or null to use `length` for all. With lengths, every row is read
+   * as far as the longest record could reach (the payload size, or `stride` if that is less), whatever its own is.
+   */
+  const uint32_t *lengths;
+  /**
+   * Device address of a type per record, or null to use `msg_type` for all.
+   */
+  const uint32_t *types;
+  /**
+   * Bytes of every record; at most the payload size.
+   */
+  uint32_t length;
+  /**
+   * Type of every record: yours to define.
+   */
+  uint32_t msg_type;
+  /**
+   * How long the calling thread waits for room under `GMB_FULL_WAIT`, in nanoseconds: 0 tries
+   * once, `GMB_WAIT_FOREVER` (what `GMB_PUSH_INIT` sets) waits without limit.
+   */
+  uint64_t timeout_ns;
+} gmb_push;
+
+/**
+ * What precedes each payload in the ring: 16 bytes, one access.
+ */
+typedef struct gmb_record_header {
+  /**
+   * Index of the record plus one, modulo 2^64.
+   */
+  uint64_t sequence;
+  /**
+   * Payload bytes that carry data.
+   */
+  uint32_t length;
+  /**
+   * The user's message type.
+   */
+  uint32_t msg_type;
+} gmb_record_header;
+
+/**
+ * Where popped records go. Start from `GMB_POP_INIT`.
+ */
+typedef struct gmb_pop {
+  /**
+   * `sizeof(gmb_pop)`.
+   */
+  uint32_t struct_size;
+  /**
+   * Most records wanted, 1 to `GMB_MAX_RECORDS`; required.
+   */
+  uint32_t max;
+  /**
+   * Device address for the first record, 16-byte aligned; required. Each record is written
+   * in whole 16-byte units; bytes past its length and rows past the count are unspecified.
+   */
+  void *records;
+  /**
+   * Bytes from record to record, a multiple of 16; 0 for dense: the payload size rounded up to 16.
+   */
+  uint64_t stride;
+  /**
+   * Device address for a header per record (index, length, type), 16-byte aligned, or null.
+   */
+  struct gmb_record_header *headers;
+  /**
+   * Which reader pops; default 0. Pops of one reader share its records.
+   */
+  uint32_t reader;
+  /**
+   * Must be zero.
+   */
+  uint32_t reserved;
+} gmb_pop;
+
+/**
+ * What an operation does: `GMB_OPERATION_*`.
+ */
+typedef int32_t gmb_operation_kind;
+
+/**
+ * An operation that is done, or failed.
+ */
+typedef struct gmb_completion {
+  /**
+   * Which.
+   */
+  struct gmb_operation operation;
+  /**
+   * The operation that failed first: itself, or one that it came after. Zero for success.
+   */
+  struct gmb_operation cause;
+  /**
+   * What it did: `GMB_OPERATION_*`.
+   */
+  gmb_operation_kind kind;
+  /**
+   * `GMB_OK`, or why it failed: by itself, or what it came after.
+   */
+  gmb_status status;
+  /**
+   * Records pushed or popped.
+   */
+  uint32_t count;
+  /**
+   * Zero.
+   */
+  uint32_t reserved;
+} gmb_completion;
+
+/**
  * What a doorbell is made with. Start from `GMB_DOORBELL_OPTIONS_INIT`.
  */
 typedef struct gmb_doorbell_options {
@@ -794,24 +1137,6 @@ typedef struct gmb_stream_guard {
 } gmb_stream_guard;
 
 /**
- * What precedes each payload in the ring: 16 bytes, one access.
- */
-typedef struct gmb_record_header {
-  /**
-   * Index of the record plus one, modulo 2^64.
-   */
-  uint64_t sequence;
-  /**
-   * Payload bytes that carry data.
-   */
-  uint32_t length;
-  /**
-   * The user's message type.
-   */
-  uint32_t msg_type;
-} gmb_record_header;
-
-/**
  * How much a message matters: `GMB_LOG_*`.
  */
 typedef int32_t gmb_log_level;
@@ -1107,86 +1432,6 @@ typedef struct gmb_mailbox_info {
 } gmb_mailbox_info;
 
 /**
- * Records to push. Start from `GMB_PUSH_INIT`.
- */
-typedef struct gmb_push {
-  /**
-   * `sizeof(gmb_push)`.
-   */
-  uint32_t struct_size;
-  /**
-   * Records to push, 1 to `GMB_MAX_RECORDS`; required.
-   */
-  uint32_t count;
-  /**
-   * Device address of the first record, 16-byte aligned. Each record is read in whole
-   * 16-byte units. May be null only when `length` is 0 and `lengths` null.
-   */
-  const void *records;
-  /**
-   * Bytes from record to record, a multiple of 16; 0 for dense: the payload size rounded up to 16.
-   */
-  uint64_t stride;
-  /**
-   * Device address of a length per record, or null to use `length` for all. With lengths, every row is read
-   * as far as the longest record could reach (the payload size, or `stride` if that is less), whatever its own is.
-   */
-  const uint32_t *lengths;
-  /**
-   * Device address of a type per record, or null to use `msg_type` for all.
-   */
-  const uint32_t *types;
-  /**
-   * Bytes of every record; at most the payload size.
-   */
-  uint32_t length;
-  /**
-   * Type of every record: yours to define.
-   */
-  uint32_t msg_type;
-  /**
-   * How long the calling thread waits for room under `GMB_FULL_WAIT`, in nanoseconds: 0 tries
-   * once, `GMB_WAIT_FOREVER` (what `GMB_PUSH_INIT` sets) waits without limit.
-   */
-  uint64_t timeout_ns;
-} gmb_push;
-
-/**
- * Where popped records go. Start from `GMB_POP_INIT`.
- */
-typedef struct gmb_pop {
-  /**
-   * `sizeof(gmb_pop)`.
-   */
-  uint32_t struct_size;
-  /**
-   * Most records wanted, 1 to `GMB_MAX_RECORDS`; required.
-   */
-  uint32_t max;
-  /**
-   * Device address for the first record, 16-byte aligned; required. Each record is written
-   * in whole 16-byte units; bytes past its length and rows past the count are unspecified.
-   */
-  void *records;
-  /**
-   * Bytes from record to record, a multiple of 16; 0 for dense: the payload size rounded up to 16.
-   */
-  uint64_t stride;
-  /**
-   * Device address for a header per record (index, length, type), 16-byte aligned, or null.
-   */
-  struct gmb_record_header *headers;
-  /**
-   * Which reader pops; default 0. Pops of one reader share its records.
-   */
-  uint32_t reader;
-  /**
-   * Must be zero.
-   */
-  uint32_t reserved;
-} gmb_pop;
-
-/**
  * The device memory of a context at one moment, in bytes.
  */
 typedef struct gmb_memory_info {
@@ -1220,6 +1465,68 @@ typedef struct gmb_memory_info {
    */
   uint32_t reserved0;
 } gmb_memory_info;
+
+/**
+ * Handle of a module of kernels. Zero is null.
+ */
+typedef struct gmb_module {
+  /**
+   * Opaque.
+   */
+  uint64_t id;
+} gmb_module;
+
+/**
+ * One block of a launch, as a function that takes a kernel's place on the host backend sees it.
+ */
+typedef struct gmb_kernel_block {
+  /**
+   * Blocks of the launch in each dimension: `gridDim`.
+   */
+  uint32_t grid[3];
+  /**
+   * Threads of a block: `blockDim`.
+   */
+  uint32_t block[3];
+  /**
+   * Which block this is: `blockIdx`.
+   */
+  uint32_t index[3];
+  /**
+   * Bytes of `shared`.
+   */
+  uint32_t shared_bytes;
+  /**
+   * The block's dynamic shared memory, zeroed.
+   */
+  void *shared;
+  /**
+   * What the function was registered with.
+   */
+  void *user;
+} gmb_kernel_block;
+
+/**
+ * A function that takes a kernel's place on the host backend: it does the work of all threads of one block. It is called once
+ * for each block, by several threads at once. `arguments[n]` points to the n-th argument's value. It must not wait, must not
+ * call this library and must not throw.
+ */
+typedef void (*gmb_block_function)(const struct gmb_kernel_block *block,
+                                   const void *const *arguments);
+
+/**
+ * What a kernel of a module can have on this device.
+ */
+typedef struct gmb_kernel_info {
+  /**
+   * Threads of a block, at most.
+   */
+  uint32_t most_threads;
+  /**
+   * Dynamic shared memory of a block in bytes, at most.
+   */
+  uint32_t most_shared_bytes;
+} gmb_kernel_info;
 
 /**
  * How to go on with a mailbox that lies in memory already. Start from `GMB_ATTACH_OPTIONS_INIT`.
@@ -1439,14 +1746,94 @@ typedef struct gmb_reader_info {
 typedef int32_t gmb_interest;
 
 /**
- * How urgent a stream's work is: `GMB_PRIORITY_*`.
- */
-typedef int32_t gmb_priority;
-
-/**
  * A function to run in stream order. It must not call CUDA and must not throw.
  */
 typedef void (*gmb_host_function)(void *argument);
+
+/**
+ * What a task of a graph comes after.
+ */
+typedef struct gmb_task_after {
+  /**
+   * An operation that was queued before; zero for a task of the same graph.
+   */
+  struct gmb_operation operation;
+  /**
+   * Else which task, by its place in the array, from 0.
+   */
+  uint32_t task;
+  /**
+   * Must be zero.
+   */
+  uint32_t reserved;
+} gmb_task_after;
+
+/**
+ * An operation of a graph: the arguments of the `gmb_coordinator_queue_*` function of its kind. Start from `GMB_TASK_INIT`;
+ * fields of other kinds are not looked at.
+ */
+typedef struct gmb_task {
+  /**
+   * `sizeof(gmb_task)`.
+   */
+  uint32_t struct_size;
+  /**
+   * What it does: `GMB_OPERATION_*`.
+   */
+  gmb_operation_kind kind;
+  /**
+   * Of uploads: device memory, unless `triple` is set. Of downloads: host memory.
+   */
+  void *to;
+  /**
+   * Of uploads: host memory. Of downloads: device memory, unless `triple` is set.
+   */
+  const void *from;
+  /**
+   * Of uploads and downloads.
+   */
+  uint64_t bytes;
+  /**
+   * Of uploads and downloads: to or from its next buffer.
+   */
+  struct gmb_triple_buffer triple;
+  /**
+   * With a triple buffer.
+   */
+  struct gmb_dtype dtype;
+  /**
+   * Of pushes and pops: on whose stream.
+   */
+  gmb_step step;
+  /**
+   * Of compute.
+   */
+  const struct gmb_compute *compute;
+  /**
+   * Of pushes and pops.
+   */
+  struct gmb_mailbox mailbox;
+  /**
+   * Of pushes.
+   */
+  const struct gmb_push *push;
+  /**
+   * Of pops.
+   */
+  const struct gmb_pop *pop;
+  /**
+   * What it comes after; may be null if there is nothing.
+   */
+  const struct gmb_task_after *after;
+  /**
+   * How many those are.
+   */
+  uint32_t after_count;
+  /**
+   * Must be zero.
+   */
+  uint32_t reserved;
+} gmb_task;
 
 /**
  * Who takes tensors out: `GMB_CONSUMER_*`.
@@ -1572,24 +1959,6 @@ typedef struct gmb_lease {
 } gmb_lease;
 
 /**
- * An element type, as DLPack has it: `DLDataType`.
- */
-typedef struct gmb_dtype {
-  /**
-   * `DLDataTypeCode`: 0 int, 1 uint, 2 float, 4 bfloat, 5 complex, 6 bool and so on.
-   */
-  uint8_t code;
-  /**
-   * Bits of one lane.
-   */
-  uint8_t bits;
-  /**
-   * Lanes of a vector; 1 for scalars.
-   */
-  uint16_t lanes;
-} gmb_dtype;
-
-/**
  * A tensor as it is handed over: where its elements lie, and how. No element moves. 176 bytes.
  */
 typedef struct gmb_tensor {
@@ -1666,6 +2035,85 @@ typedef struct gmb_tensor_view {
    */
   uint64_t capacity;
 } gmb_tensor_view;
+
+/**
+ * What a triple buffer is made with. Start from `GMB_TRIPLE_BUFFER_OPTIONS_INIT`.
+ */
+typedef struct gmb_triple_buffer_options {
+  /**
+   * `sizeof(gmb_triple_buffer_options)`.
+   */
+  uint32_t struct_size;
+  /**
+   * The elements' type.
+   */
+  struct gmb_dtype dtype;
+  /**
+   * Elements of each of the three buffers.
+   */
+  uint64_t elements;
+} gmb_triple_buffer_options;
+
+/**
+ * Where a buffer of a triple buffer stands: `GMB_BUFFER_*`.
+ */
+typedef int32_t gmb_buffer_state;
+
+/**
+ * A triple buffer's shape, and where its buffers stand, all at one moment.
+ */
+typedef struct gmb_triple_buffer_info {
+  /**
+   * Elements of each buffer.
+   */
+  uint64_t elements;
+  /**
+   * Bytes of each buffer.
+   */
+  uint64_t bytes;
+  /**
+   * The buffers in device memory.
+   */
+  void *addresses[3];
+  /**
+   * Where they stand: `GMB_BUFFER_*`.
+   */
+  gmb_buffer_state states[3];
+  /**
+   * The elements' type.
+   */
+  struct gmb_dtype dtype;
+  /**
+   * Times that a buffer became free again.
+   */
+  uint64_t completed;
+} gmb_triple_buffer_info;
+
+/**
+ * A buffer in the hands of whoever asked for it.
+ */
+typedef struct gmb_triple_slot {
+  /**
+   * The first element, in device memory.
+   */
+  void *address;
+  /**
+   * Bytes.
+   */
+  uint64_t bytes;
+  /**
+   * Which turn of the triple buffer this is: what was uploaded in a turn is processed and downloaded in it.
+   */
+  uint64_t turn;
+  /**
+   * Which of the three buffers: 0, 1 or 2.
+   */
+  uint32_t index;
+  /**
+   * What it was asked for.
+   */
+  gmb_step step;
+} gmb_triple_slot;
 
 /**
  * What a worker is made with. Start from `GMB_WORKER_OPTIONS_INIT`.
@@ -2056,6 +2504,31 @@ typedef struct gmb_arbiter_args {
 #define GMB_BACKEND_HOST 2
 
 /**
+ * Copies from host memory to the device.
+ */
+#define GMB_OPERATION_UPLOAD 0
+
+/**
+ * Runs a kernel, or what a callback enqueues.
+ */
+#define GMB_OPERATION_COMPUTE 1
+
+/**
+ * Copies from the device to host memory.
+ */
+#define GMB_OPERATION_DOWNLOAD 2
+
+/**
+ * Pushes records into a mailbox.
+ */
+#define GMB_OPERATION_PUSH 3
+
+/**
+ * Pops records from a mailbox.
+ */
+#define GMB_OPERATION_POP 4
+
+/**
  * Order and completion: the cheapest.
  */
 #define GMB_EVENT_UNTIMED 0
@@ -2158,6 +2631,41 @@ typedef struct gmb_arbiter_args {
  * Kernels, with `gpumailbox/tensor.cuh`.
  */
 #define GMB_CONSUMER_DEVICE 1
+
+/**
+ * Data comes from the host.
+ */
+#define GMB_STEP_UPLOAD 0
+
+/**
+ * Kernels work on it.
+ */
+#define GMB_STEP_PROCESS 1
+
+/**
+ * Results go to the host.
+ */
+#define GMB_STEP_DOWNLOAD 2
+
+/**
+ * It can be asked for, to be uploaded to.
+ */
+#define GMB_BUFFER_FREE 0
+
+/**
+ * It was asked for, and what is uploaded is not all there.
+ */
+#define GMB_BUFFER_UPLOADING 1
+
+/**
+ * It is to be processed, or is being processed.
+ */
+#define GMB_BUFFER_PROCESSING 2
+
+/**
+ * It is to be downloaded from, or is being.
+ */
+#define GMB_BUFFER_DOWNLOADING 3
 
 /**
  * Made, and not started.
@@ -2438,7 +2946,7 @@ typedef struct gmb_arbiter_args {
 #define GMB_ERROR_CAPTURE -34
 
 /**
- * The tensor mailbox is full, or a doorbell.
+ * A tensor mailbox, a doorbell or a coordinator is full.
  */
 #define GMB_ERROR_FULL -35
 
@@ -2456,6 +2964,31 @@ typedef struct gmb_arbiter_args {
  * The command was cancelled before it was done.
  */
 #define GMB_ERROR_CANCELLED -38
+
+/**
+ * No buffer has come to the step that asks for one.
+ */
+#define GMB_ERROR_UNAVAILABLE -39
+
+/**
+ * The buffer is not in the state that the call needs.
+ */
+#define GMB_ERROR_WRONG_STATE -40
+
+/**
+ * There is nothing of this name.
+ */
+#define GMB_ERROR_NOT_FOUND -41
+
+/**
+ * The elements are of another type.
+ */
+#define GMB_ERROR_WRONG_TYPE -42
+
+/**
+ * Operations wait for each other in a circle.
+ */
+#define GMB_ERROR_CYCLE -43
 
 
 
@@ -2577,6 +3110,170 @@ gmb_status gmb_context_destroy(struct gmb_context context);
 gmb_status gmb_context_get_info(struct gmb_context context,
                                 struct gmb_context_info *info,
                                 size_t info_size);
+
+/**
+ * Makes a coordinator, with three streams of its own: to upload, compute and download.
+ *
+ * The caller owns it and ends it with `gmb_coordinator_destroy`. Does not wait for the device; thread-safe.
+ *
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT`, `_DEVICE_LOST`, `_DRIVER`, `_SYSTEM`.
+ */
+gmb_status gmb_coordinator_create(struct gmb_context context,
+                                  const struct gmb_coordinator_options *options,
+                                  struct gmb_coordinator *coordinator);
+
+/**
+ * Ends a coordinator. Blocks until what was queued is done; completions that nobody polled for are dropped. Safe while other
+ * threads are inside calls on it. Errors: `GMB_ERROR_INVALID_HANDLE`.
+ */
+gmb_status gmb_coordinator_destroy(struct gmb_coordinator coordinator);
+
+/**
+ * A coordinator's counts. `info_size` is `sizeof(gmb_coordinator_info)`. Never blocks for the device; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`.
+ */
+gmb_status gmb_coordinator_get_info(struct gmb_coordinator coordinator,
+                                    struct gmb_coordinator_info *info,
+                                    size_t info_size);
+
+/**
+ * The coordinator's stream of a step (`GMB_STEP_*`), for work of one's own and for events: it is in order with the
+ * coordinator's operations there. It is the coordinator's, and ends with it. Never blocks; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT`.
+ */
+gmb_status gmb_coordinator_get_stream(struct gmb_coordinator coordinator,
+                                      gmb_step step,
+                                      gmb_stream *stream);
+
+/**
+ * Queues a copy of `bytes` from host memory to device memory on the upload stream, after `after_count` operations of this
+ * coordinator. Pinned memory is copied directly; pageable memory goes through pinned memory of the library's, in stream order.
+ *
+ * Both ranges must stay valid, and `from` unwritten, until the operation is done. Does not wait for the device; thread-safe.
+ * `after` may be null if `after_count` is 0.
+ *
+ * Errors, with nothing queued: `GMB_ERROR_INVALID_HANDLE` (also an id of another coordinator, never given out, or
+ * forgotten), `_NULL_POINTER`, `_MISALIGNED`, `_ZERO_COUNT`, `_OVERFLOW`, `_FULL` (as many operations are in flight as may be: poll or
+ * wait), `_INVALID_ARGUMENT` (not reachable, where that is checked; called by a callback of this coordinator), `_NOT_SUPPORTED`
+ * (the stream is being captured; the capture goes on), `_OUT_OF_HOST_MEMORY`, `_DEVICE_LOST`, `_DRIVER`.
+ */
+gmb_status gmb_coordinator_queue_upload(struct gmb_coordinator coordinator,
+                                        void *to,
+                                        const void *from,
+                                        uint64_t bytes,
+                                        const struct gmb_operation *after,
+                                        uint32_t after_count,
+                                        struct gmb_operation *operation);
+
+/**
+ * Queues a copy of `bytes` from device memory to host memory on the download stream. Otherwise as
+ * `gmb_coordinator_queue_upload`. Errors: as there.
+ */
+gmb_status gmb_coordinator_queue_download(struct gmb_coordinator coordinator,
+                                          void *to,
+                                          const void *from,
+                                          uint64_t bytes,
+                                          const struct gmb_operation *after,
+                                          uint32_t after_count,
+                                          struct gmb_operation *operation);
+
+/**
+ * Queues an upload to the next free buffer of a triple buffer, from elements of type `dtype` in host memory: `bytes` of them,
+ * the buffer's at most. The stream waits for the buffer's last download. Otherwise as `gmb_coordinator_queue_upload`.
+ * Errors: as there, and `GMB_ERROR_UNAVAILABLE` (all three buffers are on their way), `_WRONG_TYPE`, `_INVALID_ARGUMENT` (more
+ * than a buffer has; a triple buffer of another context).
+ */
+gmb_status gmb_coordinator_queue_triple_upload(struct gmb_coordinator coordinator,
+                                               struct gmb_triple_buffer triple,
+                                               struct gmb_dtype dtype,
+                                               const void *from,
+                                               uint64_t bytes,
+                                               const struct gmb_operation *after,
+                                               uint32_t after_count,
+                                               struct gmb_operation *operation);
+
+/**
+ * Queues a download from the next buffer of a triple buffer that was processed. Otherwise as
+ * `gmb_coordinator_queue_triple_upload`. Errors: as there (`GMB_ERROR_UNAVAILABLE`: no buffer's processing was queued).
+ */
+gmb_status gmb_coordinator_queue_triple_download(struct gmb_coordinator coordinator,
+                                                 struct gmb_triple_buffer triple,
+                                                 struct gmb_dtype dtype,
+                                                 void *to,
+                                                 uint64_t bytes,
+                                                 const struct gmb_operation *after,
+                                                 uint32_t after_count,
+                                                 struct gmb_operation *operation);
+
+/**
+ * Queues a kernel, or what a callback enqueues, on the compute stream. The kernel's arguments are copied; the callback is
+ * called before this returns. A negative status of its ends the operation, not this call. Otherwise as
+ * `gmb_coordinator_queue_upload`; memory that it uses must stay valid until the operation is done.
+ * Errors: as there, and `GMB_ERROR_STRUCT_SIZE`, `_INVALID_ARGUMENT` (neither or both of kernel and callback; as for
+ * `gmb_kernel_launch`), `_UNAVAILABLE` (no upload to a buffer of the triple buffer was queued).
+ */
+gmb_status gmb_coordinator_queue_compute(struct gmb_coordinator coordinator,
+                                         const struct gmb_compute *compute,
+                                         const struct gmb_operation *after,
+                                         uint32_t after_count,
+                                         struct gmb_operation *operation);
+
+/**
+ * Queues a push into a mailbox on the stream of a step, as `gmb_mailbox_push` does it. What the device finds wrong is the
+ * operation's status, and how many were accepted its count. Otherwise as `gmb_coordinator_queue_upload`.
+ * Errors: as there, and as for `gmb_mailbox_push`; `GMB_ERROR_INVALID_ARGUMENT` (a mailbox of another context).
+ */
+gmb_status gmb_coordinator_queue_push(struct gmb_coordinator coordinator,
+                                      struct gmb_mailbox mailbox,
+                                      const struct gmb_push *push,
+                                      gmb_step step,
+                                      const struct gmb_operation *after,
+                                      uint32_t after_count,
+                                      struct gmb_operation *operation);
+
+/**
+ * Queues a pop from a mailbox on the stream of a step, as `gmb_mailbox_pop` does it; the operation's count is that of the
+ * records popped. Otherwise as `gmb_coordinator_queue_push`. Errors: as there.
+ */
+gmb_status gmb_coordinator_queue_pop(struct gmb_coordinator coordinator,
+                                     struct gmb_mailbox mailbox,
+                                     const struct gmb_pop *pop,
+                                     gmb_step step,
+                                     const struct gmb_operation *after,
+                                     uint32_t after_count,
+                                     struct gmb_operation *operation);
+
+/**
+ * Writes what is done and was not told yet, `max` at most, each once, and how many to `count`: an operation never before
+ * those that it came after. Never blocks for the device, and costs as much as there is to tell. What nobody polls for is
+ * dropped when twice `max_operations` later ones were queued. Thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_DRIVER`.
+ */
+gmb_status gmb_coordinator_poll(struct gmb_coordinator coordinator,
+                                struct gmb_completion *completions,
+                                uint32_t max,
+                                uint32_t *count);
+
+/**
+ * Blocks the calling thread until an operation is done. `timeout_ns` is in nanoseconds; `GMB_WAIT_FOREVER` waits without
+ * limit, 0 asks once. `completion` may be null. Polling still tells of it. Thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE` (also an id of another coordinator, never given out, or forgotten), `_MISALIGNED`, `_TIMEOUT`
+ * (wait again), `_INVALID_ARGUMENT` (called by a callback of this coordinator), and why the operation failed: the message
+ * tells which one failed first.
+ */
+gmb_status gmb_coordinator_wait(struct gmb_coordinator coordinator,
+                                struct gmb_operation operation,
+                                uint64_t timeout_ns,
+                                struct gmb_completion *completion);
+
+/**
+ * Blocks the calling thread until all operations are done that were queued before the call. How they ended is for polling
+ * to tell. `timeout_ns` as for `gmb_coordinator_wait`. Thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_TIMEOUT` (wait again), `_INVALID_ARGUMENT` (called by a callback of this coordinator),
+ * `_DRIVER`.
+ */
+gmb_status gmb_coordinator_synchronize(struct gmb_coordinator coordinator,
+                                       uint64_t timeout_ns);
 
 /**
  * Makes a doorbell in a context.
@@ -3080,6 +3777,81 @@ gmb_status gmb_memory_get_info(struct gmb_context context,
 gmb_status gmb_memory_trim(struct gmb_context context, uint64_t keep_bytes);
 
 /**
+ * Loads a module of kernels from an image: a cubin, a fatbin or PTX. On the host backend the image is not looked at and may
+ * be null: functions take the kernels' places (`gmb_module_register`), so a program that gives both runs on both.
+ *
+ * The caller owns it and ends it with `gmb_module_destroy`. The image is copied. Blocks; thread-safe.
+ *
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_NO_KERNELS` (no image on CUDA; none of it is for this device),
+ * `_INVALID_ARGUMENT` and `_DRIVER` (no such image: the message has the compiler's words), `_OUT_OF_MEMORY`, `_DEVICE_LOST`.
+ */
+gmb_status gmb_module_create(struct gmb_context context,
+                             const void *image,
+                             size_t image_bytes,
+                             struct gmb_module *module);
+
+/**
+ * As `gmb_module_create`, from a file. On the host backend the file need not be there.
+ * Errors: as there, and `GMB_ERROR_NOT_FOUND` (no such file), `_SYSTEM` (it cannot be read).
+ */
+gmb_status gmb_module_load_file(struct gmb_context context,
+                                const char *path,
+                                struct gmb_module *module);
+
+/**
+ * Ends a module's handle. It is unloaded with the last of its kernels' handles and of the operations that use them; that
+ * blocks until the device has done what it holds. Thread-safe. Errors: `GMB_ERROR_INVALID_HANDLE`.
+ */
+gmb_status gmb_module_destroy(struct gmb_module module);
+
+/**
+ * Gives a kernel's name to a function that takes its place on the host backend; another one of the name is replaced for
+ * kernels asked for later. On CUDA it is not used. `user` comes to the function as it is, and must stay valid as long as the
+ * module and its kernels. Never blocks; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT` (an empty name, or no UTF-8).
+ */
+gmb_status gmb_module_register(struct gmb_module module,
+                               const char *name,
+                               gmb_block_function function,
+                               void *user);
+
+/**
+ * Finds a kernel by its name, and loads it: no later launch does. C++ kernels are found by their mangled names, or by their
+ * own if they are declared `extern "C"`. The caller owns the handle and ends it with `gmb_kernel_destroy`. May block;
+ * thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT` (an empty name, or no UTF-8), `_NOT_FOUND`,
+ * `_DEVICE_LOST`, `_DRIVER`.
+ */
+gmb_status gmb_module_get_kernel(struct gmb_module module,
+                                 const char *name,
+                                 struct gmb_kernel *kernel);
+
+/**
+ * Ends a kernel's handle; launches of it still complete. Thread-safe. Errors: `GMB_ERROR_INVALID_HANDLE`.
+ */
+gmb_status gmb_kernel_destroy(struct gmb_kernel kernel);
+
+/**
+ * What a kernel can have. `info_size` is `sizeof(gmb_kernel_info)`. Never blocks; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`.
+ */
+gmb_status gmb_kernel_get_info(struct gmb_kernel kernel,
+                               struct gmb_kernel_info *info,
+                               size_t info_size);
+
+/**
+ * Launches a kernel on a stream. All memory that it uses stays valid until it is done. Does not block; thread-safe. On CUDA
+ * it can be captured into a graph.
+ *
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT` (the shape exceeds what the device or
+ * the kernel can have; the arguments are not as many or as large as the kernel's, where the driver tells), `_INVALID_STREAM`,
+ * `_NOT_SUPPORTED` (the stream is being captured, on the host backend; the capture goes on), `_DEVICE_LOST`, `_DRIVER`.
+ */
+gmb_status gmb_kernel_launch(struct gmb_kernel kernel,
+                             const struct gmb_launch *launch,
+                             gmb_stream stream);
+
+/**
  * Bytes of device memory that a mailbox of these options takes.
  * Never blocks; thread-safe. Errors: `GMB_ERROR_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT`,
  * `_NOT_SUPPORTED`, `_OVERFLOW`.
@@ -3411,6 +4183,20 @@ gmb_status gmb_stream_wait_event(struct gmb_context context,
                                  struct gmb_event event);
 
 /**
+ * Queues a graph of operations: `count` tasks, in any order in which they do not come after each other in a circle. Their ids
+ * go to `operations`, which has room for as many, in the order of the tasks. An operation that cannot be enqueued fails then,
+ * and those after it; the others go on. Does not wait for the device; thread-safe.
+ *
+ * Errors, with nothing queued: as for the functions of each kind, for what can be checked before; `GMB_ERROR_CYCLE` (the
+ * message names the tasks), `_ZERO_COUNT`, `_FULL` (there is not room for all), `_INVALID_ARGUMENT` (a task that the graph has
+ * not; more tasks than `max_operations`).
+ */
+gmb_status gmb_coordinator_queue_graph(struct gmb_coordinator coordinator,
+                                       const struct gmb_task *tasks,
+                                       uint32_t count,
+                                       struct gmb_operation *operations);
+
+/**
  * Makes a tensor mailbox. The caller owns it and ends it with `gmb_tensor_mailbox_destroy`. For consumers on the device it
  * blocks until the ring is ready; thread-safe.
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT` (capacity no power of two),
@@ -3601,6 +4387,90 @@ gmb_status gmb_token_wait(struct gmb_token token,
 gmb_status gmb_token_get_device_result(struct gmb_token token, const struct gmb_result **result);
 
 /**
+ * Allocates three device buffers of one element type, which go from free to uploading, processing, downloading and back to
+ * free, in their order. Their content is unspecified.
+ *
+ * The caller owns it and ends it with `gmb_triple_buffer_destroy`. Blocks until the memory is there; thread-safe.
+ *
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT` (no element type), `_ZERO_COUNT`,
+ * `_OVERFLOW`, `_OUT_OF_MEMORY`, `_MEMORY_LIMIT`, `_DEVICE_LOST`.
+ */
+gmb_status gmb_triple_buffer_create(struct gmb_context context,
+                                    const struct gmb_triple_buffer_options *options,
+                                    struct gmb_triple_buffer *triple);
+
+/**
+ * Ends a triple buffer and frees its memory. Blocks until the work that was submitted is done; buffers that are still in
+ * somebody's hands are nobody's then. Safe while other threads are inside calls on it. Errors: `GMB_ERROR_INVALID_HANDLE`.
+ */
+gmb_status gmb_triple_buffer_destroy(struct gmb_triple_buffer triple);
+
+/**
+ * Shape and states. `info_size` is `sizeof(gmb_triple_buffer_info)`. Never blocks; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`.
+ */
+gmb_status gmb_triple_buffer_get_info(struct gmb_triple_buffer triple,
+                                      struct gmb_triple_buffer_info *info,
+                                      size_t info_size);
+
+/**
+ * Asks for the next buffer of a step (`GMB_STEP_*`), in the order in which they were uploaded to. `GMB_NOT_READY`, and `slot`
+ * as it was, until the device has done the work of the step before. Any stream can use the buffer then. Enqueue the step's
+ * work and hand the buffer on with `gmb_triple_buffer_submit`, or give it up. Never blocks; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT`, `_DEVICE_LOST`, `_DRIVER`.
+ */
+gmb_status gmb_triple_buffer_acquire(struct gmb_triple_buffer triple,
+                                     gmb_step step,
+                                     struct gmb_triple_slot *slot);
+
+/**
+ * As `gmb_triple_buffer_acquire`, for work of one stream, which is made to wait for the step before: `GMB_NOT_READY` only
+ * until that step's work is submitted. Never blocks; thread-safe.
+ * Errors: as there, and `GMB_ERROR_INVALID_STREAM`, `_NOT_SUPPORTED` (the stream is being captured; the capture goes on).
+ */
+gmb_status gmb_triple_buffer_acquire_on(struct gmb_triple_buffer triple,
+                                        gmb_step step,
+                                        gmb_stream stream,
+                                        struct gmb_triple_slot *slot);
+
+/**
+ * As `gmb_triple_buffer_acquire`, and blocks the calling thread until there is one. `timeout_ns` is in nanoseconds;
+ * `GMB_WAIT_FOREVER` waits without limit, 0 asks once. Thread-safe.
+ * Errors: as there, and `GMB_ERROR_TIMEOUT` (nobody submitted the step before, or its work is not done: wait again).
+ */
+gmb_status gmb_triple_buffer_wait(struct gmb_triple_buffer triple,
+                                  gmb_step step,
+                                  uint64_t timeout_ns,
+                                  struct gmb_triple_slot *slot);
+
+/**
+ * The step's work on a buffer is enqueued: what the stream holds now. The next step gets the buffer once that is done. Does
+ * not block; thread-safe.
+ * Errors, with the buffer still in the caller's hands: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT`,
+ * `_WRONG_STATE` (it is not with this caller: submitted or given up before, or never asked for), `_INVALID_STREAM`,
+ * `_NOT_SUPPORTED` (the stream is being captured; the capture goes on), `_DEVICE_LOST`, `_DRIVER`.
+ */
+gmb_status gmb_triple_buffer_submit(struct gmb_triple_buffer triple,
+                                    const struct gmb_triple_slot *slot,
+                                    gmb_stream stream);
+
+/**
+ * Gives a buffer up: it becomes free again, in its turn, without its further steps. Nothing that uses it may have been
+ * enqueued since it was asked for. Never blocks; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT`, `_WRONG_STATE`.
+ */
+gmb_status gmb_triple_buffer_give_up(struct gmb_triple_buffer triple,
+                                     const struct gmb_triple_slot *slot);
+
+/**
+ * Passes each buffer on whose step is done, to what comes next. `passed`, which may be null, gets how many were. Asking for a
+ * buffer does the same as far as that takes. Never blocks; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_DEVICE_LOST`, `_DRIVER`.
+ */
+gmb_status gmb_triple_buffer_advance(struct gmb_triple_buffer triple,
+                                     uint32_t *passed);
+
+/**
  * Makes a worker over queues of one context, which have items of one size; it does nothing before it is started.
  *
  * The caller owns it and ends it with `gmb_worker_destroy`; until then its queues cannot be destroyed. Does not wait for the
@@ -3695,6 +4565,18 @@ gmb_status gmb_worker_get_info(struct gmb_worker worker,
 #define GMB_DOORBELL_OPTIONS_INIT { (uint32_t)sizeof(gmb_doorbell_options), 0, 64 }
 /** Defaults of gmb_fifo_options: 4,096 records. */
 #define GMB_FIFO_OPTIONS_INIT { (uint32_t)sizeof(gmb_fifo_options), 0, 4096 }
+/** Defaults of gmb_triple_buffer_options: of no type and no elements yet. */
+#define GMB_TRIPLE_BUFFER_OPTIONS_INIT { (uint32_t)sizeof(gmb_triple_buffer_options), { 0, 0, 0 }, 0 }
+/** Defaults of gmb_launch: one block of one thread. */
+#define GMB_LAUNCH_INIT { (uint32_t)sizeof(gmb_launch), 0, { 1, 1, 1 }, { 1, 1, 1 }, 0, 0, NULL }
+/** Defaults of gmb_coordinator_options. */
+#define GMB_COORDINATOR_OPTIONS_INIT { (uint32_t)sizeof(gmb_coordinator_options), 0, GMB_PRIORITY_NORMAL, 0 }
+/** Defaults of gmb_compute: neither a kernel nor a callback yet. */
+#define GMB_COMPUTE_INIT { (uint32_t)sizeof(gmb_compute), 0, { 0 }, NULL, NULL, NULL, { 0 } }
+/** Defaults of gmb_task: an upload from nowhere to nowhere. */
+#define GMB_TASK_INIT \
+  { (uint32_t)sizeof(gmb_task), GMB_OPERATION_UPLOAD, NULL, NULL, 0, { 0 }, { 0, 0, 0 }, GMB_STEP_PROCESS, NULL, { 0 }, \
+    NULL, NULL, NULL, 0, 0 }
 /** Defaults of gmb_worker_options. */
 #define GMB_WORKER_OPTIONS_INIT \
   { (uint32_t)sizeof(gmb_worker_options), 0, { 0 }, { 0 }, { 0 }, 0, 0, 0, 1, 0, 0, 0, 0, NULL, NULL, { 0 } }

@@ -28,6 +28,7 @@ mod backend;
 pub mod capi;
 mod checks;
 mod context;
+mod coordinator;
 mod doorbell;
 mod error;
 mod events;
@@ -43,6 +44,7 @@ mod log;
 mod mailbox;
 mod mapped;
 mod memory;
+mod module;
 mod profiler;
 mod queue;
 mod results;
@@ -51,6 +53,7 @@ mod status;
 mod stream;
 mod sync;
 mod tensor;
+mod triple;
 mod typed;
 mod watch;
 mod watcher;
@@ -58,6 +61,10 @@ mod worker;
 
 pub use arbiter::{Arbiter, ArbiterInfo, Arbitrated, Class};
 pub use context::{BackendKind, Context, ContextInfo, ContextOptions};
+pub use coordinator::{
+    After as TaskAfter, Callback, Completion, Compute, Coordinator, CoordinatorInfo, CoordinatorOptions,
+    OperationId, OperationKind, Place, Task, Work,
+};
 pub use doorbell::{CommandId, Doorbell, DoorbellInfo};
 pub use error::{Error, Result};
 pub use events::{Event, EventKind, EventPoolInfo};
@@ -71,6 +78,7 @@ pub use mailbox::{
     Pop, Push, ReaderInfo, ReaderStart,
 };
 pub use memory::{DeviceBuffer, MemoryInfo, PinnedBuffer};
+pub use module::{Argument, KernelBlock, Launch, Module, ModuleKernel, Scalar};
 pub use queue::{Queue, QueueInfo, QueueMeasurement, QueueOptions};
 pub use results::{After, Token};
 pub use status::*;
@@ -78,6 +86,7 @@ pub use stream::{OwnedStream, Priority, Stream};
 pub use tensor::arrow::{ArrowArray, ArrowDeviceArray, ArrowSchema};
 pub use tensor::dlpack::{DLDevice, DLManagedTensor, DLManagedTensorVersioned, DLPackVersion, DLTensor};
 pub use tensor::{Consumer, Lease, Refused, Tensor, TensorMailbox, TensorMailboxInfo, TensorMailboxOptions};
+pub use triple::{Buffer, BufferState, Step, TripleBuffer, TripleBufferInfo, TripleBufferOptions};
 pub use typed::{Popped, Record, Rows, TypedMailbox};
 pub use watch::Watch;
 pub use worker::{Worker, WorkerCounts, WorkerInfo, WorkerOptions, WorkerReason, WorkerState};

@@ -5,7 +5,7 @@
 //! count against the context's limit. Where there are no pools, stream-ordered
 //! memory is plain memory whose freeing waits behind an event.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 
 use crate::backend::{Backend, RawEvent};
@@ -71,7 +71,7 @@ struct Allocation {
 struct Books {
     used: u64,
     high_water: u64,
-    allocations: HashMap<u64, Allocation>,
+    allocations: BTreeMap<u64, Allocation>,
     /// Plain memory freed in stream order: to be given back once the event is reached.
     deferred: VecDeque<(u64, RawEvent)>,
 }
@@ -135,6 +135,15 @@ impl Ledger {
                 }
             ))),
         }
+    }
+
+    /// Whether the whole range is pinned memory of the context.
+    fn is_pinned(&self, address: u64, bytes: u64) -> bool {
+        let books = lock(&self.books);
+        books.allocations.range(..=address).next_back().is_some_and(|(start, allocation)| {
+            allocation.origin == Origin::Pinned
+                && (address - start).checked_add(bytes).is_some_and(|end| end <= allocation.bytes)
+        })
     }
 
     /// Marks memory as a mailbox's ring, or no longer.
@@ -392,6 +401,12 @@ impl Context {
             // SAFETY: whoever freed it promised that nothing uses it after the event.
             let _ = unsafe { self.backend().release(address) };
         }
+    }
+
+    /// Whether a range of host memory is such that the driver would copy it with the calling thread waiting. The context's own
+    /// pinned memory is known; of other memory the backend is asked.
+    pub(crate) fn is_pageable(&self, address: u64, bytes: u64) -> Result<bool> {
+        Ok(!self.ledger().is_pinned(address, bytes) && self.backend().is_pageable(address, bytes)?)
     }
 
     /// # Safety

@@ -113,7 +113,7 @@ pub const GMB_ERROR_WRONG_THREAD: gmb_status = -32;
 pub const GMB_ERROR_TRUNCATED: gmb_status = -33;
 /// The stream is not being captured, or is already, or its capture was spoilt: there is no graph.
 pub const GMB_ERROR_CAPTURE: gmb_status = -34;
-/// The tensor mailbox is full, or a doorbell.
+/// A tensor mailbox, a doorbell or a coordinator is full.
 pub const GMB_ERROR_FULL: gmb_status = -35;
 /// The mailbox is in another mode than the code that uses it is for: `GMB_MODE_*`.
 pub const GMB_ERROR_WRONG_MODE: gmb_status = -36;
@@ -121,6 +121,16 @@ pub const GMB_ERROR_WRONG_MODE: gmb_status = -36;
 pub const GMB_ERROR_NOT_SERVED: gmb_status = -37;
 /// The command was cancelled before it was done.
 pub const GMB_ERROR_CANCELLED: gmb_status = -38;
+/// No buffer has come to the step that asks for one.
+pub const GMB_ERROR_UNAVAILABLE: gmb_status = -39;
+/// The buffer is not in the state that the call needs.
+pub const GMB_ERROR_WRONG_STATE: gmb_status = -40;
+/// There is nothing of this name.
+pub const GMB_ERROR_NOT_FOUND: gmb_status = -41;
+/// The elements are of another type.
+pub const GMB_ERROR_WRONG_TYPE: gmb_status = -42;
+/// Operations wait for each other in a circle.
+pub const GMB_ERROR_CYCLE: gmb_status = -43;
 
 statuses! {
     GMB_OK = 0, c"success";
@@ -163,6 +173,11 @@ statuses! {
     GMB_ERROR_WRONG_MODE = -36, c"the mailbox is in another mode than the code that uses it is for";
     GMB_ERROR_NOT_SERVED = -37, c"nobody has done the command: what served the doorbell has ended";
     GMB_ERROR_CANCELLED = -38, c"the command was cancelled before it was done";
+    GMB_ERROR_UNAVAILABLE = -39, c"no buffer has come to this step: submit the step before, or try again later";
+    GMB_ERROR_WRONG_STATE = -40, c"the buffer is not in the state that the call needs";
+    GMB_ERROR_NOT_FOUND = -41, c"there is nothing of this name";
+    GMB_ERROR_WRONG_TYPE = -42, c"the elements are of another type";
+    GMB_ERROR_CYCLE = -43, c"operations wait for each other in a circle";
 }
 
 #[cfg(test)]

@@ -10,6 +10,21 @@ functions! {
     gmb_context_create
     gmb_context_destroy
     gmb_context_get_info
+    gmb_coordinator_create
+    gmb_coordinator_destroy
+    gmb_coordinator_get_info
+    gmb_coordinator_get_stream
+    gmb_coordinator_poll
+    gmb_coordinator_queue_compute
+    gmb_coordinator_queue_download
+    gmb_coordinator_queue_graph
+    gmb_coordinator_queue_pop
+    gmb_coordinator_queue_push
+    gmb_coordinator_queue_triple_download
+    gmb_coordinator_queue_triple_upload
+    gmb_coordinator_queue_upload
+    gmb_coordinator_synchronize
+    gmb_coordinator_wait
     gmb_doorbell_call
     gmb_doorbell_cancel
     gmb_doorbell_create
@@ -34,6 +49,9 @@ functions! {
     gmb_fifo_push
     gmb_graph_destroy
     gmb_graph_launch
+    gmb_kernel_destroy
+    gmb_kernel_get_info
+    gmb_kernel_launch
     gmb_last_error_message
     gmb_lease_release
     gmb_lease_to_arrow
@@ -64,6 +82,11 @@ functions! {
     gmb_memory_free_async
     gmb_memory_get_info
     gmb_memory_trim
+    gmb_module_create
+    gmb_module_destroy
+    gmb_module_get_kernel
+    gmb_module_load_file
+    gmb_module_register
     gmb_pinned_allocate
     gmb_pinned_free
     gmb_queue_create
@@ -103,6 +126,15 @@ functions! {
     gmb_token_get_device_result
     gmb_token_poll
     gmb_token_wait
+    gmb_triple_buffer_acquire
+    gmb_triple_buffer_acquire_on
+    gmb_triple_buffer_advance
+    gmb_triple_buffer_create
+    gmb_triple_buffer_destroy
+    gmb_triple_buffer_get_info
+    gmb_triple_buffer_give_up
+    gmb_triple_buffer_submit
+    gmb_triple_buffer_wait
     gmb_version
     gmb_version_string
     gmb_watch_arm

@@ -6,6 +6,7 @@ mod capture;
 mod current;
 mod errors;
 mod launch;
+mod module;
 mod pinned;
 mod pool;
 mod probe;
@@ -23,8 +24,8 @@ use once_cell::sync::OnceCell;
 
 use super::args::{GMB_BLOCK_THREADS, GMB_DRAWING_THREADS};
 use super::{
-    Backend, ByEntry, DeviceInfo, Entered, Entry, HostFunction, Kept, Kernel, RawEvent, RawGraph, RawNode,
-    RawStream, Resident, StreamState, DL_CUDA,
+    Backend, BlockFunction, ByEntry, DeviceInfo, Entered, Entry, FunctionInfo, HostFunction, Kept, Kernel,
+    RawEvent, RawFunction, RawGraph, RawModule, RawNode, RawStream, Resident, Shape, StreamState, DL_CUDA,
 };
 use crate::error::{Error, Result};
 use crate::events::EventKind;
@@ -133,6 +134,8 @@ impl Cuda {
                 max_blocks: ByEntry::all(1),
                 drawing_blocks: ByEntry::all(1),
                 driver_version: version as u32,
+                most_grid: [1; 3],
+                most_block: [1; 3],
             },
             device,
             context,
@@ -160,6 +163,7 @@ impl Cuda {
         cuda.info.name = device_name(device)?;
         cuda.info.units =
             cuda.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+        cuda.ask_launch_limits()?;
         cuda.overlaps_launches = cuda.alone_functions_wait()?;
         for &(entry, _) in Entry::ALL {
             let function = cuda.functions[entry];
@@ -347,6 +351,10 @@ impl Backend for Cuda {
 
     fn can_reach(&self, address: u64, bytes: u64) -> Result<bool> {
         self.knows(address, bytes)
+    }
+
+    fn is_pageable(&self, address: u64, _bytes: u64) -> Result<bool> {
+        self.is_unregistered(address)
     }
 
     fn push_context(&self) -> Result<Option<fn()>> {
@@ -569,6 +577,32 @@ impl Backend for Cuda {
     unsafe fn launch_captured(&self, kernel: &Kernel, blocks: u32, stream: RawStream) -> Result<()> {
         // SAFETY: vouched for by the caller.
         unsafe { self.launch_beside(kernel, blocks, stream) }
+    }
+
+    fn module_load(&self, image: &[u8]) -> Result<Option<RawModule>> {
+        self.load_module(image).map(Some)
+    }
+
+    fn module_unload(&self, module: RawModule) {
+        self.unload_module(module);
+    }
+
+    fn module_function(&self, module: RawModule, name: &CStr) -> Result<FunctionInfo> {
+        self.find_function(module, name)
+    }
+
+    unsafe fn launch_function(
+        &self,
+        function: RawFunction,
+        shape: &Shape,
+        arguments: &mut [*mut c_void],
+        stream: RawStream,
+    ) -> Result<()> {
+        unsafe { self.launch_of_module(function, shape, arguments, stream) }
+    }
+
+    fn launch_blocks(&self, _function: BlockFunction, _blocks: u32, _stream: RawStream) -> Result<()> {
+        Err(Error::new(GMB_ERROR_NOT_SUPPORTED, "a GPU runs kernels, not functions of the host"))
     }
 
     unsafe fn resident_blocks(&self, function: usize, own: Entry, threads: u32) -> Result<u32> {

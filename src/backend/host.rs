@@ -8,13 +8,13 @@ mod stream;
 
 use std::alloc::{alloc_zeroed, dealloc, Layout};
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::c_void;
+use std::ffi::{c_void, CStr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::{
-    Backend, ByEntry, DeviceInfo, Entered, Entry, HostFunction, Kept, Kernel, RawEvent, RawGraph, RawNode,
-    RawStream, Resident, StreamState, DL_CPU,
+    Backend, BlockFunction, ByEntry, DeviceInfo, Entered, Entry, FunctionInfo, HostFunction, Kept, Kernel,
+    RawEvent, RawFunction, RawGraph, RawModule, RawNode, RawStream, Resident, Shape, StreamState, DL_CPU,
 };
 use crate::error::{Error, Result};
 use crate::events::EventKind;
@@ -146,6 +146,8 @@ impl Host {
                 max_blocks: ByEntry::all(2 * workers as u32),
                 drawing_blocks: ByEntry::all(2 * workers as u32),
                 driver_version: 0,
+                most_grid: [i32::MAX as u32, 65_535, 65_535],
+                most_block: [1024, 1024, 64],
             },
             pool,
             streams: Mutex::default(),
@@ -220,6 +222,10 @@ impl Host {
             .ok_or_else(|| Error::new(GMB_ERROR_CAPTURE, "the stream is not being captured"))?;
         Ok((stream, capture))
     }
+}
+
+fn no_kernels() -> Error {
+    Error::new(GMB_ERROR_NOT_SUPPORTED, "the host backend runs functions of the host, not kernels of a GPU")
 }
 
 fn start_stream(priority: i32, pool: &Arc<BlockPool>) -> Result<Arc<Stream>> {
@@ -534,6 +540,30 @@ impl Backend for Host {
 
     unsafe fn launch(&self, kernel: &Kernel, blocks: u32, stream: RawStream) -> Result<()> {
         self.stream(stream)?.submit(Step::Launch { kernel: *kernel, blocks })
+    }
+
+    fn module_load(&self, _image: &[u8]) -> Result<Option<RawModule>> {
+        Ok(None)
+    }
+
+    fn module_unload(&self, _module: RawModule) {}
+
+    fn module_function(&self, _module: RawModule, _name: &CStr) -> Result<FunctionInfo> {
+        Err(no_kernels())
+    }
+
+    unsafe fn launch_function(
+        &self,
+        _function: RawFunction,
+        _shape: &Shape,
+        _arguments: &mut [*mut c_void],
+        _stream: RawStream,
+    ) -> Result<()> {
+        Err(no_kernels())
+    }
+
+    fn launch_blocks(&self, function: BlockFunction, blocks: u32, stream: RawStream) -> Result<()> {
+        self.stream(stream)?.enqueue([Task::Blocks { function, blocks }])
     }
 
     unsafe fn resident_blocks(&self, _function: usize, _own: Entry, _threads: u32) -> Result<u32> {

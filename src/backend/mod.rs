@@ -9,7 +9,8 @@ mod cuda;
 mod host;
 mod kernels;
 
-use std::ffi::c_void;
+use std::ffi::{c_void, CStr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -111,6 +112,37 @@ pub(crate) type Kept = Box<dyn std::any::Any + Send + Sync>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RawEvent(pub(crate) usize);
 
+/// A module of a caller's kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RawModule(pub(crate) usize);
+
+/// A kernel of such a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RawFunction(pub(crate) usize);
+
+/// A kernel of a module, and what a launch of it may have.
+#[derive(Clone, Debug)]
+pub(crate) struct FunctionInfo {
+    pub(crate) function: RawFunction,
+    /// Threads of a block, at most.
+    pub(crate) most_threads: u32,
+    /// Dynamic shared memory of a block, at most.
+    pub(crate) most_shared: u32,
+    /// Bytes of each argument, where the driver tells.
+    pub(crate) arguments: Option<Vec<usize>>,
+}
+
+/// The shape of a launch of a caller's kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) grid: [u32; 3],
+    pub(crate) block: [u32; 3],
+    pub(crate) shared_bytes: u32,
+}
+
+/// A function of the host that takes a kernel's place: run once for each block, by several threads at once.
+pub(crate) type BlockFunction = Arc<dyn Fn(u64) + Send + Sync>;
+
 /// A function to run in stream order on a thread of the backend.
 pub(crate) type HostFunction = Box<dyn FnOnce() + Send>;
 
@@ -139,6 +171,10 @@ pub(crate) struct DeviceInfo {
     pub drawing_blocks: ByEntry<u32>,
     /// Driver version as CUDA counts it (13000 is 13.0); zero on the host.
     pub driver_version: u32,
+    /// Blocks of a launch, at most, in each dimension.
+    pub most_grid: [u32; 3],
+    /// Threads of a block, at most, in each dimension.
+    pub most_block: [u32; 3],
 }
 
 /// A device with streams, events, memory and kernels.
@@ -180,6 +216,11 @@ pub(crate) trait Backend: Send + Sync {
 
     /// True when kernels can reach the whole range. Costs calls of the driver.
     fn can_reach(&self, address: u64, bytes: u64) -> Result<bool>;
+
+    /// True for host memory that the device cannot copy by itself. Costs calls of the driver.
+    fn is_pageable(&self, address: u64, bytes: u64) -> Result<bool> {
+        self.can_reach(address, bytes).map(|reached| !reached)
+    }
 
     /// Pushes the device's context onto this thread's stack, and says how to pop it again.
     fn push_context(&self) -> Result<Option<fn()>>;
@@ -272,6 +313,26 @@ pub(crate) trait Backend: Send + Sync {
         // SAFETY: vouched for by the caller.
         unsafe { self.launch(kernel, blocks, stream) }
     }
+
+    /// Loads a module of kernels; `None` where functions of the host take their place.
+    fn module_load(&self, image: &[u8]) -> Result<Option<RawModule>>;
+    /// Unloads it, once nothing of it can run any more.
+    fn module_unload(&self, module: RawModule);
+    /// Finds a kernel of it, and loads that one.
+    fn module_function(&self, module: RawModule, name: &CStr) -> Result<FunctionInfo>;
+    /// Launches a kernel of a module.
+    ///
+    /// # Safety
+    /// As of `launch`; the arguments are the kernel's own.
+    unsafe fn launch_function(
+        &self,
+        function: RawFunction,
+        shape: &Shape,
+        arguments: &mut [*mut c_void],
+        stream: RawStream,
+    ) -> Result<()>;
+    /// Runs so many blocks of a function of the host in stream order, where such functions take the place of kernels.
+    fn launch_blocks(&self, function: BlockFunction, blocks: u32, stream: RawStream) -> Result<()>;
 
     /// Blocks of a kernel that stays which the device can hold at once, when it runs nothing else. `function` is a caller's
     /// kernel, or zero for the library's own.

@@ -282,6 +282,36 @@ pub extern "C" fn gmb_mailbox_get_info(
     })
 }
 
+/// Reads what is to be pushed.
+pub(super) fn push_of(push: *const gmb_push) -> Result<Push> {
+    let push = sized(push, "push")?;
+    Ok(Push {
+        count: push.count,
+        records: push.records as u64,
+        stride: push.stride,
+        lengths: push.lengths as u64,
+        types: push.types as u64,
+        length: push.length,
+        msg_type: push.msg_type,
+        timeout: timeout(push.timeout_ns),
+    })
+}
+
+/// Reads what is to be popped.
+pub(super) fn pop_of(pop: *const gmb_pop) -> Result<Pop> {
+    let pop = sized(pop, "pop")?;
+    if pop.reserved != 0 {
+        return Err(Error::argument("pop.reserved is not zero"));
+    }
+    Ok(Pop {
+        max: pop.max,
+        records: pop.records as u64,
+        stride: pop.stride,
+        headers: pop.headers as u64,
+        reader: pop.reader,
+    })
+}
+
 /// Pushes records on a stream, in one launch. What happens when they do not all fit is the
 /// mailbox's full policy: `GMB_FULL_REJECT` accepts the first so many; `GMB_FULL_WAIT` blocks the calling
 /// thread, for `timeout_ns` at most, until all are sure to fit; else old records make room.
@@ -309,18 +339,8 @@ pub extern "C" fn gmb_mailbox_push(
 ) -> gmb_status {
     boundary(|| {
         let mailbox = MAILBOXES.get(mailbox.id)?;
-        let push = sized(push, "push")?;
+        let push = push_of(push)?;
         let token = optional_token(token.id)?;
-        let push = Push {
-            count: push.count,
-            records: push.records as u64,
-            stride: push.stride,
-            lengths: push.lengths as u64,
-            types: push.types as u64,
-            length: push.length,
-            msg_type: push.msg_type,
-            timeout: timeout(push.timeout_ns),
-        };
         // SAFETY: that the memory stays valid is the caller's contract.
         unsafe { mailbox.push(&push, self::stream(stream), token.as_deref()) }
     })
@@ -346,18 +366,8 @@ pub extern "C" fn gmb_mailbox_pop(
 ) -> gmb_status {
     boundary(|| {
         let mailbox = MAILBOXES.get(mailbox.id)?;
-        let pop = sized(pop, "pop")?;
-        if pop.reserved != 0 {
-            return Err(Error::argument("pop.reserved is not zero"));
-        }
+        let pop = pop_of(pop)?;
         let token = optional_token(token.id)?;
-        let pop = Pop {
-            max: pop.max,
-            records: pop.records as u64,
-            stride: pop.stride,
-            headers: pop.headers as u64,
-            reader: pop.reader,
-        };
         // SAFETY: that the memory stays valid is the caller's contract.
         unsafe { mailbox.pop(&pop, self::stream(stream), token.as_deref()) }
     })

@@ -9,6 +9,7 @@
 pub mod arbiter;
 pub mod borrow;
 pub mod context;
+pub mod coordinator;
 pub mod doorbell;
 pub mod event;
 pub mod fifo;
@@ -18,14 +19,17 @@ pub mod host_copy;
 pub mod log;
 pub mod mailbox;
 pub mod memory;
+pub mod module;
 pub mod placement;
 pub mod queue;
 pub mod readers;
 pub mod readiness;
 pub mod status;
 pub mod stream;
+pub mod task;
 pub mod tensor;
 pub mod token;
+pub mod triple;
 pub mod worker;
 
 mod boundary;
@@ -38,8 +42,8 @@ use crate::guard::GuardCore;
 use crate::handle::{Pinned, Table};
 use crate::status::*;
 use crate::{
-    Arbiter, Borrow, Context, Doorbell, Event, Fifo, Graph, Lease, Mailbox, Queue, TensorMailbox, Token,
-    Watch, Worker,
+    Arbiter, Borrow, Context, Coordinator, Doorbell, Event, Fifo, Graph, Lease, Mailbox, Module,
+    ModuleKernel, Queue, TensorMailbox, Token, TripleBuffer, Watch, Worker,
 };
 
 static CONTEXTS: Table<Context> = Table::new(1, "context");
@@ -58,6 +62,10 @@ static WORKERS: Table<Worker> = Table::new(12, "worker");
 static DOORBELLS: Table<Doorbell> = Table::new(13, "doorbell");
 static FIFOS: Table<Fifo> = Table::new(14, "FIFO");
 static ARBITERS: Table<Arbiter> = Table::new(15, "arbiter");
+static TRIPLE_BUFFERS: Table<TripleBuffer> = Table::new(16, "triple buffer");
+static MODULES: Table<Module> = Table::new(17, "module");
+static KERNELS: Table<ModuleKernel> = Table::new(18, "kernel");
+static COORDINATORS: Table<Coordinator> = Table::new(19, "coordinator");
 
 /// Largest options struct that will ever be: a bigger `struct_size` is garbage.
 const LARGEST_OPTIONS: usize = 4096;

@@ -34,7 +34,7 @@ pub const GMB_PRIORITY_FOCUS: gmb_priority = 1;
 /// After all other work: the device's least priority, which is that of default streams.
 pub const GMB_PRIORITY_PERIPHERAL: gmb_priority = 2;
 
-fn priority_class(value: gmb_priority) -> Result<Priority> {
+pub(super) fn priority_class(value: gmb_priority) -> Result<Priority> {
     match value {
         GMB_PRIORITY_NORMAL => Ok(Priority::Normal),
         GMB_PRIORITY_FOCUS => Ok(Priority::Focus),

@@ -221,7 +221,7 @@ fn dimensions(ndim: i32) -> Result<usize> {
 }
 
 /// Refuses types that this version of the standard does not know.
-pub(super) fn check_dtype(dtype: gmb_dtype) -> Result<()> {
+pub(crate) fn check_dtype(dtype: gmb_dtype) -> Result<()> {
     if dtype.code > LAST_CODE || dtype.bits == 0 || dtype.lanes == 0 {
         return Err(Error::argument(format!(
             "dtype {{code {}, bits {}, lanes {}}} is none of DLPack {}.{}",

@@ -29,10 +29,11 @@ use crate::status::*;
 use crate::stream::{Resolved, Stream};
 use books::{Books, Item};
 use device::Ring;
+pub(crate) use dlpack::check_dtype;
 use dlpack::{Owner, DL_CPU, DL_CUDA};
 use lease::Held;
 use queue::Queue;
-pub(crate) use shape::Shape;
+pub(crate) use shape::{bytes_of, Shape};
 
 /// Most tensors that a mailbox can hold.
 const MOST: u64 = 1 << 20;

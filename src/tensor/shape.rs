@@ -110,3 +110,13 @@ pub(super) fn extent(record: &gmb_tensor) -> Result<Option<Extent>> {
     let (start, length) = range.ok_or_else(overflow)?;
     Extent::bytes("the tensor's elements", start, length).map(Some)
 }
+
+/// Bytes of so many elements side by side, as DLPack packs them.
+pub(crate) fn bytes_of(dtype: gmb_dtype, elements: u64) -> Result<u64> {
+    let bits = u64::from(dtype.bits) * u64::from(dtype.lanes);
+    let bytes =
+        elements.checked_mul(bits).map(|bits| bits.div_ceil(8)).filter(|&bytes| bytes <= i64::MAX as u64);
+    bytes.ok_or_else(|| {
+        Error::new(GMB_ERROR_OVERFLOW, format!("{elements} elements of {bits} bits exceed the address space"))
+    })
+}

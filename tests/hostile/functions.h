@@ -10,6 +10,21 @@
   X(context_create) \
   X(context_destroy) \
   X(context_get_info) \
+  X(coordinator_create) \
+  X(coordinator_destroy) \
+  X(coordinator_get_info) \
+  X(coordinator_get_stream) \
+  X(coordinator_poll) \
+  X(coordinator_queue_compute) \
+  X(coordinator_queue_download) \
+  X(coordinator_queue_graph) \
+  X(coordinator_queue_pop) \
+  X(coordinator_queue_push) \
+  X(coordinator_queue_triple_download) \
+  X(coordinator_queue_triple_upload) \
+  X(coordinator_queue_upload) \
+  X(coordinator_synchronize) \
+  X(coordinator_wait) \
   X(doorbell_call) \
   X(doorbell_cancel) \
   X(doorbell_create) \
@@ -34,6 +49,9 @@
   X(fifo_push) \
   X(graph_destroy) \
   X(graph_launch) \
+  X(kernel_destroy) \
+  X(kernel_get_info) \
+  X(kernel_launch) \
   X(last_error_message) \
   X(lease_release) \
   X(lease_to_arrow) \
@@ -64,6 +82,11 @@
   X(memory_free_async) \
   X(memory_get_info) \
   X(memory_trim) \
+  X(module_create) \
+  X(module_destroy) \
+  X(module_get_kernel) \
+  X(module_load_file) \
+  X(module_register) \
   X(pinned_allocate) \
   X(pinned_free) \
   X(queue_create) \
@@ -103,6 +126,15 @@
   X(token_get_device_result) \
   X(token_poll) \
   X(token_wait) \
+  X(triple_buffer_acquire) \
+  X(triple_buffer_acquire_on) \
+  X(triple_buffer_advance) \
+  X(triple_buffer_create) \
+  X(triple_buffer_destroy) \
+  X(triple_buffer_get_info) \
+  X(triple_buffer_give_up) \
+  X(triple_buffer_submit) \
+  X(triple_buffer_wait) \
   X(version) \
   X(version_string) \
   X(watch_arm) \

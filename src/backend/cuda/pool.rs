@@ -61,6 +61,19 @@ impl Cuda {
         Ok(address.wrapping_sub(start).checked_add(bytes).is_some_and(|end| end <= size))
     }
 
+    /// Whether the driver knows nothing of host memory at an address: it is neither its own nor registered.
+    pub(super) fn is_unregistered(&self, address: u64) -> Result<bool> {
+        let _current = self.enter()?;
+        let mut kind = 0u32;
+        let attribute = sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_MEMORY_TYPE;
+        // SAFETY: the attribute is 32 bits; the address is only looked up.
+        let result = unsafe { sys::cuPointerGetAttribute((&raw mut kind).cast(), attribute, address) };
+        match result {
+            sys::CUresult::CUDA_ERROR_INVALID_VALUE => Ok(true),
+            result => self.check(result, "cuPointerGetAttribute").map(|()| kind == 0),
+        }
+    }
+
     pub(super) fn reserved(&self) -> Result<u64> {
         let _relaxed = Relaxed::new();
         let _current = self.enter()?;

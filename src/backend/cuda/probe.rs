@@ -36,6 +36,7 @@ const SYMBOLS: &[&CStr] = &[
     c"cuEventRecordWithFlags",
     c"cuEventSynchronize",
     c"cuFuncGetAttribute",
+    c"cuFuncSetAttribute",
     c"cuGetErrorName",
     c"cuGetErrorString",
     c"cuGraphDestroy",
@@ -64,6 +65,7 @@ const SYMBOLS: &[&CStr] = &[
     c"cuMemsetD8Async",
     c"cuModuleGetFunction",
     c"cuModuleLoadData",
+    c"cuModuleLoadDataEx",
     c"cuModuleUnload",
     c"cuOccupancyMaxActiveBlocksPerMultiprocessor",
     c"cuPointerGetAttribute",
@@ -135,6 +137,16 @@ fn load() -> Result<()> {
         return Err(stub("the library path holds a libcuda.so that is not the driver's libcuda.so.1"));
     }
     Ok(())
+}
+
+/// A function that only later drivers have.
+pub(super) fn optional(name: &CStr) -> Option<usize> {
+    // SAFETY: the driver is loaded already, so this only finds it; the name is NUL-terminated.
+    let library = unsafe { libc::dlopen(DRIVER.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+    if library.is_null() {
+        return None;
+    }
+    symbol(library, name).map(|address| address as usize)
 }
 
 fn symbol(library: *mut c_void, name: &CStr) -> Option<*mut c_void> {

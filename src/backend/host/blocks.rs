@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::ffi::{c_char, c_void};
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use super::Heap;
-use crate::backend::{ByEntry, Entry, Kernel, Resident};
+use crate::backend::{BlockFunction, ByEntry, Entry, Kernel, Resident};
 use crate::error::{Error, Result};
 use crate::status::{GMB_ERROR_NO_KERNELS, GMB_ERROR_SYSTEM};
 use crate::sync::{lock, wait};
@@ -31,10 +32,31 @@ fn load() -> Result<ByEntry<Run>> {
     Ok(loaded)
 }
 
+/// What runs one block of a launch.
+enum Body {
+    /// An entry point of the library's.
+    Entry(Kernel, Run),
+    /// A caller's function.
+    Function(BlockFunction),
+}
+
+impl Body {
+    fn run(&self, block: u32, blocks: u32) {
+        match self {
+            // SAFETY: the arguments are the entry point's own, and whoever launched the kernel keeps every
+            // address in them valid until it is done.
+            Self::Entry(kernel, run) => unsafe { run(kernel.args(), block, blocks) },
+            // A panic in it must not end the thread.
+            Self::Function(function) => {
+                let _ = catch_unwind(AssertUnwindSafe(|| function(block.into())));
+            }
+        }
+    }
+}
+
 /// A launch being worked off by several threads.
 struct Job {
-    kernel: Kernel,
-    run: Run,
+    body: Body,
     blocks: u32,
     /// Of its stream: less is more urgent.
     priority: i32,
@@ -57,9 +79,7 @@ impl Job {
             }
             let block =
                 (u64::from(self.start) + u64::from(ticket) * u64::from(self.step)) % u64::from(self.blocks);
-            // SAFETY: the arguments are the entry point's own, and whoever launched the kernel keeps every
-            // address in them valid until it is done.
-            unsafe { (self.run)(self.kernel.args(), block as u32, self.blocks) };
+            self.body.run(block as u32, self.blocks);
             if self.done.fetch_add(1, Ordering::AcqRel) + 1 == self.blocks {
                 let _gate = lock(&self.gate);
                 self.finished.notify_all();
@@ -119,16 +139,22 @@ impl BlockPool {
 
     /// Runs all blocks of a launch and returns when all are done.
     pub(super) fn run(&self, kernel: Kernel, blocks: u32, priority: i32) {
-        let run = self.entries[kernel.entry(blocks)];
+        self.run_body(Body::Entry(kernel, self.entries[kernel.entry(blocks)]), blocks, priority);
+    }
+
+    /// The same of a caller's function.
+    pub(super) fn run_function(&self, function: BlockFunction, blocks: u32, priority: i32) {
+        self.run_body(Body::Function(function), blocks, priority);
+    }
+
+    fn run_body(&self, body: Body, blocks: u32, priority: i32) {
         if blocks <= 1 {
-            // SAFETY: as in `Job::help`.
-            unsafe { run(kernel.args(), 0, 1) };
+            body.run(0, 1);
             return;
         }
         let seed = mix(self.launches.fetch_add(1, Ordering::Relaxed));
         let job = Arc::new(Job {
-            kernel,
-            run,
+            body,
             blocks,
             priority,
             start: (seed >> 32) as u32 % blocks,

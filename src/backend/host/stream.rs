@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::blocks::BlockPool;
 use super::capture::{Capture, Graph, Step};
-use crate::backend::{HostFunction, Kernel, StreamId};
+use crate::backend::{BlockFunction, HostFunction, Kernel, StreamId};
 use crate::error::{Error, Result};
 use crate::status::{GMB_ERROR_INVALID_STREAM, GMB_ERROR_SYSTEM};
 use crate::sync::{lock, thread_number, wait};
@@ -16,6 +16,10 @@ use crate::sync::{lock, thread_number, wait};
 pub(super) enum Task {
     Launch {
         kernel: Kernel,
+        blocks: u32,
+    },
+    Blocks {
+        function: BlockFunction,
         blocks: u32,
     },
     Copy {
@@ -204,6 +208,7 @@ impl Stream {
 fn run(task: Task, priority: i32, pool: &Arc<BlockPool>) {
     match task {
         Task::Launch { kernel, blocks } => pool.run(kernel, blocks, priority),
+        Task::Blocks { function, blocks } => pool.run_function(function, blocks, priority),
         // SAFETY: whoever enqueued the copy keeps both ranges valid until it is done.
         Task::Copy { to, from, bytes } => unsafe {
             std::ptr::copy(from as *const u8, to as *mut u8, bytes);

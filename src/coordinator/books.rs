@@ -1,0 +1,505 @@
+//! What a coordinator knows of its operations: a ring of the latest, those of each stream that are under way, and what was
+//! done and not told yet.
+//!
+//! Operations of one stream are done in their order, so only the first of each is asked about: to look costs as much as
+//! there is to tell. An operation that is done has what it came after done as well, so that is told before it.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard};
+
+use super::{Completion, OperationId, OperationKind};
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::events::{Event, EventKind};
+use crate::results::{After, Token};
+use crate::status::*;
+use crate::stream::Resolved;
+use crate::sync::lock;
+use crate::triple::Step;
+
+/// Where an operation stands in its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) lane: usize,
+    /// Operations of the stream up to this one.
+    pub(super) nth: u64,
+}
+
+/// How an operation ended.
+#[derive(Clone, Debug)]
+pub(super) struct Outcome {
+    pub(super) status: gmb_status,
+    pub(super) count: u32,
+    /// The operation that failed first, of those that this one came after; zero for none.
+    cause: u64,
+    /// What was wrong, where that is known.
+    words: Option<Box<str>>,
+}
+
+impl Outcome {
+    fn failed(by: u64, error: &Error) -> Self {
+        Self { status: error.status(), count: 0, cause: by, words: Some(error.message().into()) }
+    }
+
+    /// Of whoever came after it.
+    fn of_dependant(&self) -> Self {
+        Self { count: 0, ..self.clone() }
+    }
+}
+
+/// What an operation came after, or wants to.
+pub(super) enum Before {
+    UnderWay(Place),
+    Done(Outcome),
+}
+
+#[derive(Default)]
+enum State {
+    /// Never used, or a call that failed.
+    #[default]
+    Nothing,
+    UnderWay(UnderWay),
+    Done(Outcome),
+}
+
+struct UnderWay {
+    place: Place,
+    event: Event,
+    token: Option<Token>,
+    failed: Option<Error>,
+}
+
+#[derive(Default)]
+struct Slot {
+    number: u64,
+    kind: OperationKind,
+    state: State,
+    /// What was under way when it was queued, of what it comes after. Kept for its room.
+    after: Vec<u64>,
+}
+
+struct Order {
+    /// Number of the next operation; the first is 1.
+    next: u64,
+    /// All before this one are done.
+    oldest: u64,
+    high_water: u64,
+}
+
+pub(super) struct Books {
+    tag: u16,
+    most: u64,
+    slots: Box<[Mutex<Slot>]>,
+    order: Mutex<Order>,
+    under_way: [Mutex<VecDeque<(u64, u64)>>; 3],
+    /// One thread looks at a time.
+    looking: Mutex<()>,
+    told: Mutex<VecDeque<Completion>>,
+    events: Mutex<Vec<Event>>,
+    tokens: Mutex<Vec<Token>>,
+}
+
+/// A number that an operation is to have. Dropped without one, nobody has it.
+pub(super) struct Reserved<'a> {
+    books: &'a Books,
+    number: u64,
+    open: bool,
+}
+
+/// Why an operation fails before anything of it is enqueued.
+pub(super) enum Why<'a> {
+    /// What it was to come after has.
+    Before(&'a Outcome),
+    Itself(&'a Error),
+}
+
+/// An operation that was enqueued.
+pub(super) struct Enqueued {
+    pub(super) kind: OperationKind,
+    pub(super) place: Place,
+    pub(super) event: Event,
+    pub(super) token: Option<Token>,
+    /// It failed midway: part of it may be enqueued.
+    pub(super) failed: Option<Error>,
+}
+
+impl Books {
+    pub(super) fn new(tag: u16, most: u32) -> Self {
+        // An operation that is under way finds what it came after: that is at most `most` before it, and it at most as many
+        // before the next.
+        let slots = (2 * u64::from(most)).next_power_of_two();
+        Self {
+            tag,
+            most: most.into(),
+            slots: (0..slots).map(|_| Mutex::default()).collect(),
+            order: Mutex::new(Order { next: 1, oldest: 1, high_water: 0 }),
+            under_way: Default::default(),
+            looking: Mutex::default(),
+            told: Mutex::default(),
+            events: Mutex::default(),
+            tokens: Mutex::default(),
+        }
+    }
+
+    pub(super) fn id(&self, number: u64) -> OperationId {
+        OperationId(u64::from(self.tag) << NUMBER_BITS | number)
+    }
+
+    fn slot(&self, number: u64) -> MutexGuard<'_, Slot> {
+        lock(&self.slots[(number % self.slots.len() as u64) as usize])
+    }
+
+    /// An operation's number, if the id is of one of this coordinator's that is not forgotten.
+    pub(super) fn number_of(&self, id: OperationId) -> Result<u64> {
+        let number = id.number();
+        let why = match () {
+            () if id.0 == 0 => "it is zero",
+            () if id.0 >> NUMBER_BITS != u64::from(self.tag) => {
+                "it is of another coordinator, or was never given out"
+            }
+            () if number == 0 || number >= lock(&self.order).next => "it was never given out",
+            () => match &*self.slot(number) {
+                slot if slot.number != number => "it was done long ago, and is forgotten",
+                Slot { state: State::Nothing, .. } => "it was never given out",
+                _ => return Ok(number),
+            },
+        };
+        Err(Error::new(GMB_ERROR_INVALID_HANDLE, format!("{:#018x} is no operation: {why}", id.0)))
+    }
+
+    /// How it is with an operation that others are to come after.
+    pub(super) fn before(&self, number: u64) -> Before {
+        let slot = self.slot(number);
+        match &slot.state {
+            State::UnderWay(under_way) if slot.number == number => Before::UnderWay(under_way.place),
+            State::Done(outcome) if slot.number == number => Before::Done(outcome.clone()),
+            // Forgotten since it was looked up: so it was done.
+            _ => Before::Done(Outcome { status: GMB_OK, count: 0, cause: 0, words: None }),
+        }
+    }
+
+    /// Makes a stream wait for an operation, unless it is done.
+    pub(super) fn hold(&self, number: u64, stream: Resolved) -> Result<()> {
+        let slot = self.slot(number);
+        match &slot.state {
+            State::UnderWay(under_way) if slot.number == number => under_way.event.hold(stream.raw),
+            _ => Ok(()),
+        }
+    }
+
+    /// Numbers for so many operations, one after the other; an error when there is not room for all.
+    pub(super) fn reserve(&self, count: u64) -> Result<Vec<Reserved<'_>>> {
+        let mut order = lock(&self.order);
+        let spread = order.next - order.oldest;
+        if spread + count > self.most {
+            return Err(Error::new(
+                GMB_ERROR_FULL,
+                format!(
+                    "{spread} operations are queued since the oldest that is not done, and max_operations is {}: poll or wait, \
+                     then try again",
+                    self.most
+                ),
+            ));
+        }
+        let first = order.next;
+        order.next += count;
+        order.high_water = order.high_water.max(spread + count);
+        Ok((first..first + count).map(|number| Reserved { books: self, number, open: true }).collect())
+    }
+
+    /// An event: one that an operation had before, or another of the context's.
+    pub(super) fn event(&self, context: &Context) -> Result<Event> {
+        let kept = lock(&self.events).pop();
+        kept.map_or_else(|| context.event(EventKind::Untimed), Ok)
+    }
+
+    pub(super) fn token(&self, context: &Context) -> Result<Token> {
+        let kept = lock(&self.tokens).pop();
+        kept.map_or_else(|| Token::new(context), Ok)
+    }
+
+    pub(super) fn keep_token(&self, token: Token) {
+        lock(&self.tokens).push(token);
+    }
+
+    /// Looks which operations are done. Never blocks for the device; of several threads one looks, and the others wait for
+    /// it if they are to.
+    pub(super) fn look(&self) -> Result<()> {
+        let _looking = lock(&self.looking);
+        self.look_alone()
+    }
+
+    /// The same, unless another thread does.
+    pub(super) fn look_if_nobody_does(&self) -> Result<()> {
+        match crate::sync::try_lock(&self.looking) {
+            Some(_looking) => self.look_alone(),
+            None => Ok(()),
+        }
+    }
+
+    fn look_alone(&self) -> Result<()> {
+        for lane in 0..self.under_way.len() {
+            while let Some((nth, number)) = self.first_of(lane) {
+                match self.is_reached(number) {
+                    Ok(true) => self.settle(Place { lane, nth }),
+                    Ok(false) => break,
+                    Err(error) if error.status() == GMB_ERROR_DEVICE_LOST => {
+                        self.end_all(&error);
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn first_of(&self, lane: usize) -> Option<(u64, u64)> {
+        lock(&self.under_way[lane]).front().copied()
+    }
+
+    fn is_reached(&self, number: u64) -> Result<bool> {
+        match &self.slot(number).state {
+            State::UnderWay(under_way) => under_way.event.is_reached(),
+            _ => Ok(true),
+        }
+    }
+
+    /// All of a stream up to a place are done: so is what they came after, and that first.
+    fn settle(&self, place: Place) {
+        let mut places = vec![place];
+        while let Some(&place) = places.last() {
+            let first = self.first_of(place.lane).filter(|&(nth, _)| nth <= place.nth);
+            let Some((_, number)) = first else {
+                places.pop();
+                continue;
+            };
+            match self.not_done_before(number) {
+                Some(before) => places.push(before),
+                None => self.end(place.lane, number, None),
+            }
+        }
+    }
+
+    /// Of what an operation came after, one that is not known to be done.
+    fn not_done_before(&self, number: u64) -> Option<Place> {
+        let after = std::mem::take(&mut self.slot(number).after);
+        let found = after.iter().find_map(|&before| match self.before(before) {
+            Before::UnderWay(place) => Some(place),
+            Before::Done(_) => None,
+        });
+        self.slot(number).after = after;
+        found
+    }
+
+    /// The first operation of a stream is done, or failed.
+    fn end(&self, lane: usize, number: u64, lost: Option<&Error>) {
+        let mut after = std::mem::take(&mut self.slot(number).after);
+        let inherited = after.iter().find_map(|&before| match self.before(before) {
+            Before::Done(outcome) if outcome.status < 0 => Some(outcome.of_dependant()),
+            _ => None,
+        });
+        after.clear();
+        let completion = {
+            let mut slot = self.slot(number);
+            slot.after = after;
+            let State::UnderWay(under_way) = std::mem::take(&mut slot.state) else { return };
+            let outcome = match (lost, under_way.failed, inherited) {
+                (Some(error), ..) => Outcome::failed(number, error),
+                (_, Some(error), _) => Outcome::failed(number, &error),
+                (_, _, Some(outcome)) => outcome,
+                _ => self.result_of(number, under_way.token.as_ref()),
+            };
+            lock(&self.events).push(under_way.event);
+            if lost.is_none() {
+                lock(&self.tokens).extend(under_way.token);
+            }
+            let completion = self.completion(number, slot.kind, &outcome);
+            slot.state = State::Done(outcome);
+            completion
+        };
+        lock(&self.under_way[lane]).pop_front();
+        self.tell(completion);
+        self.move_on();
+    }
+
+    fn result_of(&self, number: u64, token: Option<&Token>) -> Outcome {
+        let Some(token) = token else { return Outcome { status: GMB_OK, count: 0, cause: 0, words: None } };
+        // Written before the event that was reached.
+        match token.wait(After::Submission, Some(std::time::Duration::ZERO)) {
+            Ok(result) => Outcome {
+                status: result.status,
+                count: result.count,
+                cause: if result.status < 0 { number } else { 0 },
+                words: None,
+            },
+            Err(error) => Outcome::failed(number, &error),
+        }
+    }
+
+    /// The device is lost: nothing goes on.
+    fn end_all(&self, error: &Error) {
+        for lane in 0..self.under_way.len() {
+            while let Some((_, number)) = self.first_of(lane) {
+                self.end(lane, number, Some(error));
+            }
+        }
+    }
+
+    fn completion(&self, number: u64, kind: OperationKind, outcome: &Outcome) -> Completion {
+        Completion {
+            operation: self.id(number),
+            kind,
+            status: outcome.status,
+            count: outcome.count,
+            cause: (outcome.cause != 0).then(|| self.id(outcome.cause)),
+        }
+    }
+
+    /// Notes what is to be told; what nobody asks for is dropped when it is forgotten.
+    fn tell(&self, completion: Completion) {
+        let mut told = lock(&self.told);
+        if told.len() == self.slots.len() {
+            told.pop_front();
+        }
+        told.push_back(completion);
+    }
+
+    fn move_on(&self) {
+        let mut order = lock(&self.order);
+        while order.oldest < order.next {
+            let slot = self.slot(order.oldest);
+            if slot.number != order.oldest || matches!(slot.state, State::UnderWay(_)) {
+                return;
+            }
+            drop(slot);
+            order.oldest += 1;
+        }
+    }
+
+    /// Takes what is to be told.
+    pub(super) fn take_told(&self, most: usize) -> Vec<Completion> {
+        let mut told = lock(&self.told);
+        let count = told.len().min(most);
+        told.drain(..count).collect()
+    }
+
+    /// How an operation ended, if it did.
+    pub(super) fn outcome(&self, number: u64) -> Option<Result<Completion>> {
+        let slot = self.slot(number);
+        match &slot.state {
+            _ if slot.number != number => Some(Err(Error::new(
+                GMB_ERROR_INVALID_HANDLE,
+                format!(
+                    "{:#018x} is no operation any more: it was done long ago, and is forgotten",
+                    self.id(number).0
+                ),
+            ))),
+            State::Done(outcome) if outcome.status < 0 => Some(Err(self.error(number, slot.kind, outcome))),
+            State::Done(outcome) => Some(Ok(self.completion(number, slot.kind, outcome))),
+            State::UnderWay(_) | State::Nothing => None,
+        }
+    }
+
+    fn error(&self, number: u64, kind: OperationKind, outcome: &Outcome) -> Error {
+        let words = outcome
+            .words
+            .as_deref()
+            .unwrap_or_else(|| status_text(outcome.status).to_str().unwrap_or_default());
+        let whose = match outcome.cause {
+            cause if cause == number => String::new(),
+            cause => format!("operation {cause}, which it came after, failed: "),
+        };
+        Error::new(outcome.status, format!("operation {number} ({}): {whose}{words}", kind.name()))
+    }
+
+    /// The latest operation that was queued.
+    pub(super) fn latest(&self) -> u64 {
+        lock(&self.order).next - 1
+    }
+
+    /// Whether all operations up to one are done.
+    pub(super) fn all_done(&self, up_to: u64) -> bool {
+        lock(&self.order).oldest > up_to
+    }
+
+    /// Operations that were queued, that are under way, and the most that were at once.
+    pub(super) fn counts(&self) -> (u64, u64, u64) {
+        let under_way = self.under_way.iter().map(|lane| lock(lane).len() as u64).sum();
+        let order = lock(&self.order);
+        (order.next - 1, under_way, order.high_water)
+    }
+
+    /// Events that it holds, in use or not.
+    pub(super) fn events(&self) -> u64 {
+        let kept = lock(&self.events).len() as u64;
+        kept + self.under_way.iter().map(|lane| lock(lane).len() as u64).sum::<u64>()
+    }
+}
+
+impl OperationId {
+    /// Of an id that was looked at before.
+    pub(super) fn number(self) -> u64 {
+        self.0 & NUMBER_MASK
+    }
+}
+
+impl Reserved<'_> {
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The operation is enqueued. Its stream's others come in their order: the stream's lock is held.
+    pub(super) fn enter(mut self, enqueued: Enqueued, after: &[u64]) -> OperationId {
+        let Enqueued { kind, place, event, token, failed } = enqueued;
+        {
+            let mut slot = self.books.slot(self.number);
+            slot.number = self.number;
+            slot.kind = kind;
+            slot.after.clear();
+            slot.after.extend_from_slice(after);
+            slot.state = State::UnderWay(UnderWay { place, event, token, failed });
+        }
+        lock(&self.books.under_way[place.lane]).push_back((place.nth, self.number));
+        self.open = false;
+        self.books.id(self.number)
+    }
+
+    /// It fails before anything of it is enqueued: with what it came after, or by itself.
+    pub(super) fn fail(mut self, kind: OperationKind, why: Why) -> OperationId {
+        let outcome = match why {
+            Why::Before(outcome) => outcome.of_dependant(),
+            Why::Itself(error) => Outcome::failed(self.number, error),
+        };
+        let completion = self.books.completion(self.number, kind, &outcome);
+        self.set(kind, State::Done(outcome));
+        self.books.tell(completion);
+        self.books.move_on();
+        self.open = false;
+        self.books.id(self.number)
+    }
+
+    fn set(&self, kind: OperationKind, state: State) {
+        let mut slot = self.books.slot(self.number);
+        slot.number = self.number;
+        slot.kind = kind;
+        slot.after.clear();
+        slot.state = state;
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if self.open {
+            self.set(OperationKind::default(), State::Nothing);
+            self.books.move_on();
+        }
+    }
+}
+
+/// Bits of an id that number the operation; the rest tells whose it is.
+const NUMBER_BITS: u32 = 48;
+const NUMBER_MASK: u64 = (1 << NUMBER_BITS) - 1;
+
+/// The three streams, by their places here.
+pub(super) const LANES: [Step; 3] = Step::ALL;
