@@ -3250,8 +3250,8 @@ gmb_status gmb_coordinator_queue_pop(struct gmb_coordinator coordinator,
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_DRIVER`.
  */
 gmb_status gmb_coordinator_poll(struct gmb_coordinator coordinator,
-                                struct gmb_completion *completions,
                                 uint32_t max,
+                                struct gmb_completion *completions,
                                 uint32_t *count);
 
 /**
@@ -3827,7 +3827,8 @@ gmb_status gmb_module_get_kernel(struct gmb_module module,
                                  struct gmb_kernel *kernel);
 
 /**
- * Ends a kernel's handle; launches of it still complete. Thread-safe. Errors: `GMB_ERROR_INVALID_HANDLE`.
+ * Ends a kernel's handle; launches of it still complete. Does not block, but for the last of a module that has ended.
+ * Thread-safe. Errors: `GMB_ERROR_INVALID_HANDLE`.
  */
 gmb_status gmb_kernel_destroy(struct gmb_kernel kernel);
 

@@ -272,8 +272,7 @@ fn queue(
 /// Both ranges must stay valid, and `from` unwritten, until the operation is done. Does not wait for the device; thread-safe.
 /// `after` may be null if `after_count` is 0.
 ///
-/// Errors, with nothing queued: `GMB_ERROR_INVALID_HANDLE` (also an id of another coordinator, never given out, or
-/// forgotten), `_NULL_POINTER`, `_MISALIGNED`, `_ZERO_COUNT`, `_OVERFLOW`, `_FULL` (as many operations are in flight as may be: poll or
+/// Errors, with nothing queued: `GMB_ERROR_INVALID_HANDLE` (also an id of another coordinator, or never given out), `_NULL_POINTER`, `_MISALIGNED`, `_ZERO_COUNT`, `_OVERFLOW`, `_FULL` (as many operations are in flight as may be: poll or
 /// wait), `_INVALID_ARGUMENT` (not reachable, where that is checked; called by a callback of this coordinator), `_NOT_SUPPORTED`
 /// (the stream is being captured; the capture goes on), `_OUT_OF_HOST_MEMORY`, `_DEVICE_LOST`, `_DRIVER`.
 #[no_mangle]
@@ -490,8 +489,8 @@ pub extern "C" fn gmb_coordinator_queue_pop(
 #[no_mangle]
 pub extern "C" fn gmb_coordinator_poll(
     coordinator: gmb_coordinator,
-    completions: *mut gmb_completion,
     max: u32,
+    completions: *mut gmb_completion,
     count: *mut u32,
 ) -> gmb_status {
     boundary(|| {

@@ -224,7 +224,8 @@ pub extern "C" fn gmb_module_get_kernel(
     })
 }
 
-/// Ends a kernel's handle; launches of it still complete. Thread-safe. Errors: `GMB_ERROR_INVALID_HANDLE`.
+/// Ends a kernel's handle; launches of it still complete. Does not block, but for the last of a module that has ended.
+/// Thread-safe. Errors: `GMB_ERROR_INVALID_HANDLE`.
 #[no_mangle]
 pub extern "C" fn gmb_kernel_destroy(kernel: gmb_kernel) -> gmb_status {
     boundary(|| KERNELS.remove(kernel.id))

@@ -4,7 +4,7 @@
 //! Operations of one stream are done in their order, so only the first of each is asked about: to look costs as much as
 //! there is to tell. An operation that is done has what it came after done as well, so that is told before it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
 
 use super::{Completion, OperationId, OperationKind};
@@ -37,6 +37,8 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
+    const WELL: Self = Self { status: GMB_OK, count: 0, cause: 0, words: None };
+
     fn failed(by: u64, error: &Error) -> Self {
         Self { status: error.status(), count: 0, cause: by, words: Some(error.message().into()) }
     }
@@ -95,6 +97,8 @@ pub(super) struct Books {
     /// One thread looks at a time.
     looking: Mutex<()>,
     told: Mutex<VecDeque<Completion>>,
+    /// How operations ended that failed and are forgotten otherwise: others may still be told to come after them.
+    failed: Mutex<BTreeMap<u64, Outcome>>,
     events: Mutex<Vec<Event>>,
     tokens: Mutex<Vec<Token>>,
 }
@@ -136,6 +140,7 @@ impl Books {
             under_way: Default::default(),
             looking: Mutex::default(),
             told: Mutex::default(),
+            failed: Mutex::default(),
             events: Mutex::default(),
             tokens: Mutex::default(),
         }
@@ -149,7 +154,7 @@ impl Books {
         lock(&self.slots[(number % self.slots.len() as u64) as usize])
     }
 
-    /// An operation's number, if the id is of one of this coordinator's that is not forgotten.
+    /// An operation's number, if the id is of one of this coordinator's.
     pub(super) fn number_of(&self, id: OperationId) -> Result<u64> {
         let number = id.number();
         let why = match () {
@@ -159,8 +164,9 @@ impl Books {
             }
             () if number == 0 || number >= lock(&self.order).next => "it was never given out",
             () => match &*self.slot(number) {
-                slot if slot.number != number => "it was done long ago, and is forgotten",
-                Slot { state: State::Nothing, .. } => "it was never given out",
+                slot if slot.number == number && matches!(slot.state, State::Nothing) => {
+                    "it was never given out"
+                }
                 _ => return Ok(number),
             },
         };
@@ -173,8 +179,8 @@ impl Books {
         match &slot.state {
             State::UnderWay(under_way) if slot.number == number => Before::UnderWay(under_way.place),
             State::Done(outcome) if slot.number == number => Before::Done(outcome.clone()),
-            // Forgotten since it was looked up: so it was done.
-            _ => Before::Done(Outcome { status: GMB_OK, count: 0, cause: 0, words: None }),
+            // Forgotten: so it was done, and well if nothing else is known.
+            _ => Before::Done(lock(&self.failed).get(&number).cloned().unwrap_or(Outcome::WELL)),
         }
     }
 
@@ -324,7 +330,7 @@ impl Books {
     }
 
     fn result_of(&self, number: u64, token: Option<&Token>) -> Outcome {
-        let Some(token) = token else { return Outcome { status: GMB_OK, count: 0, cause: 0, words: None } };
+        let Some(token) = token else { return Outcome::WELL };
         // Written before the event that was reached.
         match token.wait(After::Submission, Some(std::time::Duration::ZERO)) {
             Ok(result) => Outcome {
@@ -453,12 +459,8 @@ impl Reserved<'_> {
     pub(super) fn enter(mut self, enqueued: Enqueued, after: &[u64]) -> OperationId {
         let Enqueued { kind, place, event, token, failed } = enqueued;
         {
-            let mut slot = self.books.slot(self.number);
-            slot.number = self.number;
-            slot.kind = kind;
-            slot.after.clear();
+            let mut slot = self.set(kind, State::UnderWay(UnderWay { place, event, token, failed }));
             slot.after.extend_from_slice(after);
-            slot.state = State::UnderWay(UnderWay { place, event, token, failed });
         }
         lock(&self.books.under_way[place.lane]).push_back((place.nth, self.number));
         self.open = false;
@@ -472,30 +474,43 @@ impl Reserved<'_> {
             Why::Itself(error) => Outcome::failed(self.number, error),
         };
         let completion = self.books.completion(self.number, kind, &outcome);
-        self.set(kind, State::Done(outcome));
+        drop(self.set(kind, State::Done(outcome)));
         self.books.tell(completion);
         self.books.move_on();
         self.open = false;
         self.books.id(self.number)
     }
 
-    fn set(&self, kind: OperationKind, state: State) {
+    /// The operation takes a place in the ring, and whoever had it before is forgotten.
+    fn set(&self, kind: OperationKind, state: State) -> MutexGuard<'_, Slot> {
         let mut slot = self.books.slot(self.number);
+        if let State::Done(outcome) = std::mem::replace(&mut slot.state, state) {
+            if outcome.status < 0 {
+                let mut failed = lock(&self.books.failed);
+                failed.insert(slot.number, outcome);
+                if failed.len() > MOST_FAILED {
+                    failed.pop_first();
+                }
+            }
+        }
         slot.number = self.number;
         slot.kind = kind;
         slot.after.clear();
-        slot.state = state;
+        slot
     }
 }
 
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
         if self.open {
-            self.set(OperationKind::default(), State::Nothing);
+            drop(self.set(OperationKind::default(), State::Nothing));
             self.books.move_on();
         }
     }
 }
+
+/// Failed operations that are remembered longer than others.
+const MOST_FAILED: usize = 1 << 16;
 
 /// Bits of an id that number the operation; the rest tells whose it is.
 const NUMBER_BITS: u32 = 48;

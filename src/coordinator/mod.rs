@@ -226,7 +226,7 @@ impl Coordinator {
         }
     }
 
-    /// Queues one operation, after others of this coordinator. It does not wait for the device; what it copies from or to must
+    /// Queues one operation, after others of this coordinator, however long ago those were. It does not wait for the device; what it copies from or to must
     /// stay valid until it is done.
     ///
     /// A callback is called at once, by this thread: what it enqueues on the stream is the operation. An error of its ends
@@ -234,7 +234,7 @@ impl Coordinator {
     /// [`Push::timeout`](crate::Push) at most.
     ///
     /// # Errors
-    /// Then nothing was queued. `INVALID_HANDLE` (an id of another coordinator, never given out, or forgotten), `FULL` (as many
+    /// Then nothing was queued. `INVALID_HANDLE` (an id of another coordinator, or never given out), `FULL` (as many
     /// are in flight as may be: poll or wait), `UNAVAILABLE` (no buffer of a triple buffer has come to the step),
     /// `WRONG_TYPE`, `WRONG_STATE`, `NOT_SUPPORTED` (the stream is being captured), what the work's own calls answer
     /// ([`ModuleKernel::launch`](crate::ModuleKernel::launch), [`Mailbox::push`](crate::Mailbox::push), copies),

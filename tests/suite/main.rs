@@ -7,6 +7,7 @@ mod bad_input;
 mod borrow;
 mod capture;
 mod context;
+mod coordinators;
 mod doorbells;
 mod drivers;
 mod events;

@@ -2,6 +2,7 @@
 //! printed seed, a gate, and ways to wait; in the files below, records, tensors, and processes with drivers of their own.
 
 mod driver;
+mod pipeline;
 mod records;
 mod tensors;
 
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use gpumailbox::*;
 
 pub use driver::*;
+pub use pipeline::*;
 pub use records::*;
 pub use tensors::*;
 
