@@ -47,7 +47,12 @@ EXPORT int cuDeviceGetAttribute(int *value, int attribute, int) {
   constexpr int multiprocessor_count = 16, memory_pools_supported = 115;
   constexpr int registered_at_its_own_address = 91, host_register_supported = 99;
   const bool host_pointers = attribute == host_register_supported || attribute == registered_at_its_own_address;
-  *value = attribute == multiprocessor_count ? 4  : attribute == memory_pools_supported || host_pointers;
+  *value = attribute == multiprocessor_count ? 4 : attribute == memory_pools_supported || host_pointers;
+  /* Threads of a block in x, y and z, and its shared memory; blocks of a launch. */
+  constexpr struct { int attribute, value; } limits[] = {{2, 1024}, {3, 1024}, {4, 64}, {97, 227 << 10}, {5, 0x7fffffff}, {6, 65535}, {7, 65535}};
+  for (const auto &limit : limits) {
+    if (attribute == limit.attribute) *value = limit.value;
+  }
   return success;
 }
 

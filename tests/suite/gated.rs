@@ -5,6 +5,7 @@
 mod arbiters;
 mod graphs;
 mod memory;
+mod pipelines;
 mod shared;
 mod tensors;
 mod workers;

@@ -198,3 +198,45 @@ fn a_context_made_again_after_a_reset_is_not_taken_for_the_old_one() {
     let (stream, token) = (context.stream().unwrap(), Token::new(&context).unwrap());
     assert_eq!(push_and_wait(&mailbox, &push, stream.get(), &token).count, 3);
 }
+
+/// All that is in flight ends with the device, and says so; what comes after it, and what is queued later, too.
+#[test]
+fn a_lost_device_ends_every_operation() {
+    if !in_child("a_lost_device_ends_every_operation") {
+        return;
+    }
+    let context = open();
+    let coordinator = Coordinator::new(&context, &CoordinatorOptions::default()).unwrap();
+    let triple = TripleBuffer::new(&context, &TripleBufferOptions { dtype: U64, elements: 8 }).unwrap();
+    let mailbox = mailbox(&context, 8, 16);
+    let stream = context.stream().unwrap();
+    let (memory, host) = (context.device_buffer(64).unwrap(), context.pinned_buffer(64).unwrap());
+    let upload = || Work::Upload { to: Place::Address(memory.address()), from: host.address(), bytes: 64 };
+    let well = unsafe { coordinator.queue(upload(), &[]) }.unwrap();
+    coordinator.wait(well, None).unwrap();
+    assert_eq!(coordinator.poll(10).unwrap().len(), 1);
+    let mut queued = Vec::new();
+    for _ in 0..20 {
+        let after: Vec<OperationId> = queued.last().copied().into_iter().collect();
+        queued.push(unsafe { coordinator.queue(upload(), &after) }.unwrap());
+    }
+    let buffer = triple.acquire(Step::Upload).unwrap().unwrap();
+    break_with_a_bad_address(&mailbox, stream.get());
+    // What was done before may be told as well.
+    let lost = |result: Result<()>| {
+        result.map_or_else(|error| assert_eq!(error.status(), GMB_ERROR_DEVICE_LOST, "{error}"), |()| ())
+    };
+    until(|| "the device is lost", || context.synchronize(stream.get()).is_err());
+    for &id in &queued {
+        lost(coordinator.wait(id, None).map(|_| ()));
+    }
+    coordinator.synchronize(None).unwrap();
+    let told = coordinator.poll(100).unwrap();
+    assert_eq!(told.iter().map(|one| one.operation).collect::<Vec<_>>(), queued);
+    assert!(told.iter().all(|one| [GMB_OK, GMB_ERROR_DEVICE_LOST].contains(&one.status)));
+    assert_eq!(told.last().unwrap().status, GMB_ERROR_DEVICE_LOST);
+    let refused = unsafe { coordinator.queue(upload(), &[well]) }.unwrap_err();
+    assert_eq!(refused.status(), GMB_ERROR_DEVICE_LOST);
+    assert_eq!(buffer.submit(stream.get()).unwrap_err().status(), GMB_ERROR_DEVICE_LOST);
+    drop((coordinator, triple, mailbox, memory, host, stream));
+}

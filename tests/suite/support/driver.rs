@@ -74,6 +74,7 @@ const SHIM: &[(&str, &str)] = &[("shim.c", include_str!("../../driver/shim.c"))]
 const MADE_UP: &[(&str, &str)] = &[
     ("driver.cpp", include_str!("../../driver/driver.cpp")),
     ("kernels.h", include_str!("../../driver/kernels.h")),
+    ("modules.h", include_str!("../../driver/modules.h")),
     ("state.h", include_str!("../../driver/state.h")),
     ("kernels/args.h", include_str!("../../../kernels/args.h")),
     ("kernels/entry.h", include_str!("../../../kernels/entry.h")),
