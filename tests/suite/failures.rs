@@ -353,30 +353,6 @@ fn in_flight_is_bounded() {
     assert_eq!(coordinator.poll(usize::MAX).unwrap().len(), 16);
 }
 
-/// Pageable memory, in pieces and at once, beside pinned memory, from and to any offset.
-#[test]
-fn pageable_memory_is_staged() {
-    let (context, mut random) = (context(), Random::new());
-    let coordinator = coordinator(&context);
-    for bytes in [1, 100, (16 << 10) + 1, 1 << 20, (1 << 20) + 7, (9 << 20) + 3] {
-        let device = context.device_buffer(bytes + 64).unwrap();
-        let offset = random.between(0, 15) as usize;
-        let input = random.bytes(bytes + 16);
-        let mut output = vec![POISON; bytes + 32];
-        let place = Place::Address(device.address() + offset as u64);
-        let from = input[offset..].as_ptr() as u64;
-        let to = output[offset..].as_mut_ptr() as u64;
-        unsafe {
-            let up = coordinator.queue(Work::Upload { to: place, from, bytes: bytes as u64 }, &[]).unwrap();
-            let down = Work::Download { to, from: place, bytes: bytes as u64 };
-            let down = coordinator.queue(down, &[up]).unwrap();
-            coordinator.wait(down, Some(LIMIT)).unwrap();
-        }
-        assert_eq!(output[offset..offset + bytes], input[offset..offset + bytes], "{bytes} bytes");
-        assert!(output[..offset].iter().chain(&output[offset + bytes..]).all(|&byte| byte == POISON));
-    }
-}
-
 /// Destroyed with operations in flight, a coordinator ends when they are done: nothing of theirs is lost.
 #[test]
 fn destroyed_in_flight() {

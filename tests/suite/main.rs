@@ -29,6 +29,7 @@ mod queues;
 mod readers;
 mod readiness;
 mod shared;
+mod staging;
 mod stress;
 mod support;
 mod tensors;

@@ -125,7 +125,7 @@ fn pipelines_through_the_calls_of_the_driver() {
         "triples::a_loop_that_never_looks_at_the_device",
         "coordinators::random_graphs_do_what_a_sequential_run_does",
         "failures::a_failure_goes_to_what_comes_after_it_and_no_further",
-        "failures::pageable_memory_is_staged",
+        "staging::pageable_memory_is_staged",
         "failures::triple_buffers_are_places",
     ] {
         child_passes(test, &environment);
