@@ -285,6 +285,7 @@ template <class F> void add_focus(report &out, const std::string &id, F &&one) {
 #include "queue.cuh"
 #include "arbiter.cuh"
 #include "doorbell.cuh"
+#include "pipeline.cuh"
 
 void measure(report &out, const library &lib) {
   for (uint32_t payload : {48u, 112u, 240u, 1008u, 4080u})
@@ -311,6 +312,7 @@ void measure(report &out, const library &lib) {
   measure_queues(out, lib);
   measure_doorbells(out, lib);
   measure_arbiters(out, lib);
+  measure_pipelines(out, lib);
   bench::measure_look_ups(out, lib);
 }
 

@@ -150,7 +150,7 @@ impl Coordinator {
                 submit(buffer, raw)?;
                 Ok(Done::default())
             }
-            Work::Compute(compute) => unsafe { self.compute(compute, lane) },
+            Work::Compute(compute) => unsafe { self.compute(compute, lane, stream) },
             Work::Push { mailbox, push, .. } => {
                 self.check_context("the mailbox", mailbox.context())?;
                 self.with_token(|token| unsafe { mailbox.push(&push, raw, Some(token)) })
@@ -162,7 +162,7 @@ impl Coordinator {
         }
     }
 
-    unsafe fn compute(&self, compute: Compute, lane: &Lane) -> Result<Done> {
+    unsafe fn compute(&self, compute: Compute, lane: &Lane, stream: Resolved) -> Result<Done> {
         let raw = lane.stream.get();
         match compute {
             Compute::Kernel { kernel, launch, arguments, triple } => {
@@ -171,7 +171,7 @@ impl Coordinator {
                 let address = buffer.as_ref().map(|buffer| Argument::from(buffer.address()));
                 let all: Vec<Argument> = address.into_iter().chain(arguments.iter().copied()).collect();
                 // SAFETY: as promised by the caller.
-                unsafe { kernel.launch(&launch, &all, raw)? };
+                unsafe { kernel.check(&launch, &all)?.launch(stream.raw)? };
                 submit(buffer, raw)?;
                 Ok(Done::default())
             }

@@ -37,6 +37,10 @@ static gmb_worker ready;
 static gmb_doorbell bell;
 static gmb_fifo fifo;
 static gmb_arbiter arbiter;
+static gmb_triple_buffer triple;
+static gmb_module module;
+static gmb_kernel kernel;
+static gmb_coordinator coordinator;
 static gmb_event untimed, timed, timed_later, captured, foreign_event, stale_event;
 static gmb_stream_guard stale_guard;
 static gmb_stream stream, foreign_stream, stale_stream;
@@ -147,9 +151,8 @@ static void handle(const char *name, uint64_t good, uint64_t stale, gmb_status z
   const gmb_status bad = E(INVALID_HANDLE);
   add(slot, VALUES({0, zero, 0}, {stale, bad, 0}, {1, bad, ALONE}, {UINT64_MAX, bad, 0}, {good ^ HIGH_BIT, bad, 0},
                    {0x0123456789abcdef, bad, ALONE}, {0xfedcba9876543210, bad, ALONE}, {0x0300000000ffffff, bad, ALONE}));
-  const uint64_t others[] = {context.id, mailbox.id, token.id, untimed.id, stale_guard.id,
-                             tensors.id, lease.id,   queue.id, ready.id,   bell.id,        fifo.id,
-                             arbiter.id};
+  const uint64_t others[] = {context.id, mailbox.id, token.id, untimed.id, stale_guard.id, tensors.id, lease.id,       queue.id,
+                             ready.id,   bell.id,    fifo.id,  arbiter.id, triple.id,      module.id,  kernel.id, coordinator.id};
   for (size_t i = 0; i < sizeof others / sizeof *others; ++i) {
     if (others[i] >> 56 != good >> 56) add(slot, VALUES({others[i], bad, i > 1 ? ALONE : 0}));
   }
@@ -392,6 +395,9 @@ UNDO(reader) { (void)a, (void)status, gmb_mailbox_remove_reader(mailbox, fresh.r
 #include "arguments_queues_table.h"
 #include "arguments_doorbells_table.h"
 #include "arguments_arbiters_table.h"
+#include "arguments_pipeline.h"
+#include "arguments_pipeline_table.h"
+#include "arguments_pipeline_rules.h"
 
 int main(int argc, char **argv) {
   setenv("GMB_CHECK_POINTERS", "1", 0);
@@ -402,6 +408,7 @@ int main(int argc, char **argv) {
   make_queues();
   make_doorbells();
   make_arbiters();
+  make_pipeline();
   describe_arbiters();
   describe();
   describe_tensors();
@@ -410,8 +417,13 @@ int main(int argc, char **argv) {
   describe_worker_doorbells();
   describe_doorbells();
   describe_fifos();
+  describe_triples();
+  describe_modules();
+  describe_coordinators();
+  describe_task_graphs();
   if (argc > 1 && strcmp(argv[1], "--list") == 0) {
     for (size_t i = 0; i < function_count; ++i) printf("%s\n", functions[i].name);
+    unlink(module_path);
     return 0;
   }
   for (size_t i = 0; i < function_count; ++i) {
@@ -424,6 +436,8 @@ int main(int argc, char **argv) {
   doorbell_rules();
   arbiter_rules();
   queue_rules();
+  pipeline_rules();
+  end_pipeline();
   printf("hostile arguments: %zu functions, %ld calls, %ld failures\n", function_count, calls, failures);
   return failures > 0;
 }

@@ -5,7 +5,7 @@
 
 #include "hostile.h"
 
-enum { MOST_ARGS = 8, MOST_SLOTS = 32, MOST_VALUES = 96, MOST_FUNCTIONS = 128, AREA = 4608, CANARY = 0xA5 };
+enum { MOST_ARGS = 8, MOST_SLOTS = 32, MOST_VALUES = 96, MOST_FUNCTIONS = 160, AREA = 4608, CANARY = 0xA5 };
 enum {
   ALONE = 1, /* not in pairs: with another hostile value the call could block, or there are many alike */
   TAIL = 2   /* of a struct_size: the last byte that it speaks of is not zero */

@@ -187,6 +187,7 @@ static void use_guard(int thread, int turn) {
 #include "threads_queues.h"
 #include "threads_doorbells.h"
 #include "threads_arbiters.h"
+#include "threads_pipeline.h"
 
 static const struct kind kinds[] = {
     {"context", 60, make_context, use_context, end_context, {0}},
@@ -210,6 +211,15 @@ static const struct kind kinds[] = {
     {"arbiter", 100, make_arbiter, use_arbiter, end_arbiter, {0}},
     {"mailbox that arbiters look at", 100, make_watched_mailbox, use_watched_mailbox, end_mailbox,
      {GMB_ERROR_TIMEOUT, GMB_ERROR_OVERFLOW, 0, 0}},
+    {"triple buffer", 300, make_triple, use_triple, end_triple, {GMB_ERROR_WRONG_STATE, GMB_ERROR_TIMEOUT, 0, 0}},
+    {"module", 200, make_module, use_module, end_module, {0}},
+    {"kernel", 200, make_lasting_and_kernel, use_kernel, end_kernel, {GMB_ERROR_FULL, 0, 0, 0}},
+    {"coordinator", 200, make_coordinator_and_mailbox, use_coordinator, end_coordinator,
+     {GMB_ERROR_FULL, GMB_ERROR_TIMEOUT, GMB_ERROR_CORRUPT, 0}},
+    {"triple buffer of a coordinator", 200, make_lasting_and_triple, use_triple_of_a_coordinator, end_triple,
+     {GMB_ERROR_FULL, GMB_ERROR_UNAVAILABLE, 0, 0}},
+    {"coordinator of a triple buffer", 200, make_both, use_coordinator_of_a_triple, end_coordinator_of_a_triple,
+     {GMB_ERROR_FULL, GMB_ERROR_UNAVAILABLE, 0, 0}},
     {"stream guard", 1000, NULL, use_guard, NULL, {GMB_ERROR_WRONG_THREAD, 0, 0, 0}},
 };
 
@@ -295,6 +305,7 @@ int main(void) {
   check_queues();
   check_doorbells();
   check_arbiters();
+  check_pipeline();
   /* What graphs and tensors held is given back by threads of the library. */
   struct counts after;
   give_time((after = count(), memcmp(&before, &after, sizeof after) == 0));

@@ -224,3 +224,29 @@ fn random_graphs_do_what_a_sequential_run_does() {
         left -= share;
     }
 }
+
+/// Against the order in which the streams are looked at, too.
+#[test]
+fn an_operation_is_told_after_those_that_it_came_after() {
+    let context = context();
+    let coordinator = coordinator(&context, 0);
+    let memory = context.device_buffer(64).unwrap();
+    let pinned = context.pinned_buffer(128).unwrap();
+    let place = || Place::Address(memory.address());
+    let nothing = || Work::Compute(Compute::Callback(Box::new(|_, _| Ok(()))));
+    let queue = |work, after: &[OperationId]| unsafe { coordinator.queue(work, after) }.unwrap();
+    for _ in 0..20 {
+        let mut ids = vec![queue(Work::Download { to: pinned.address(), from: place(), bytes: 64 }, &[])];
+        for _ in 0..5 {
+            let compute = queue(nothing(), &ids[ids.len() - 1..]);
+            let upload = Work::Upload { to: place(), from: pinned.address() + 64, bytes: 64 };
+            ids.extend([compute, queue(upload, &[compute])]);
+        }
+        for step in [Step::Upload, Step::Process, Step::Download] {
+            context.synchronize(coordinator.stream(step)).unwrap();
+        }
+        let told: Vec<OperationId> =
+            coordinator.poll(usize::MAX).unwrap().iter().map(|one| one.operation).collect();
+        assert_eq!(told, ids);
+    }
+}

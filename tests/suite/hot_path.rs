@@ -131,6 +131,7 @@ fn act_as_child() -> bool {
     // A child that hangs ends by itself: whoever stops the parent does not reach it.
     unsafe { libc::alarm(50) };
     match Context::new(&ContextOptions { backend: BackendKind::Cuda, ..Default::default() }) {
+        Ok(context) if what == "coordinator" => measure_coordinator(&context),
         Ok(context) => measure(&context, &what),
         Err(error) => println!("child: status {}", error.status()),
     }
@@ -179,6 +180,45 @@ fn measure(context: &Context, what: &str) {
     if let Some(real) = real.filter(|real| real.find("gmb_driver_calls").is_some()) {
         assert_eq!(real.calls(), driver.calls());
         println!("child: agreed 1");
+    }
+}
+
+/// Uploads, kernels and downloads of a coordinator, and looks at what is done.
+const TRIOS: usize = 100;
+const LOOKS: usize = 20;
+
+fn measure_coordinator(context: &Context) {
+    let driver = Loaded::new(Path::new("libcuda.so.1"), libc::RTLD_NOLOAD).unwrap();
+    let coordinator = Coordinator::new(context, &CoordinatorOptions::default()).unwrap();
+    let kernel = kernels(context).kernel("mix").unwrap();
+    let (memory, host) = (context.device_buffer(64).unwrap(), context.pinned_buffer(64).unwrap());
+    let (device, from, to) = (memory.address(), host.address(), host.address() + 32);
+    let arguments = mix_arguments(device, device, device, 1, 4);
+    let rounds = |count: usize| {
+        for _ in 0..count {
+            for _ in 0..TRIOS {
+                let (launch, arguments) = (Launch::new(1, 32), &arguments);
+                let compute = Compute::Kernel { kernel: &kernel, launch, arguments, triple: None };
+                unsafe {
+                    let upload = Work::Upload { to: Place::Address(device), from, bytes: 32 };
+                    let first = coordinator.queue(upload, &[]).unwrap();
+                    let second = coordinator.queue(Work::Compute(compute), &[first]).unwrap();
+                    let download = Work::Download { to, from: Place::Address(device), bytes: 32 };
+                    coordinator.queue(download, &[first, second]).unwrap();
+                }
+            }
+            for step in [Step::Upload, Step::Process, Step::Download] {
+                context.synchronize(coordinator.stream(step)).unwrap();
+            }
+            assert_eq!(coordinator.poll(usize::MAX).unwrap().len(), 3 * TRIOS);
+            assert!(coordinator.poll(usize::MAX).unwrap().is_empty());
+        }
+    };
+    rounds(2);
+    let before = driver.calls();
+    rounds(LOOKS);
+    for (name, calls) in driver.calls() {
+        println!("child: {name} {}", calls - before[name]);
     }
 }
 
@@ -299,4 +339,35 @@ fn the_shim_passes_every_call_on() {
         let complaints = complaints(what, &counts);
         assert!(complaints.is_empty(), "{complaints:#?}");
     }
+}
+
+/// An operation of a coordinator is the driver's own calls for it, and one question for each that is done: nothing is made.
+#[test]
+fn a_coordinator_asks_as_much_as_there_is_to_tell() {
+    if act_as_child() {
+        return;
+    }
+    let test = "a_coordinator_asks_as_much_as_there_is_to_tell";
+    let Some(counts) = count_here(test, "coordinator") else { return };
+    let trios = (TRIOS * LOOKS) as u64;
+    let mut complaints = Vec::new();
+    for (name, &calls) in counts.iter().filter(|(name, _)| name.starts_with("cu")) {
+        let most = match name.as_str() {
+            "cuLaunchKernel" => trios,
+            "cuMemcpyAsync" => 2 * trios,
+            "cuEventRecord" | "cuStreamGetId" | "cuStreamIsCapturing" => 3 * trios + 6 * LOOKS as u64,
+            // A download waits for the kernel and the upload; for more than one upload only where there is a later one.
+            "cuStreamWaitEvent" => 3 * trios,
+            "cuEventQuery" => 3 * trios,
+            "cuStreamSynchronize" => 3 * LOOKS as u64,
+            "cuCtxGetCurrent" | "cuCtxGetId" | "cuCtxPopCurrent_v2" | "cuCtxPushCurrent_v2" => u64::MAX,
+            "cuThreadExchangeStreamCaptureMode" => u64::MAX,
+            _ => 0,
+        };
+        if calls > most {
+            complaints.push(format!("{name}: {calls} calls for {trios} trios, at most {most} are due"));
+        }
+    }
+    assert!(complaints.is_empty(), "{complaints:#?}");
+    assert_eq!((counts["cuLaunchKernel"], counts["cuMemcpyAsync"]), (trios, 2 * trios));
 }

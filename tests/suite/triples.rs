@@ -86,6 +86,26 @@ fn what_is_given_up_comes_to_nobody() {
     }
 }
 
+/// Given up between two others, it is passed over in each step, and the others are not.
+#[test]
+fn what_is_given_up_between_others_is_passed_over() {
+    let context = context();
+    let (triple, stream) = (triple(&context, 8), context.stream().unwrap());
+    let [first, second, third] = [(); 3].map(|()| triple.acquire(Step::Upload).unwrap().unwrap());
+    first.submit(stream.get()).unwrap();
+    drop(second);
+    third.submit(stream.get()).unwrap();
+    advanced(&triple, [Processing; 3]);
+    for step in [Step::Process, Step::Download] {
+        for turn in [0, 2] {
+            let buffer = acquired(&triple, step);
+            assert_eq!((buffer.turn(), buffer.step()), (turn, step));
+            buffer.submit(stream.get()).unwrap();
+        }
+    }
+    advanced(&triple, [Free; 3]);
+}
+
 /// Without a thread that asks after events: each stream waits for the others on the device.
 #[test]
 fn a_loop_that_never_looks_at_the_device() {

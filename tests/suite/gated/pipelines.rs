@@ -127,6 +127,37 @@ fn streams_wait_for_the_latest_of_each_other() {
     }
 }
 
+/// Of several operations of one stream the last one has to be done.
+#[test]
+fn an_operation_comes_after_the_latest_of_a_stream() {
+    let context = context();
+    let coordinator = Coordinator::new(&context, &CoordinatorOptions::default()).unwrap();
+    let memory = context.device_buffer(64).unwrap();
+    let pinned = context.pinned_buffer(64).unwrap();
+    let queue = |work, after: &[OperationId]| unsafe { coordinator.queue(work, after) }.unwrap();
+    let upload = || {
+        let to = Place::Address(memory.address());
+        queue(Work::Upload { to, from: pinned.address(), bytes: 64 }, &[])
+    };
+    let nothing = || Work::Compute(Compute::Callback(Box::new(|_, _| Ok(()))));
+    for swapped in [false, true] {
+        let before = Gate::close(&context, coordinator.stream(Step::Upload));
+        let first = upload();
+        let between = Gate::close(&context, coordinator.stream(Step::Upload));
+        let mut after = [first, upload()];
+        if swapped {
+            after.reverse();
+        }
+        let last = queue(nothing(), &after);
+        before.open();
+        coordinator.wait(first, Some(LIMIT)).unwrap();
+        let error = coordinator.wait(last, Some(PATIENCE / 3)).unwrap_err();
+        assert_eq!(error.status(), GMB_ERROR_TIMEOUT, "it went after the first alone");
+        between.open();
+        coordinator.wait(last, Some(LIMIT)).unwrap();
+    }
+}
+
 /// Thousands in flight; then the call is refused until some are done, and nothing is lost.
 #[test]
 fn thousands_in_flight() {
