@@ -49,6 +49,7 @@ mod profiler;
 mod queue;
 mod results;
 mod scratch;
+mod stages;
 mod status;
 mod stream;
 mod sync;
@@ -63,7 +64,7 @@ pub use arbiter::{Arbiter, ArbiterInfo, Arbitrated, Class};
 pub use context::{BackendKind, Context, ContextInfo, ContextOptions};
 pub use coordinator::{
     After as TaskAfter, Callback, Completion, Compute, Coordinator, CoordinatorInfo, CoordinatorOptions,
-    OperationId, OperationKind, Place, Task, Work,
+    OperationId, OperationKind, Place, Span, Task, Work,
 };
 pub use doorbell::{CommandId, Doorbell, DoorbellInfo};
 pub use error::{Error, Result};
@@ -81,6 +82,10 @@ pub use memory::{DeviceBuffer, MemoryInfo, PinnedBuffer};
 pub use module::{Argument, KernelBlock, Launch, Module, ModuleKernel, Scalar};
 pub use queue::{Queue, QueueInfo, QueueMeasurement, QueueOptions};
 pub use results::{After, Token};
+pub use stages::{
+    HostRing, Pipeline, PipelineOptions, PipelineStatistics, StageArgument, StageCall, StageFunction,
+    StageOptions, StageStatistics, StageWork,
+};
 pub use status::*;
 pub use stream::{OwnedStream, Priority, Stream};
 pub use tensor::arrow::{ArrowArray, ArrowDeviceArray, ArrowSchema};

@@ -64,11 +64,16 @@ pub struct gmb_coordinator_options {
     /// Operations from the oldest that is not done to the newest, at most, and as many are remembered after they were done;
     /// 0 for 4,096, at most 2^20.
     pub max_operations: u32,
-    /// Of its three streams: `GMB_PRIORITY_*`.
+    /// Of its streams: `GMB_PRIORITY_*`.
     pub priority: gmb_priority,
-    /// Must be zero.
-    pub reserved: u32,
+    /// `GMB_COORDINATOR_*`, or zero.
+    pub flags: u32,
 }
+
+/// In `gmb_coordinator_options.flags`: one stream for all steps, so that operations run in the order in which they are queued.
+pub const GMB_COORDINATOR_ONE_STREAM: u32 = 1;
+/// In `gmb_coordinator_options.flags`: completions tell when operations ran. Costs an event more for each.
+pub const GMB_COORDINATOR_TIMED: u32 = 2;
 
 // SAFETY: repr(C), begins with struct_size, integers only.
 unsafe impl Sized32 for gmb_coordinator_options {
@@ -110,8 +115,13 @@ pub struct gmb_completion {
     pub status: gmb_status,
     /// Records pushed or popped.
     pub count: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// 1 where the two below are known, else 0.
+    pub timed: u32,
+    /// When it began to run, by the device's clock: microseconds since the coordinator's first operation began. What its stream
+    /// waited for is not in it.
+    pub begin_us: f64,
+    /// When it had run.
+    pub end_us: f64,
 }
 
 /// Enqueues work on the stream that it is given; `address` is that of the triple buffer's buffer, or null. A negative status
@@ -164,7 +174,9 @@ fn completion_of(done: &Completion) -> gmb_completion {
         kind: kind_value(done.kind),
         status: done.status,
         count: done.count,
-        reserved: 0,
+        timed: done.span.is_some().into(),
+        begin_us: done.span.map_or(0.0, |span| span.begin_us),
+        end_us: done.span.map_or(0.0, |span| span.end_us),
     }
 }
 
@@ -193,12 +205,14 @@ pub extern "C" fn gmb_coordinator_create(
     boundary(|| {
         let out = output(coordinator, "coordinator")?;
         let options = sized(options, "options")?;
-        if options.reserved != 0 {
-            return Err(Error::argument("options.reserved is not zero"));
+        if options.flags & !(GMB_COORDINATOR_ONE_STREAM | GMB_COORDINATOR_TIMED) != 0 {
+            return Err(Error::argument(format!("options.flags {:#x}: unknown bits are set", options.flags)));
         }
         let wanted = CoordinatorOptions {
             max_operations: options.max_operations,
             priority: priority_class(options.priority)?,
+            one_stream: options.flags & GMB_COORDINATOR_ONE_STREAM != 0,
+            timed: options.flags & GMB_COORDINATOR_TIMED != 0,
         };
         let context = CONTEXTS.get(context.id)?;
         out.write(gmb_coordinator { id: COORDINATORS.insert(Coordinator::new(&context, &wanted)?)? });

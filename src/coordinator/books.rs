@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
 
-use super::{Completion, OperationId, OperationKind};
+use super::{Completion, OperationId, OperationKind, Span};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::events::{Event, EventKind};
@@ -34,18 +34,59 @@ pub(super) struct Outcome {
     cause: u64,
     /// What was wrong, where that is known.
     words: Option<Box<str>>,
+    /// When it ran, if that is to be known.
+    span: Option<Span>,
 }
 
 impl Outcome {
-    const WELL: Self = Self { status: GMB_OK, count: 0, cause: 0, words: None };
+    const WELL: Self = Self { status: GMB_OK, count: 0, cause: 0, words: None, span: None };
 
     fn failed(by: u64, error: &Error) -> Self {
-        Self { status: error.status(), count: 0, cause: by, words: Some(error.message().into()) }
+        Self { status: error.status(), cause: by, words: Some(error.message().into()), ..Self::WELL }
     }
 
     /// Of whoever came after it.
     fn of_dependant(&self) -> Self {
-        Self { count: 0, ..self.clone() }
+        Self { count: 0, span: None, ..self.clone() }
+    }
+}
+
+/// The device's time, from events: as far as one of the latest, and from there.
+#[derive(Default)]
+struct Clock(Option<(Event, f64)>);
+
+/// An event's time has three bytes that count: far from the anchor, half a microsecond would not.
+const FAR_US: f64 = 1e6;
+
+impl Clock {
+    /// When two events were, in microseconds since the first one that was asked for. Their events are returned, or others.
+    fn span(&mut self, began: Event, ended: Event) -> Result<(Span, [Event; 2])> {
+        let (anchor, at) = match self.0.take() {
+            Some(anchor) => anchor,
+            None => {
+                // The first one is the anchor, and so is not given back.
+                let span = Self::from(&began, 0.0, &began, &ended)?;
+                let other = began.context().event(EventKind::Timed)?;
+                self.0 = Some((began, 0.0));
+                return Ok((span, [other, ended]));
+            }
+        };
+        let span = Self::from(&anchor, at, &began, &ended);
+        match span {
+            Ok(span) if span.end_us - at > FAR_US => {
+                self.0 = Some((ended, span.end_us));
+                Ok((span, [began, anchor]))
+            }
+            span => {
+                self.0 = Some((anchor, at));
+                span.map(|span| (span, [began, ended]))
+            }
+        }
+    }
+
+    fn from(anchor: &Event, at: f64, began: &Event, ended: &Event) -> Result<Span> {
+        let us = |event| anchor.elapsed_ms(event).map(|ms| ms.map_or(at, |ms| at + 1e3 * ms));
+        Ok(Span { begin_us: us(began)?, end_us: us(ended)? })
     }
 }
 
@@ -66,6 +107,7 @@ enum State {
 
 struct UnderWay {
     place: Place,
+    began: Option<Event>,
     event: Event,
     token: Option<Token>,
     failed: Option<Error>,
@@ -99,6 +141,9 @@ pub(super) struct Books {
     told: Mutex<VecDeque<Completion>>,
     /// How operations ended that failed and are forgotten otherwise: others may still be told to come after them.
     failed: Mutex<BTreeMap<u64, Outcome>>,
+    /// What its events are: timed ones tell when operations ran.
+    event_kind: EventKind,
+    clock: Mutex<Clock>,
     events: Mutex<Vec<Event>>,
     tokens: Mutex<Vec<Token>>,
 }
@@ -121,6 +166,7 @@ pub(super) enum Why<'a> {
 pub(super) struct Enqueued {
     pub(super) kind: OperationKind,
     pub(super) place: Place,
+    pub(super) began: Option<Event>,
     pub(super) event: Event,
     pub(super) token: Option<Token>,
     /// It failed midway: part of it may be enqueued.
@@ -128,7 +174,7 @@ pub(super) struct Enqueued {
 }
 
 impl Books {
-    pub(super) fn new(tag: u16, most: u32) -> Self {
+    pub(super) fn new(tag: u16, most: u32, timed: bool) -> Self {
         // An operation that is under way finds what it came after: that is at most `most` before it, and it at most as many
         // before the next.
         let slots = (2 * u64::from(most)).next_power_of_two();
@@ -141,6 +187,8 @@ impl Books {
             looking: Mutex::default(),
             told: Mutex::default(),
             failed: Mutex::default(),
+            event_kind: if timed { EventKind::Timed } else { EventKind::Untimed },
+            clock: Mutex::default(),
             events: Mutex::default(),
             tokens: Mutex::default(),
         }
@@ -216,7 +264,15 @@ impl Books {
     /// An event: one that an operation had before, or another of the context's.
     pub(super) fn event(&self, context: &Context) -> Result<Event> {
         let kept = lock(&self.events).pop();
-        kept.map_or_else(|| context.event(EventKind::Untimed), Ok)
+        kept.map_or_else(|| context.event(self.event_kind), Ok)
+    }
+
+    /// Another one, to tell when an operation begins, if that is to be known.
+    pub(super) fn beginning(&self, context: &Context) -> Result<Option<Event>> {
+        match self.event_kind {
+            EventKind::Timed => self.event(context).map(Some),
+            _ => Ok(None),
+        }
     }
 
     pub(super) fn token(&self, context: &Context) -> Result<Token> {
@@ -310,13 +366,13 @@ impl Books {
             let mut slot = self.slot(number);
             slot.after = after;
             let State::UnderWay(under_way) = std::mem::take(&mut slot.state) else { return };
-            let outcome = match (lost, under_way.failed, inherited) {
+            let mut outcome = match (lost, under_way.failed, inherited) {
                 (Some(error), ..) => Outcome::failed(number, error),
                 (_, Some(error), _) => Outcome::failed(number, &error),
                 (_, _, Some(outcome)) => outcome,
                 _ => self.result_of(number, under_way.token.as_ref()),
             };
-            lock(&self.events).push(under_way.event);
+            outcome.span = self.take_events(under_way.began, under_way.event, lost.is_some());
             if lost.is_none() {
                 lock(&self.tokens).extend(under_way.token);
             }
@@ -329,6 +385,21 @@ impl Books {
         self.move_on();
     }
 
+    /// An operation's events are for others again; when it ran, if that is to be known.
+    fn take_events(&self, began: Option<Event>, ended: Event, lost: bool) -> Option<Span> {
+        let Some(began) = began else {
+            lock(&self.events).push(ended);
+            return None;
+        };
+        if lost {
+            lock(&self.events).extend([began, ended]);
+            return None;
+        }
+        let (span, events) = lock(&self.clock).span(began, ended).ok()?;
+        lock(&self.events).extend(events);
+        Some(span)
+    }
+
     fn result_of(&self, number: u64, token: Option<&Token>) -> Outcome {
         let Some(token) = token else { return Outcome::WELL };
         // Written before the event that was reached.
@@ -337,7 +408,7 @@ impl Books {
                 status: result.status,
                 count: result.count,
                 cause: if result.status < 0 { number } else { 0 },
-                words: None,
+                ..Outcome::WELL
             },
             Err(error) => Outcome::failed(number, &error),
         }
@@ -359,6 +430,7 @@ impl Books {
             status: outcome.status,
             count: outcome.count,
             cause: (outcome.cause != 0).then(|| self.id(outcome.cause)),
+            span: outcome.span,
         }
     }
 
@@ -419,6 +491,11 @@ impl Books {
         Error::new(outcome.status, format!("operation {number} ({}): {whose}{words}", kind.name()))
     }
 
+    /// Whether an operation is known to be done.
+    pub(super) fn is_done(&self, number: u64) -> bool {
+        matches!(self.before(number), Before::Done(_))
+    }
+
     /// The latest operation that was queued.
     pub(super) fn latest(&self) -> u64 {
         lock(&self.order).next - 1
@@ -439,7 +516,8 @@ impl Books {
     /// Events that it holds, in use or not.
     pub(super) fn events(&self) -> u64 {
         let kept = lock(&self.events).len() as u64;
-        kept + self.under_way.iter().map(|lane| lock(lane).len() as u64).sum::<u64>()
+        let each = if self.event_kind == EventKind::Timed { 2 } else { 1 };
+        kept + each * self.under_way.iter().map(|lane| lock(lane).len() as u64).sum::<u64>()
     }
 }
 
@@ -457,9 +535,9 @@ impl Reserved<'_> {
 
     /// The operation is enqueued. Its stream's others come in their order: the stream's lock is held.
     pub(super) fn enter(mut self, enqueued: Enqueued, after: &[u64]) -> OperationId {
-        let Enqueued { kind, place, event, token, failed } = enqueued;
+        let Enqueued { kind, place, began, event, token, failed } = enqueued;
         {
-            let mut slot = self.set(kind, State::UnderWay(UnderWay { place, event, token, failed }));
+            let mut slot = self.set(kind, State::UnderWay(UnderWay { place, began, event, token, failed }));
             slot.after.extend_from_slice(after);
         }
         lock(&self.books.under_way[place.lane]).push_back((place.nth, self.number));

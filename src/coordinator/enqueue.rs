@@ -69,6 +69,13 @@ pub enum Work<'a> {
         /// How much.
         bytes: u64,
     },
+    /// Whatever this enqueues on the stream of a step.
+    Enqueue {
+        /// On whose stream.
+        step: Step,
+        /// What enqueues it.
+        function: Callback<'a>,
+    },
     /// Pushes records into a mailbox.
     Push {
         /// Which.
@@ -93,7 +100,7 @@ impl Work<'_> {
     pub(super) fn kind(&self) -> OperationKind {
         match self {
             Self::Upload { .. } => OperationKind::Upload,
-            Self::Compute(_) => OperationKind::Compute,
+            Self::Compute(_) | Self::Enqueue { .. } => OperationKind::Compute,
             Self::Download { .. } => OperationKind::Download,
             Self::Push { .. } => OperationKind::Push,
             Self::Pop { .. } => OperationKind::Pop,
@@ -106,7 +113,7 @@ impl Work<'_> {
             Self::Upload { .. } => Step::Upload,
             Self::Compute(_) => Step::Process,
             Self::Download { .. } => Step::Download,
-            Self::Push { step, .. } | Self::Pop { step, .. } => *step,
+            Self::Push { step, .. } | Self::Pop { step, .. } | Self::Enqueue { step, .. } => *step,
         }
     }
 }
@@ -151,6 +158,9 @@ impl Coordinator {
                 Ok(Done::default())
             }
             Work::Compute(compute) => unsafe { self.compute(compute, lane, stream) },
+            Work::Enqueue { function, .. } => {
+                Ok(Done { failed: lane.call(function, 0).err(), ..Default::default() })
+            }
             Work::Push { mailbox, push, .. } => {
                 self.check_context("the mailbox", mailbox.context())?;
                 self.with_token(|token| unsafe { mailbox.push(&push, raw, Some(token)) })

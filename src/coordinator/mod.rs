@@ -29,8 +29,12 @@ pub struct CoordinatorOptions {
     /// Operations from the oldest that is not done to the newest, at most, and as many are remembered after they were done;
     /// 0 for 4,096, at most 2^20.
     pub max_operations: u32,
-    /// Of its three streams.
+    /// Of its streams.
     pub priority: Priority,
+    /// One stream for all steps, so that operations run in the order in which they are queued.
+    pub one_stream: bool,
+    /// Completions tell when operations ran. Costs an event more for each.
+    pub timed: bool,
 }
 
 const MAX_OPERATIONS: u32 = 4096;
@@ -81,7 +85,7 @@ impl OperationKind {
 }
 
 /// An operation that is done, or failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Completion {
     /// Which.
     pub operation: OperationId,
@@ -93,6 +97,18 @@ pub struct Completion {
     pub count: u32,
     /// The operation that failed first: itself, or one that it came after. `None` for success.
     pub cause: Option<OperationId>,
+    /// When it ran, of a coordinator that is timed; `None` of one that was not begun.
+    pub span: Option<Span>,
+}
+
+/// When an operation ran, by the device's clock: microseconds since the coordinator's first operation began. What its stream
+/// waited for is not in it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Span {
+    /// Its begin.
+    pub begin_us: f64,
+    /// Its end.
+    pub end_us: f64,
 }
 
 /// A coordinator's counts at one moment.
@@ -146,7 +162,7 @@ pub struct CoordinatorInfo {
 pub struct Coordinator {
     context: Context,
     max_operations: u32,
-    lanes: [Lane; 3],
+    lanes: Vec<Lane>,
     books: Books,
     /// Of uploads, and of downloads: never waited for together.
     uploads: Staging,
@@ -197,8 +213,8 @@ impl Coordinator {
         Ok(Self {
             context: context.clone(),
             max_operations,
-            lanes: [lane()?, lane()?, lane()?],
-            books: Books::new(tag, max_operations),
+            lanes: (0..if options.one_stream { 1 } else { 3 }).map(|_| lane()).collect::<Result<_>>()?,
+            books: Books::new(tag, max_operations, options.timed),
             uploads: Staging::default(),
             downloads: Staging::default(),
         })
@@ -211,7 +227,11 @@ impl Coordinator {
 
     /// The stream of a step, for work of one's own and for events. Work on it is in order with the coordinator's operations.
     pub fn stream(&self, step: Step) -> Stream<'_> {
-        self.lanes[step.index()].stream.get()
+        self.lanes[self.lane(step)].stream.get()
+    }
+
+    fn lane(&self, step: Step) -> usize {
+        step.index() % self.lanes.len()
     }
 
     /// Counts. Never blocks for the device.
@@ -277,7 +297,7 @@ impl Coordinator {
                 }
             }
         }
-        let mut submitted = lock(&self.lanes[work.step().index()].submitted);
+        let mut submitted = lock(&self.lanes[self.lane(work.step())].submitted);
         // SAFETY: as promised by the caller.
         match unsafe { self.submit(work, latest, &mut submitted) } {
             Ok(enqueued) => Ok(reserved.enter(enqueued, &under_way)),
@@ -296,7 +316,8 @@ impl Coordinator {
         submitted: &mut Submitted,
     ) -> Result<Enqueued> {
         let (kind, step) = (work.kind(), work.step());
-        let lane = &self.lanes[step.index()];
+        let own = self.lane(step);
+        let lane = &self.lanes[own];
         let _entered = self.context.backend().enter_for_calls()?;
         let stream = self.context.resolve(lane.stream.get())?;
         if stream.is_capturing() {
@@ -310,19 +331,23 @@ impl Coordinator {
         }
         let event = self.books.event(&self.context)?;
         for (other, before) in latest.into_iter().enumerate() {
-            let Some((nth, number)) = before.filter(|_| other != step.index()) else { continue };
+            let Some((nth, number)) = before.filter(|_| other != own) else { continue };
             if nth > submitted.waited[other] {
                 self.books.hold(number, stream)?;
                 submitted.waited[other] = nth;
             }
+        }
+        let began = self.books.beginning(&self.context)?;
+        if let Some(began) = &began {
+            began.mark(stream.raw)?;
         }
         let after: Vec<u64> = latest.iter().flatten().map(|&(_, number)| number).collect();
         // SAFETY: as promised by the caller.
         let done = unsafe { self.enqueue(work, lane, stream, &after) }?;
         event.mark(stream.raw)?;
         submitted.placed += 1;
-        let place = books::Place { lane: step.index(), nth: submitted.placed };
-        Ok(Enqueued { kind, place, event, token: done.token, failed: done.failed })
+        let place = books::Place { lane: own, nth: submitted.placed };
+        Ok(Enqueued { kind, place, began, event, token: done.token, failed: done.failed })
     }
 
     /// Numbers for operations, after a look for those that are done if need be.
@@ -342,6 +367,11 @@ impl Coordinator {
             ));
         }
         Ok(())
+    }
+
+    /// Whether an operation is known to be done, as of the last look.
+    pub(crate) fn is_done(&self, operation: OperationId) -> bool {
+        self.books.is_done(operation.number())
     }
 
     /// What is done and was not told yet, `most` at most, each once: an operation never before those that it came after.
