@@ -52,7 +52,7 @@ gmb_status answer_of(Function &function, Arguments... arguments) {
   } catch (const std::bad_alloc &) {
     return GMB_ERROR_OUT_OF_HOST_MEMORY;
   } catch (...) {
-    return GMB_ERROR_CANCELLED;
+    return GMB_ERROR_CALLBACK;
   }
 #else
   return call();
@@ -326,7 +326,7 @@ auto compute(const triple_buffer<T> &triple, const kernel<T *, Arguments...> &wh
   return detail::compute_work<work>{{what.get(), triple.get(), detail::packed_launch<Arguments...>(shape, arguments...)}};
 }
 /* What `function(stream)` enqueues, which is called at once. It answers with a gmb::status, a code, or nothing; what it throws
- * ends the operation with GMB_ERROR_CANCELLED. */
+ * ends the operation with GMB_ERROR_CALLBACK. */
 template <class Function, class = decltype(std::declval<Function &>()(stream_ref()))>
 auto compute(Function function) {
   return detail::compute_work<detail::callback_work<Function>>{{std::move(function)}};

@@ -87,6 +87,12 @@ pub struct gmb_kernel_block {
     pub shared: *mut c_void,
     /// What the function was registered with.
     pub user: *mut c_void,
+    /// Bytes of each argument.
+    pub argument_bytes: *const u64,
+    /// How many arguments there are.
+    pub argument_count: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// A function that takes a kernel's place on the host backend: it does the work of all threads of one block. It is called once
@@ -199,6 +205,9 @@ pub extern "C" fn gmb_module_register(
                 shared_bytes: block.shared.len() as u32,
                 shared: block.shared.as_mut_ptr().cast(),
                 user: user as *mut c_void,
+                argument_bytes: block.sizes().as_ptr(),
+                argument_count: block.sizes().len() as u32,
+                reserved: 0,
             };
             function(&value, block.pointers().as_ptr());
         })

@@ -23,6 +23,7 @@ mod memory;
 mod modules;
 mod ordering;
 mod placement;
+mod places;
 mod policies;
 mod profiler;
 mod queues;
