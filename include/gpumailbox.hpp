@@ -568,6 +568,8 @@ inline status set_log_function(gmb_log_level level, gmb_log_function function, v
 #include <gpumailbox/arbiter.hpp>
 #include <gpumailbox/doorbell.hpp>
 #include <gpumailbox/graph.hpp>
+#include <gpumailbox/module.hpp>
+#include <gpumailbox/pipeline.hpp>
 #include <gpumailbox/queue.hpp>
 #include <gpumailbox/tensor.hpp>
 

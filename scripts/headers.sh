@@ -44,7 +44,7 @@ for order in "dlpack/dlpack.h gpumailbox.h gpumailbox/dlpack.h" "gpumailbox.h dl
     count=$((count + 1))
   done
 done
-for header in gpumailbox.hpp gpumailbox/detail.hpp gpumailbox/graph.hpp gpumailbox/tensor.hpp gpumailbox/queue.hpp gpumailbox/doorbell.hpp gpumailbox/arbiter.hpp; do
+for header in gpumailbox.hpp gpumailbox/detail.hpp gpumailbox/graph.hpp gpumailbox/tensor.hpp gpumailbox/queue.hpp gpumailbox/doorbell.hpp gpumailbox/arbiter.hpp gpumailbox/module.hpp gpumailbox/pipeline.hpp; do
   for standard in c++17 c++20; do
     alone "$header" c++ "$standard"
     alone "$header" c++ "$standard" -fno-exceptions -fno-rtti

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the stress test for so many seconds (default 5), and the tests of graphs, readiness, borrows and tensors, under
+# Runs the stress test for so many seconds (default 5), and the tests of graphs, readiness, borrows, tensors and pipelines, under
 # ThreadSanitizer where the Rust sources are installed (rustup component rust-src): without them the standard library is
 # not instrumented.
 source "$(dirname "$0")/common.sh"
@@ -15,7 +15,7 @@ if [[ -d $sources ]]; then
   export RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread" CXXFLAGS="-fsanitize=thread" GMB_CUDA=OFF
   export TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1"
   exec cargo test --quiet --locked -Zbuild-std --target "$host" --target-dir target/tsan --test suite -- \
-    stress:: capture:: readiness:: borrow:: tensors gated::graphs --nocapture
+    stress:: capture:: readiness:: borrow:: tensors triples:: coordinators:: staging:: gated::graphs --nocapture
 fi
 step "stress, not under ThreadSanitizer: rustup component add rust-src"
 exec cargo test --quiet --locked --test suite -- stress:: --nocapture

@@ -222,6 +222,21 @@ impl PinnedBuffer {
     }
 }
 
+impl PinnedBuffer {
+    /// Frees the memory without waiting for the device.
+    ///
+    /// # Safety
+    /// No work that is still to run uses it.
+    pub(crate) unsafe fn free_unused(self) {
+        let this = std::mem::ManuallyDrop::new(self);
+        // SAFETY: as promised by the caller; the context is read out once and `this` is not used again.
+        unsafe {
+            let context = std::ptr::read(&this.context);
+            let _ = context.free_pinned(this.address, false);
+        }
+    }
+}
+
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
         // SAFETY: the owner is gone, and what was enqueued before is waited for.
@@ -232,7 +247,7 @@ impl Drop for DeviceBuffer {
 impl Drop for PinnedBuffer {
     fn drop(&mut self) {
         // SAFETY: as for DeviceBuffer.
-        let _ = unsafe { self.context.free_pinned(self.address) };
+        let _ = unsafe { self.context.free_pinned(self.address, true) };
     }
 }
 
@@ -411,10 +426,10 @@ impl Context {
 
     /// # Safety
     /// As for `free`.
-    pub(crate) unsafe fn free_pinned(&self, address: u64) -> Result<()> {
+    pub(crate) unsafe fn free_pinned(&self, address: u64, in_use: bool) -> Result<()> {
         let allocation = self.ledger().remove(address, true)?;
         // SAFETY: as promised by the caller.
-        let freed = unsafe { self.backend().release_pinned(address, true) };
+        let freed = unsafe { self.backend().release_pinned(address, in_use) };
         freed.inspect_err(|_| self.ledger().restore(address, allocation))
     }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use crate::backend::{FunctionInfo, RawModule, RawStream, Shape};
 use crate::context::Context;
 use crate::error::{Error, Result};
+use crate::graph::Held;
 use crate::profiler::Range;
 use crate::status::*;
 use crate::stream::Stream;
@@ -146,6 +147,7 @@ pub struct KernelBlock<'a> {
     pub shared: &'a mut [u8],
     arguments: &'a Packed,
     pointers: &'a [*const c_void],
+    sizes: &'a [u64],
 }
 
 impl KernelBlock<'_> {
@@ -164,7 +166,12 @@ impl KernelBlock<'_> {
         self.pointers
     }
 
-    /// Threads of the launch, or the number of one of them in one dimension, as CUDA's `blockIdx.x * blockDim.x`.
+    /// Bytes of each argument.
+    pub(crate) fn sizes(&self) -> &[u64] {
+        self.sizes
+    }
+
+    /// The number of its first thread in one dimension, as CUDA's `blockIdx.x * blockDim.x`.
     pub fn first_thread(&self) -> u64 {
         u64::from(self.index[0]) * u64::from(self.block[0])
     }
@@ -174,7 +181,8 @@ type Function = Arc<dyn Fn(&mut KernelBlock) + Send + Sync>;
 
 /// Kernels of the caller's. On CUDA they come from an image; on the host backend functions take their place, each under the
 /// kernel's name. A program that gives both runs on both. Clones are the same module; it is unloaded with the last of them
-/// and of its kernels.
+/// and of its kernels
+/// and graphs; that waits for all of the device's work, which spoils captures under way.
 ///
 /// ```
 /// use gpumailbox::{BackendKind, Context, ContextOptions, Launch, Module};
@@ -341,29 +349,27 @@ impl ModuleKernel {
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` (the shape exceeds what the device or the kernel can have, or the arguments are not as many or as
-    /// large as the kernel's, where the driver tells), `INVALID_STREAM`, `NOT_SUPPORTED` (the stream is being captured, on the
-    /// host backend), `DEVICE_LOST`, `DRIVER`.
+    /// large as the kernel's, where the driver tells), `INVALID_STREAM`, `DEVICE_LOST`,
+    /// `DRIVER`.
     ///
     /// # Safety
     /// The arguments are the kernel's own, and all memory it uses stays valid until it is done.
     pub unsafe fn launch(&self, launch: &Launch, arguments: &[Argument], stream: Stream) -> Result<()> {
         let ready = self.check(launch, arguments)?;
         let stream = self.core.context.resolve(stream)?;
-        if stream.is_capturing() && matches!(self.what, What::Function(_)) {
-            return Err(Error::new(
-                GMB_ERROR_NOT_SUPPORTED,
-                "the stream is being captured: the host backend captures no functions of the host",
-            ));
+        if stream.is_capturing() {
+            let held = Held::new(&self.core.context, &self.core);
+            self.core.context.backend().capture_keep(stream.raw, Box::new(held))?;
         }
         // SAFETY: vouched for by the caller.
         unsafe { ready.launch(stream.raw) }
     }
 
     /// A launch that is in order, its arguments copied.
-    pub(crate) fn check(&self, launch: &Launch, arguments: &[Argument]) -> Result<Ready> {
+    pub(crate) fn check(&self, launch: &Launch, arguments: &[Argument]) -> Result<Ready<'_>> {
         self.check_shape(launch)?;
         self.check_arguments(arguments)?;
-        Ok(Ready { kernel: self.clone(), launch: *launch, arguments: Packed::new(arguments) })
+        Ok(Ready { kernel: self, launch: *launch, arguments: Packed::new(arguments) })
     }
 
     fn check_shape(&self, launch: &Launch) -> Result<()> {
@@ -430,13 +436,13 @@ impl ModuleKernel {
 }
 
 /// A launch that was checked.
-pub(crate) struct Ready {
-    kernel: ModuleKernel,
+pub(crate) struct Ready<'a> {
+    kernel: &'a ModuleKernel,
     launch: Launch,
     arguments: Packed,
 }
 
-impl Ready {
+impl Ready<'_> {
     /// # Safety
     /// As of [`ModuleKernel::launch`].
     pub(crate) unsafe fn launch(self, stream: RawStream) -> Result<()> {
@@ -471,6 +477,7 @@ fn run_block(function: &Function, launch: &Launch, arguments: &Packed, n: u64) {
         std::slice::from_raw_parts_mut(shared.as_mut_ptr().cast::<u8>(), launch.shared_bytes as usize)
     };
     let pointers = arguments.pointers();
+    let sizes: Vec<u64> = arguments.places.iter().map(|&(_, bytes)| bytes as u64).collect();
     function(&mut KernelBlock {
         grid: launch.grid,
         block: launch.block,
@@ -478,14 +485,18 @@ fn run_block(function: &Function, launch: &Launch, arguments: &Packed, n: u64) {
         shared,
         arguments,
         pointers: &pointers,
+        sizes: &sizes,
     });
 }
 
 impl Drop for Core {
     fn drop(&mut self) {
         let Some(raw) = self.raw else { return };
-        // Whatever runs of it is on streams that nobody here knows.
-        let _ = self.context.backend().synchronize();
+        // Whatever runs of it is on streams that nobody here knows. If it may still run, the code stays.
+        let done = self.context.backend().synchronize();
+        if done.is_err_and(|error| error.status() != GMB_ERROR_DEVICE_LOST) {
+            return;
+        }
         self.context.backend().module_unload(raw);
     }
 }

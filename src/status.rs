@@ -131,6 +131,8 @@ pub const GMB_ERROR_NOT_FOUND: gmb_status = -41;
 pub const GMB_ERROR_WRONG_TYPE: gmb_status = -42;
 /// Operations wait for each other in a circle.
 pub const GMB_ERROR_CYCLE: gmb_status = -43;
+/// A function of the caller's failed, and said nothing more: in C++, Rust or Python by an exception or a panic.
+pub const GMB_ERROR_CALLBACK: gmb_status = -44;
 
 statuses! {
     GMB_OK = 0, c"success";
@@ -178,6 +180,7 @@ statuses! {
     GMB_ERROR_NOT_FOUND = -41, c"there is nothing of this name";
     GMB_ERROR_WRONG_TYPE = -42, c"the elements are of another type";
     GMB_ERROR_CYCLE = -43, c"operations wait for each other in a circle";
+    GMB_ERROR_CALLBACK = -44, c"a function of the caller's failed, by an exception or a panic";
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 mod capture;
 mod current;
+mod device;
 mod errors;
 mod launch;
 mod module;
@@ -19,6 +20,7 @@ use std::sync::Mutex;
 
 use cudarc::driver::sys;
 use current::{id_of, leave};
+use device::{device_count, device_name, toolkit_major};
 use errors::{check, ends_context, failed, lost};
 use once_cell::sync::OnceCell;
 
@@ -66,23 +68,6 @@ pub(crate) struct Cuda {
 unsafe impl Send for Cuda {}
 // SAFETY: as above.
 unsafe impl Sync for Cuda {}
-
-/// The driver's toolkit major version, or 0 where kernels are missing.
-fn toolkit_major() -> u32 {
-    env!("GMB_TOOLKIT_MAJOR").parse().unwrap_or(0)
-}
-
-/// How many devices the driver shows; an error names why there is none.
-fn device_count() -> Result<i32> {
-    probe::driver()?;
-    let mut count = 0;
-    // SAFETY: the driver is initialized; the pointer is valid.
-    check(unsafe { sys::cuDeviceGetCount(&mut count) }, "cuDeviceGetCount")?;
-    if count == 0 {
-        return Err(Error::new(GMB_ERROR_NO_DEVICE, "the CUDA driver reports zero devices"));
-    }
-    Ok(count)
-}
 
 impl Cuda {
     pub(crate) fn new(ordinal: u32) -> Result<Self> {
@@ -177,33 +162,6 @@ impl Cuda {
         Ok(cuda)
     }
 
-    /// Getting a function loads it: no kernel is loaded later, beside running ones.
-    fn function(&self, name: &CStr) -> Result<sys::CUfunction> {
-        let mut function = null_mut();
-        // SAFETY: the module is loaded, the name NUL-terminated.
-        let result = unsafe { sys::cuModuleGetFunction(&mut function, self.module, name.as_ptr()) };
-        self.check(result, "cuModuleGetFunction")?;
-        Ok(function)
-    }
-
-    fn attribute(&self, attribute: sys::CUdevice_attribute) -> Result<u32> {
-        let mut value = 0;
-        // SAFETY: the device is valid.
-        let result = unsafe { sys::cuDeviceGetAttribute(&mut value, attribute, self.device) };
-        self.check(result, "cuDeviceGetAttribute")?;
-        Ok(value as u32)
-    }
-
-    fn blocks_per_unit(&self, function: sys::CUfunction, threads: u32) -> Result<u32> {
-        let mut blocks = 0;
-        // SAFETY: the function is loaded; the pointer is valid.
-        let result = unsafe {
-            sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(&mut blocks, function, threads as i32, 0)
-        };
-        self.check(result, "cuOccupancyMaxActiveBlocksPerMultiprocessor")?;
-        Ok(blocks as u32)
-    }
-
     /// As [`check`], and remembers the first error that ended the context.
     #[inline]
     fn check(&self, result: sys::CUresult, call: &str) -> Result<()> {
@@ -250,14 +208,6 @@ impl Cuda {
         }
         self.check(result, call).map(|()| true)
     }
-}
-
-fn device_name(device: sys::CUdevice) -> Result<String> {
-    let mut name = [0 as std::ffi::c_char; 128];
-    // SAFETY: the buffer holds as many bytes as is said; the driver terminates it.
-    check(unsafe { sys::cuDeviceGetName(name.as_mut_ptr(), name.len() as i32, device) }, "cuDeviceGetName")?;
-    // SAFETY: NUL-terminated within the buffer.
-    Ok(unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned())
 }
 
 unsafe extern "C" fn run_host_function(data: *mut c_void) {
@@ -353,8 +303,8 @@ impl Backend for Cuda {
         self.knows(address, bytes)
     }
 
-    fn is_pageable(&self, address: u64, _bytes: u64) -> Result<bool> {
-        self.is_unregistered(address)
+    fn is_pageable(&self, address: u64, bytes: u64) -> Result<bool> {
+        self.is_unregistered(address, bytes)
     }
 
     fn push_context(&self) -> Result<Option<fn()>> {

@@ -492,9 +492,10 @@ impl Backend for Host {
         let mut events = lock(&self.events);
         let mut tasks = Vec::with_capacity(graph.steps.len() + 1);
         let mut recorded: HashMap<usize, Arc<Completion>> = HashMap::new();
-        for &step in &graph.steps {
-            tasks.push(match step {
+        for step in &graph.steps {
+            tasks.push(match step.clone() {
                 Step::Launch { kernel, blocks } => Task::Launch { kernel, blocks },
+                Step::Blocks { function, blocks } => Task::Blocks { function, blocks },
                 Step::Copy { to, from, bytes } => Task::Copy { to, from, bytes },
                 Step::Fill { to, value, bytes } => Task::Fill { to, value, bytes },
                 Step::Record(event) => {
@@ -563,7 +564,7 @@ impl Backend for Host {
     }
 
     fn launch_blocks(&self, function: BlockFunction, blocks: u32, stream: RawStream) -> Result<()> {
-        self.stream(stream)?.enqueue([Task::Blocks { function, blocks }])
+        self.stream(stream)?.submit(Step::Blocks { function, blocks })
     }
 
     unsafe fn resident_blocks(&self, _function: usize, _own: Entry, _threads: u32) -> Result<u32> {

@@ -148,7 +148,7 @@ pub extern "C" fn gmb_pinned_free(context: gmb_context, memory: *mut c_void) -> 
             return Ok(());
         }
         // SAFETY: that nothing enqueued later uses it is the caller's contract.
-        unsafe { context.free_pinned(memory as u64) }
+        unsafe { context.free_pinned(memory as u64, true) }
     })
 }
 

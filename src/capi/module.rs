@@ -87,6 +87,12 @@ pub struct gmb_kernel_block {
     pub shared: *mut c_void,
     /// What the function was registered with.
     pub user: *mut c_void,
+    /// Bytes of each argument.
+    pub argument_bytes: *const u64,
+    /// How many arguments there are.
+    pub argument_count: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// A function that takes a kernel's place on the host backend: it does the work of all threads of one block. It is called once
@@ -199,6 +205,9 @@ pub extern "C" fn gmb_module_register(
                 shared_bytes: block.shared.len() as u32,
                 shared: block.shared.as_mut_ptr().cast(),
                 user: user as *mut c_void,
+                argument_bytes: block.sizes().as_ptr(),
+                argument_count: block.sizes().len() as u32,
+                reserved: 0,
             };
             function(&value, block.pointers().as_ptr());
         })
@@ -287,12 +296,12 @@ pub(super) fn launch_of<'a>(launch: *const gmb_launch) -> Result<(Launch, Vec<Ar
     Ok((shape, arguments))
 }
 
-/// Launches a kernel on a stream. All memory that it uses stays valid until it is done. Does not block; thread-safe. On CUDA
-/// it can be captured into a graph.
+/// Launches a kernel on a stream. All memory that it uses stays valid until it is done. Does not block; thread-safe. It can
+/// be captured into a graph.
 ///
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT` (the shape exceeds what the device or
 /// the kernel can have; the arguments are not as many or as large as the kernel's, where the driver tells), `_INVALID_STREAM`,
-/// `_NOT_SUPPORTED` (the stream is being captured, on the host backend; the capture goes on), `_DEVICE_LOST`, `_DRIVER`.
+/// `_DEVICE_LOST`, `_DRIVER`.
 #[no_mangle]
 pub extern "C" fn gmb_kernel_launch(
     kernel: gmb_kernel,

@@ -149,10 +149,16 @@ pub extern "C" fn gmb_triple_buffer_create(
 }
 
 /// Ends a triple buffer and frees its memory. Blocks until the work that was submitted is done; buffers that are still in
-/// somebody's hands are nobody's then. Safe while other threads are inside calls on it. Errors: `GMB_ERROR_INVALID_HANDLE`.
+/// somebody's hands are nobody's then. Safe while other threads are inside calls on it: waits end with
+/// `GMB_ERROR_INVALID_HANDLE`. Errors: `GMB_ERROR_INVALID_HANDLE`.
 #[no_mangle]
 pub extern "C" fn gmb_triple_buffer_destroy(triple: gmb_triple_buffer) -> gmb_status {
-    boundary(|| TRIPLE_BUFFERS.remove(triple.id))
+    boundary(|| {
+        let pinned = TRIPLE_BUFFERS.get(triple.id)?;
+        TRIPLE_BUFFERS.remove(triple.id)?;
+        pinned.close();
+        Ok(())
+    })
 }
 
 /// Shape and states. `info_size` is `sizeof(gmb_triple_buffer_info)`. Never blocks; thread-safe.

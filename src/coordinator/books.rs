@@ -5,8 +5,9 @@
 //! there is to tell. An operation that is done has what it came after done as well, so that is told before it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::clock::Clock;
 use super::{Completion, OperationId, OperationKind, Span};
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -15,7 +16,6 @@ use crate::results::{After, Token};
 use crate::status::*;
 use crate::stream::Resolved;
 use crate::sync::lock;
-use crate::triple::Step;
 
 /// Where an operation stands in its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,53 +46,15 @@ impl Outcome {
     }
 
     /// Of whoever came after it.
-    fn of_dependant(&self) -> Self {
+    pub(super) fn of_dependant(&self) -> Self {
         Self { count: 0, span: None, ..self.clone() }
-    }
-}
-
-/// The device's time, from events: as far as one of the latest, and from there.
-#[derive(Default)]
-struct Clock(Option<(Event, f64)>);
-
-/// An event's time has three bytes that count: far from the anchor, half a microsecond would not.
-const FAR_US: f64 = 1e6;
-
-impl Clock {
-    /// When two events were, in microseconds since the first one that was asked for. Their events are returned, or others.
-    fn span(&mut self, began: Event, ended: Event) -> Result<(Span, [Event; 2])> {
-        let (anchor, at) = match self.0.take() {
-            Some(anchor) => anchor,
-            None => {
-                // The first one is the anchor, and so is not given back.
-                let span = Self::from(&began, 0.0, &began, &ended)?;
-                let other = began.context().event(EventKind::Timed)?;
-                self.0 = Some((began, 0.0));
-                return Ok((span, [other, ended]));
-            }
-        };
-        let span = Self::from(&anchor, at, &began, &ended);
-        match span {
-            Ok(span) if span.end_us - at > FAR_US => {
-                self.0 = Some((ended, span.end_us));
-                Ok((span, [began, anchor]))
-            }
-            span => {
-                self.0 = Some((anchor, at));
-                span.map(|span| (span, [began, ended]))
-            }
-        }
-    }
-
-    fn from(anchor: &Event, at: f64, began: &Event, ended: &Event) -> Result<Span> {
-        let us = |event| anchor.elapsed_ms(event).map(|ms| ms.map_or(at, |ms| at + 1e3 * ms));
-        Ok(Span { begin_us: us(began)?, end_us: us(ended)? })
     }
 }
 
 /// What an operation came after, or wants to.
 pub(super) enum Before {
-    UnderWay(Place),
+    /// With how it will end, if it is known to fail.
+    UnderWay(Place, Option<Outcome>),
     Done(Outcome),
 }
 
@@ -107,10 +69,18 @@ enum State {
 
 struct UnderWay {
     place: Place,
-    began: Option<Event>,
-    event: Event,
+    began: Option<Arc<Event>>,
+    event: Arc<Event>,
     token: Option<Token>,
-    failed: Option<Error>,
+    failed: Option<Failure>,
+}
+
+/// Why an operation is known to fail while it is under way.
+pub(super) enum Failure {
+    /// Part of it may be enqueued.
+    Itself(Error),
+    /// What it came after had failed, so nothing of it is enqueued.
+    Before(Outcome),
 }
 
 #[derive(Default)]
@@ -120,7 +90,11 @@ struct Slot {
     state: State,
     /// What was under way when it was queued, of what it comes after. Kept for its room.
     after: Vec<u64>,
+    turn: Option<Turn>,
 }
+
+/// Which triple buffer an operation works on, and in which of its turns; none if it failed before it had one.
+pub(super) type Turn = (u64, Option<u64>);
 
 struct Order {
     /// Number of the next operation; the first is 1.
@@ -131,7 +105,7 @@ struct Order {
 }
 
 pub(super) struct Books {
-    tag: u16,
+    tag: u64,
     most: u64,
     slots: Box<[Mutex<Slot>]>,
     order: Mutex<Order>,
@@ -144,7 +118,7 @@ pub(super) struct Books {
     /// What its events are: timed ones tell when operations ran.
     event_kind: EventKind,
     clock: Mutex<Clock>,
-    events: Mutex<Vec<Event>>,
+    events: Mutex<Vec<Arc<Event>>>,
     tokens: Mutex<Vec<Token>>,
 }
 
@@ -166,15 +140,15 @@ pub(super) enum Why<'a> {
 pub(super) struct Enqueued {
     pub(super) kind: OperationKind,
     pub(super) place: Place,
-    pub(super) began: Option<Event>,
-    pub(super) event: Event,
+    pub(super) began: Option<Arc<Event>>,
+    pub(super) event: Arc<Event>,
     pub(super) token: Option<Token>,
-    /// It failed midway: part of it may be enqueued.
-    pub(super) failed: Option<Error>,
+    pub(super) failed: Option<Failure>,
+    pub(super) turn: Option<Turn>,
 }
 
 impl Books {
-    pub(super) fn new(tag: u16, most: u32, timed: bool) -> Self {
+    pub(super) fn new(tag: u64, most: u32, timed: bool) -> Self {
         // An operation that is under way finds what it came after: that is at most `most` before it, and it at most as many
         // before the next.
         let slots = (2 * u64::from(most)).next_power_of_two();
@@ -195,7 +169,7 @@ impl Books {
     }
 
     pub(super) fn id(&self, number: u64) -> OperationId {
-        OperationId(u64::from(self.tag) << NUMBER_BITS | number)
+        OperationId(self.tag << NUMBER_BITS | number)
     }
 
     fn slot(&self, number: u64) -> MutexGuard<'_, Slot> {
@@ -207,9 +181,7 @@ impl Books {
         let number = id.number();
         let why = match () {
             () if id.0 == 0 => "it is zero",
-            () if id.0 >> NUMBER_BITS != u64::from(self.tag) => {
-                "it is of another coordinator, or was never given out"
-            }
+            () if id.0 >> NUMBER_BITS != self.tag => "it is of another coordinator, or was never given out",
             () if number == 0 || number >= lock(&self.order).next => "it was never given out",
             () => match &*self.slot(number) {
                 slot if slot.number == number && matches!(slot.state, State::Nothing) => {
@@ -225,24 +197,56 @@ impl Books {
     pub(super) fn before(&self, number: u64) -> Before {
         let slot = self.slot(number);
         match &slot.state {
-            State::UnderWay(under_way) if slot.number == number => Before::UnderWay(under_way.place),
+            State::UnderWay(under_way) if slot.number == number => {
+                let fails = under_way.failed.as_ref().map(|failure| match failure {
+                    Failure::Itself(error) => Outcome::failed(number, error),
+                    Failure::Before(outcome) => outcome.clone(),
+                });
+                Before::UnderWay(under_way.place, fails)
+            }
             State::Done(outcome) if slot.number == number => Before::Done(outcome.clone()),
             // Forgotten: so it was done, and well if nothing else is known.
             _ => Before::Done(lock(&self.failed).get(&number).cloned().unwrap_or(Outcome::WELL)),
         }
     }
 
-    /// Makes a stream wait for an operation, unless it is done.
-    pub(super) fn hold(&self, number: u64, stream: Resolved) -> Result<()> {
+    /// In which turn of a triple buffer an operation worked, if it did on that one and is not forgotten.
+    pub(super) fn turn_of(&self, number: u64, triple: u64) -> Option<Turn> {
         let slot = self.slot(number);
-        match &slot.state {
-            State::UnderWay(under_way) if slot.number == number => under_way.event.hold(stream.raw),
-            _ => Ok(()),
-        }
+        slot.turn.filter(|&(key, _)| slot.number == number && key == triple)
     }
 
-    /// Numbers for so many operations, one after the other; an error when there is not room for all.
-    pub(super) fn reserve(&self, count: u64) -> Result<Vec<Reserved<'_>>> {
+    /// An operation's number, if it is of this coordinator.
+    pub(super) fn own(&self, id: u64) -> Option<u64> {
+        (id >> NUMBER_BITS == self.tag).then_some(id & NUMBER_MASK)
+    }
+
+    /// Makes a stream wait for an operation, unless it is done.
+    pub(super) fn hold(&self, number: u64, stream: Resolved) -> Result<()> {
+        // Not under the slot's lock: the driver waits when the stream holds as much as it can. If another operation has the
+        // event by then, the stream waits for longer than it had to.
+        let event = {
+            let slot = self.slot(number);
+            match &slot.state {
+                State::UnderWay(under_way) if slot.number == number => Arc::clone(&under_way.event),
+                _ => return Ok(()),
+            }
+        };
+        event.hold(stream.raw)
+    }
+
+    /// A number for an operation; an error when there is no room.
+    pub(super) fn reserve(&self) -> Result<Reserved<'_>> {
+        self.reserve_many(1).map(|number| Reserved { books: self, number, open: true })
+    }
+
+    /// The same for so many operations, or for none.
+    pub(super) fn reserve_all(&self, count: u64) -> Result<Vec<Reserved<'_>>> {
+        let first = self.reserve_many(count)?;
+        Ok((first..first + count).map(|number| Reserved { books: self, number, open: true }).collect())
+    }
+
+    fn reserve_many(&self, count: u64) -> Result<u64> {
         let mut order = lock(&self.order);
         let spread = order.next - order.oldest;
         if spread + count > self.most {
@@ -255,20 +259,26 @@ impl Books {
                 ),
             ));
         }
+        if order.next + count > NUMBER_MASK {
+            return Err(Error::new(
+                GMB_ERROR_FULL,
+                "the coordinator has no more numbers for operations: make another one",
+            ));
+        }
         let first = order.next;
         order.next += count;
         order.high_water = order.high_water.max(spread + count);
-        Ok((first..first + count).map(|number| Reserved { books: self, number, open: true }).collect())
+        Ok(first)
     }
 
     /// An event: one that an operation had before, or another of the context's.
-    pub(super) fn event(&self, context: &Context) -> Result<Event> {
+    pub(super) fn event(&self, context: &Context) -> Result<Arc<Event>> {
         let kept = lock(&self.events).pop();
-        kept.map_or_else(|| context.event(self.event_kind), Ok)
+        kept.map_or_else(|| context.event(self.event_kind).map(Arc::new), Ok)
     }
 
     /// Another one, to tell when an operation begins, if that is to be known.
-    pub(super) fn beginning(&self, context: &Context) -> Result<Option<Event>> {
+    pub(super) fn beginning(&self, context: &Context) -> Result<Option<Arc<Event>>> {
         match self.event_kind {
             EventKind::Timed => self.event(context).map(Some),
             _ => Ok(None),
@@ -303,7 +313,7 @@ impl Books {
         for lane in 0..self.under_way.len() {
             while let Some((nth, number)) = self.first_of(lane) {
                 match self.is_reached(number) {
-                    Ok(true) => self.settle(Place { lane, nth }),
+                    Ok(true) => self.settle(Place { lane, nth }, None),
                     Ok(false) => break,
                     Err(error) if error.status() == GMB_ERROR_DEVICE_LOST => {
                         self.end_all(&error);
@@ -327,8 +337,8 @@ impl Books {
         }
     }
 
-    /// All of a stream up to a place are done: so is what they came after, and that first.
-    fn settle(&self, place: Place) {
+    /// All of a stream up to a place are done, or lost: so is what they came after, and that first.
+    fn settle(&self, place: Place, lost: Option<&Error>) {
         let mut places = vec![place];
         while let Some(&place) = places.last() {
             let first = self.first_of(place.lane).filter(|&(nth, _)| nth <= place.nth);
@@ -338,18 +348,22 @@ impl Books {
             };
             match self.not_done_before(number) {
                 Some(before) => places.push(before),
-                None => self.end(place.lane, number, None),
+                None => self.end(place.lane, number, lost),
             }
         }
     }
 
-    /// Of what an operation came after, one that is not known to be done.
+    /// Of what an operation came after, the latest of a stream that is not known to be done.
     fn not_done_before(&self, number: u64) -> Option<Place> {
         let after = std::mem::take(&mut self.slot(number).after);
-        let found = after.iter().find_map(|&before| match self.before(before) {
-            Before::UnderWay(place) => Some(place),
-            Before::Done(_) => None,
-        });
+        let mut found: Option<Place> = None;
+        for &before in &after {
+            let Before::UnderWay(place, _) = self.before(before) else { continue };
+            found = match found {
+                Some(known) if known.lane != place.lane || known.nth > place.nth => Some(known),
+                _ => Some(place),
+            };
+        }
         self.slot(number).after = after;
         found
     }
@@ -362,31 +376,30 @@ impl Books {
             _ => None,
         });
         after.clear();
-        let completion = {
+        {
             let mut slot = self.slot(number);
             slot.after = after;
             let State::UnderWay(under_way) = std::mem::take(&mut slot.state) else { return };
             let mut outcome = match (lost, under_way.failed, inherited) {
                 (Some(error), ..) => Outcome::failed(number, error),
-                (_, Some(error), _) => Outcome::failed(number, &error),
-                (_, _, Some(outcome)) => outcome,
+                (_, Some(Failure::Itself(error)), _) => Outcome::failed(number, &error),
+                (_, Some(Failure::Before(outcome)), _) | (_, _, Some(outcome)) => outcome,
                 _ => self.result_of(number, under_way.token.as_ref()),
             };
             outcome.span = self.take_events(under_way.began, under_way.event, lost.is_some());
             if lost.is_none() {
                 lock(&self.tokens).extend(under_way.token);
             }
-            let completion = self.completion(number, slot.kind, &outcome);
+            // Whoever finds it done finds it told: nothing that comes after it is told before.
+            self.tell(self.completion(number, slot.kind, &outcome));
             slot.state = State::Done(outcome);
-            completion
-        };
+        }
         lock(&self.under_way[lane]).pop_front();
-        self.tell(completion);
         self.move_on();
     }
 
     /// An operation's events are for others again; when it ran, if that is to be known.
-    fn take_events(&self, began: Option<Event>, ended: Event, lost: bool) -> Option<Span> {
+    fn take_events(&self, began: Option<Arc<Event>>, ended: Arc<Event>, lost: bool) -> Option<Span> {
         let Some(began) = began else {
             lock(&self.events).push(ended);
             return None;
@@ -417,10 +430,27 @@ impl Books {
     /// The device is lost: nothing goes on.
     fn end_all(&self, error: &Error) {
         for lane in 0..self.under_way.len() {
-            while let Some((_, number)) = self.first_of(lane) {
-                self.end(lane, number, Some(error));
+            let last = lock(&self.under_way[lane]).back().copied();
+            if let Some((nth, _)) = last {
+                self.settle(Place { lane, nth }, Some(error));
             }
         }
+    }
+
+    /// Blocks until the device has done all that is under way.
+    pub(super) fn finish(&self) -> Result<()> {
+        let mut finished = Ok(());
+        for lane in &self.under_way {
+            let last = lock(lane).back().copied();
+            let event = last.and_then(|(_, number)| match &self.slot(number).state {
+                State::UnderWay(under_way) => Some(Arc::clone(&under_way.event)),
+                _ => None,
+            });
+            if let Some(event) = event {
+                finished = finished.and(event.synchronize(None));
+            }
+        }
+        finished
     }
 
     fn completion(&self, number: u64, kind: OperationKind, outcome: &Outcome) -> Completion {
@@ -462,17 +492,33 @@ impl Books {
         told.drain(..count).collect()
     }
 
+    /// What an operation is, unless it is forgotten.
+    pub(super) fn kind_of(&self, number: u64) -> Result<OperationKind> {
+        let slot = self.slot(number);
+        if slot.number == number {
+            return Ok(slot.kind);
+        }
+        Err(Error::new(
+            GMB_ERROR_INVALID_HANDLE,
+            format!(
+                "{:#018x} is no operation any more: it was done long ago, and is forgotten",
+                self.id(number).0
+            ),
+        ))
+    }
+
     /// How an operation ended, if it did.
-    pub(super) fn outcome(&self, number: u64) -> Option<Result<Completion>> {
+    pub(super) fn outcome(&self, number: u64, kind: OperationKind) -> Option<Result<Completion>> {
         let slot = self.slot(number);
         match &slot.state {
-            _ if slot.number != number => Some(Err(Error::new(
-                GMB_ERROR_INVALID_HANDLE,
-                format!(
-                    "{:#018x} is no operation any more: it was done long ago, and is forgotten",
-                    self.id(number).0
-                ),
-            ))),
+            // Forgotten since it was looked up: how often it moved something, too.
+            _ if slot.number != number => {
+                let outcome = lock(&self.failed).get(&number).cloned().unwrap_or(Outcome::WELL);
+                Some(match outcome.status {
+                    GMB_OK => Ok(self.completion(number, kind, &outcome)),
+                    _ => Err(self.error(number, kind, &outcome)),
+                })
+            }
             State::Done(outcome) if outcome.status < 0 => Some(Err(self.error(number, slot.kind, outcome))),
             State::Done(outcome) => Some(Ok(self.completion(number, slot.kind, outcome))),
             State::UnderWay(_) | State::Nothing => None,
@@ -489,11 +535,6 @@ impl Books {
             cause => format!("operation {cause}, which it came after, failed: "),
         };
         Error::new(outcome.status, format!("operation {number} ({}): {whose}{words}", kind.name()))
-    }
-
-    /// Whether an operation is known to be done.
-    pub(super) fn is_done(&self, number: u64) -> bool {
-        matches!(self.before(number), Before::Done(_))
     }
 
     /// The latest operation that was queued.
@@ -535,10 +576,11 @@ impl Reserved<'_> {
 
     /// The operation is enqueued. Its stream's others come in their order: the stream's lock is held.
     pub(super) fn enter(mut self, enqueued: Enqueued, after: &[u64]) -> OperationId {
-        let Enqueued { kind, place, began, event, token, failed } = enqueued;
+        let Enqueued { kind, place, began, event, token, failed, turn } = enqueued;
         {
             let mut slot = self.set(kind, State::UnderWay(UnderWay { place, began, event, token, failed }));
             slot.after.extend_from_slice(after);
+            slot.turn = turn;
         }
         lock(&self.books.under_way[place.lane]).push_back((place.nth, self.number));
         self.open = false;
@@ -546,14 +588,17 @@ impl Reserved<'_> {
     }
 
     /// It fails before anything of it is enqueued: with what it came after, or by itself.
-    pub(super) fn fail(mut self, kind: OperationKind, why: Why) -> OperationId {
+    pub(super) fn fail(mut self, kind: OperationKind, why: Why, turn: Option<Turn>) -> OperationId {
         let outcome = match why {
             Why::Before(outcome) => outcome.of_dependant(),
             Why::Itself(error) => Outcome::failed(self.number, error),
         };
-        let completion = self.books.completion(self.number, kind, &outcome);
-        drop(self.set(kind, State::Done(outcome)));
-        self.books.tell(completion);
+        {
+            let mut slot = self.set(kind, State::Nothing);
+            slot.turn = turn;
+            self.books.tell(self.books.completion(self.number, kind, &outcome));
+            slot.state = State::Done(outcome);
+        }
         self.books.move_on();
         self.open = false;
         self.books.id(self.number)
@@ -574,6 +619,7 @@ impl Reserved<'_> {
         slot.number = self.number;
         slot.kind = kind;
         slot.after.clear();
+        slot.turn = None;
         slot
     }
 }
@@ -590,9 +636,9 @@ impl Drop for Reserved<'_> {
 /// Failed operations that are remembered longer than others.
 const MOST_FAILED: usize = 1 << 16;
 
-/// Bits of an id that number the operation; the rest tells whose it is.
-const NUMBER_BITS: u32 = 48;
-const NUMBER_MASK: u64 = (1 << NUMBER_BITS) - 1;
+/// Coordinators that ids tell apart.
+pub(super) const TAGS: u64 = 1 << (u64::BITS - NUMBER_BITS);
 
-/// The three streams, by their places here.
-pub(super) const LANES: [Step; 3] = Step::ALL;
+/// Bits of an id that number the operation; the rest tells whose it is.
+const NUMBER_BITS: u32 = 44;
+const NUMBER_MASK: u64 = (1 << NUMBER_BITS) - 1;

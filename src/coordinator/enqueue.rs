@@ -1,7 +1,9 @@
 //! What operations put on their streams.
 
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::Ordering;
 
+use super::books::{Before, Failure, Turn};
 use super::{Coordinator, Lane, OperationKind};
 use crate::error::{Error, Result};
 use crate::extent::Extent;
@@ -107,6 +109,17 @@ impl Work<'_> {
         }
     }
 
+    /// The triple buffer that it works on.
+    fn triple(&self) -> Option<&TripleBuffer> {
+        match self {
+            Self::Upload { to: Place::Triple(triple, _), .. }
+            | Self::Download { from: Place::Triple(triple, _), .. }
+            | Self::Compute(Compute::TripleCallback(triple, _)) => Some(triple),
+            Self::Compute(Compute::Kernel { triple, .. }) => *triple,
+            _ => None,
+        }
+    }
+
     /// On whose stream it goes.
     pub(super) fn step(&self) -> Step {
         match self {
@@ -122,11 +135,20 @@ impl Work<'_> {
 #[derive(Default)]
 pub(super) struct Done {
     pub(super) token: Option<Token>,
-    pub(super) failed: Option<Error>,
+    pub(super) failed: Option<Failure>,
+    /// The buffer that it works on, still to be submitted.
+    pub(super) buffer: Option<Buffer>,
+    /// What worked on the buffer before, in this turn, and is under way.
+    pub(super) before: Option<u64>,
+    /// That of the buffer, if it is not this one's to submit.
+    pub(super) turn: Option<Turn>,
 }
 
 /// A copy: to, from, bytes.
 type Copy = (u64, u64, u64);
+
+/// An address that stands for that of a buffer, as long as there is none: any but zero.
+const SOMEWHERE: u64 = 256;
 
 impl Coordinator {
     /// Puts an operation on its stream. `after` are those that it has to wait for, also where the stream itself need not.
@@ -143,23 +165,36 @@ impl Coordinator {
         let raw = lane.stream.get();
         // SAFETY: as promised by the caller, here and below.
         match work {
-            Work::Upload { to, from, bytes } => {
-                let buffer = self.buffer(&to, Step::Upload, bytes, raw)?;
-                let to = address_of(&to, buffer.as_ref());
+            Work::Upload { to: Place::Address(to), from, bytes } => {
+                check_copy(to, from, bytes)?;
+                self.context.check_reachable(&Extent::bytes("to", to, bytes)?)?;
                 unsafe { self.upload((to, from, bytes), stream, after)? };
-                submit(buffer, raw)?;
                 Ok(Done::default())
             }
-            Work::Download { to, from, bytes } => {
-                let buffer = self.buffer(&from, Step::Download, bytes, raw)?;
-                let from = address_of(&from, buffer.as_ref());
+            Work::Upload { to: Place::Triple(triple, dtype), from, bytes } => {
+                check_copy(SOMEWHERE, from, bytes)?;
+                triple.check_bytes(dtype, bytes)?;
+                self.with_buffer(triple, Step::Upload, raw, |to| unsafe {
+                    self.upload((to, from, bytes), stream, after).map(|()| None)
+                })
+            }
+            Work::Download { to, from: Place::Address(from), bytes } => {
+                check_copy(to, from, bytes)?;
+                self.context.check_reachable(&Extent::bytes("from", from, bytes)?)?;
                 unsafe { self.download((to, from, bytes), stream)? };
-                submit(buffer, raw)?;
                 Ok(Done::default())
+            }
+            Work::Download { to, from: Place::Triple(triple, dtype), bytes } => {
+                check_copy(to, SOMEWHERE, bytes)?;
+                triple.check_bytes(dtype, bytes)?;
+                self.with_buffer(triple, Step::Download, raw, |from| unsafe {
+                    self.download((to, from, bytes), stream).map(|()| None)
+                })
             }
             Work::Compute(compute) => unsafe { self.compute(compute, lane, stream) },
             Work::Enqueue { function, .. } => {
-                Ok(Done { failed: lane.call(function, 0).err(), ..Default::default() })
+                let failed = lane.call(function, 0).err().map(Failure::Itself);
+                Ok(Done { failed, ..Default::default() })
             }
             Work::Push { mailbox, push, .. } => {
                 self.check_context("the mailbox", mailbox.context())?;
@@ -177,24 +212,64 @@ impl Coordinator {
         match compute {
             Compute::Kernel { kernel, launch, arguments, triple } => {
                 self.check_context("the kernel", kernel.context())?;
-                let buffer = triple.map(|triple| self.take(triple, Step::Process, raw)).transpose()?;
-                let address = buffer.as_ref().map(|buffer| Argument::from(buffer.address()));
-                let all: Vec<Argument> = address.into_iter().chain(arguments.iter().copied()).collect();
-                // SAFETY: as promised by the caller.
-                unsafe { kernel.check(&launch, &all)?.launch(stream.raw)? };
-                submit(buffer, raw)?;
-                Ok(Done::default())
+                let Some(triple) = triple else {
+                    // SAFETY: as promised by the caller.
+                    unsafe { kernel.check(&launch, arguments)?.launch(stream.raw)? };
+                    return Ok(Done::default());
+                };
+                let with = |address: u64| -> Vec<Argument> {
+                    std::iter::once(Argument::from(address)).chain(arguments.iter().copied()).collect()
+                };
+                kernel.check(&launch, &with(SOMEWHERE))?;
+                self.with_buffer(triple, Step::Process, raw, |address| {
+                    // SAFETY: as above.
+                    unsafe { kernel.check(&launch, &with(address))?.launch(stream.raw) }.map(|()| None)
+                })
             }
             Compute::Callback(callback) => {
-                let failed = lane.call(callback, 0).err();
+                let failed = lane.call(callback, 0).err().map(Failure::Itself);
                 Ok(Done { failed, ..Default::default() })
             }
             Compute::TripleCallback(triple, callback) => {
-                let buffer = self.take(triple, Step::Process, raw)?;
-                let failed = lane.call(callback, buffer.address()).err();
                 // What it enqueued before it failed still uses the buffer.
-                buffer.submit(raw)?;
-                Ok(Done { failed, ..Default::default() })
+                self.with_buffer(triple, Step::Process, raw, |address| Ok(lane.call(callback, address).err()))
+            }
+        }
+    }
+
+    /// Takes a triple buffer's next buffer for work that may fail midway, if what worked on it before in this turn did not
+    /// fail. The turn is as it was if the work was refused.
+    fn with_buffer(
+        &self,
+        triple: &TripleBuffer,
+        step: Step,
+        stream: Stream,
+        work: impl FnOnce(u64) -> Result<Option<Error>>,
+    ) -> Result<Done> {
+        let buffer = self.take(triple, step, stream)?;
+        let before = match step {
+            Step::Upload => None,
+            _ => self.books.own(triple.operation(buffer.turn())),
+        };
+        let (before, fails) = match before.map(|number| (number, self.books.before(number))) {
+            Some((_, Before::Done(outcome))) => (None, Some(outcome).filter(|outcome| outcome.status < 0)),
+            Some((number, Before::UnderWay(_, fails))) => (Some(number), fails),
+            None => (None, None),
+        };
+        if let Some(outcome) = fails {
+            let turn = Some((triple.key(), Some(buffer.turn())));
+            // The buffer is given up here: its turn is passed over.
+            let failed = Some(Failure::Before(outcome.of_dependant()));
+            return Ok(Done { failed, before, turn, ..Default::default() });
+        }
+        match work(buffer.address()) {
+            Ok(failed) => {
+                let failed = failed.map(Failure::Itself);
+                Ok(Done { failed, buffer: Some(buffer), before, ..Default::default() })
+            }
+            Err(error) => {
+                buffer.put_back();
+                Err(error)
             }
         }
     }
@@ -202,7 +277,7 @@ impl Coordinator {
     fn with_token(&self, submit: impl FnOnce(&Token) -> Result<()>) -> Result<Done> {
         let token = self.books.token(&self.context)?;
         match submit(&token) {
-            Ok(()) => Ok(Done { token: Some(token), failed: None }),
+            Ok(()) => Ok(Done { token: Some(token), ..Default::default() }),
             Err(error) => {
                 self.books.keep_token(token);
                 Err(error)
@@ -215,16 +290,6 @@ impl Coordinator {
             return Ok(());
         }
         Err(Error::argument(format!("{what} is of another context than the coordinator")))
-    }
-
-    fn buffer(&self, place: &Place, step: Step, bytes: u64, stream: Stream) -> Result<Option<Buffer>> {
-        match *place {
-            Place::Address(_) => Ok(None),
-            Place::Triple(triple, dtype) => {
-                triple.check_bytes(dtype, bytes)?;
-                self.take(triple, step, stream).map(Some)
-            }
-        }
     }
 
     fn take(&self, triple: &TripleBuffer, step: Step, stream: Stream) -> Result<Buffer> {
@@ -240,9 +305,30 @@ impl Coordinator {
         })
     }
 
+    /// An operation on a triple buffer fails with what it was to come after, and so its turn is passed over: that of those
+    /// operations, or the next one.
+    pub(super) fn pass_over(&self, work: &Work, after: &[u64]) -> Option<Turn> {
+        let (triple, step) = (work.triple()?, work.step());
+        // Of several the latest: that of the step before.
+        let known = after.iter().filter_map(|&number| self.books.turn_of(number, triple.key()));
+        if let Some(turn) = known.max_by_key(|&(_, turn)| turn) {
+            if let (_, Some(number)) = turn {
+                triple.give_up_rest(step, number);
+            }
+            return Some(turn);
+        }
+        // The upload that there is not has no turn.
+        let taken = match step {
+            Step::Upload => None,
+            _ => triple.acquire_on(step, self.stream(step)).ok().flatten(),
+        };
+        Some((triple.key(), taken.map(|buffer| buffer.turn())))
+    }
+
+    /// # Safety
+    /// As of [`Coordinator::queue`].
     unsafe fn upload(&self, (to, from, bytes): Copy, stream: Resolved, after: &[u64]) -> Result<()> {
-        let size = check_copy(to, from, bytes)?;
-        self.context.check_reachable(&Extent::bytes("to", to, bytes)?)?;
+        let size = bytes as usize;
         if !self.context.is_pageable(from, bytes)? {
             // SAFETY: as promised by the caller.
             return unsafe { self.context.backend().copy(to, from, size, stream.raw) };
@@ -252,9 +338,10 @@ impl Coordinator {
         unsafe { self.uploads.upload(&self.context, (to, from, size), stream, after.is_empty(), hold) }
     }
 
+    /// # Safety
+    /// As of [`Coordinator::queue`].
     unsafe fn download(&self, (to, from, bytes): Copy, stream: Resolved) -> Result<()> {
-        let size = check_copy(to, from, bytes)?;
-        self.context.check_reachable(&Extent::bytes("from", from, bytes)?)?;
+        let size = bytes as usize;
         if !self.context.is_pageable(to, bytes)? {
             // SAFETY: as promised by the caller.
             return unsafe { self.context.backend().copy(to, from, size, stream.raw) };
@@ -275,29 +362,19 @@ impl Lane {
         }
         self.inside.store(thread_number(), Ordering::Relaxed);
         let _inside = Inside(self);
-        callback(self.stream.get(), address)
+        let call = || callback(self.stream.get(), address);
+        catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
+            Err(Error::new(GMB_ERROR_CALLBACK, "the callback panicked: what it enqueued before runs"))
+        })
     }
 }
 
-fn address_of(place: &Place, buffer: Option<&Buffer>) -> u64 {
-    match (place, buffer) {
-        (_, Some(buffer)) => buffer.address(),
-        (Place::Address(address), None) => *address,
-        (Place::Triple(..), None) => 0,
-    }
-}
-
-fn submit(buffer: Option<Buffer>, stream: Stream) -> Result<()> {
-    buffer.map_or(Ok(()), |buffer| buffer.submit(stream))
-}
-
-fn check_copy(to: u64, from: u64, bytes: u64) -> Result<usize> {
+fn check_copy(to: u64, from: u64, bytes: u64) -> Result<()> {
     if bytes == 0 {
         return Err(Error::new(GMB_ERROR_ZERO_COUNT, "bytes is 0: nothing to copy"));
     }
     crate::checks::check_address("to", to, 1)?;
     crate::checks::check_address("from", from, 1)?;
     Extent::bytes("to", to, bytes)?;
-    Extent::bytes("from", from, bytes)?;
-    Ok(bytes as usize)
+    Extent::bytes("from", from, bytes).map(|_| ())
 }

@@ -49,7 +49,8 @@ impl Coordinator {
         }
         let order = self.order_of(&tasks)?;
         self.check_outside()?;
-        let mut reserved: Vec<_> = self.reserve(tasks.len() as u64)?.into_iter().map(Some).collect();
+        let mut reserved: Vec<_> =
+            self.room(|books| books.reserve_all(tasks.len() as u64))?.into_iter().map(Some).collect();
         let numbers: Vec<u64> = reserved.iter().flatten().map(|one| one.number()).collect();
         let mut tasks: Vec<Option<Task>> = tasks.into_iter().map(Some).collect();
         for n in order {
@@ -64,8 +65,8 @@ impl Coordinator {
                 .collect();
             let kind = task.work.kind();
             // SAFETY: as promised by the caller.
-            if let Err((error, reserved)) = unsafe { self.queue_after(task.work, &after, reserved) } {
-                reserved.fail(kind, Why::Itself(&error));
+            if let Err((error, reserved)) = unsafe { self.queue_or_wait(task.work, &after, reserved) } {
+                reserved.fail(kind, Why::Itself(&error), None);
             }
         }
         Ok(numbers.into_iter().map(|number| self.books.id(number)).collect())

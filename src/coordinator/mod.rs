@@ -1,13 +1,14 @@
 //! Coordinators: uploads, compute and downloads on three streams, each as soon as what it comes after is done.
 
 mod books;
+mod clock;
 mod enqueue;
 mod graph;
 mod staging;
 
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use enqueue::{Callback, Compute, Place, Work};
 pub use graph::{After, Task};
@@ -17,10 +18,12 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::profiler::Range;
 use crate::status::*;
-use crate::stream::{OwnedStream, Priority, Stream};
+use crate::stream::{OwnedStream, Priority, Resolved, Stream};
 use crate::sync::{lock, thread_number};
-use crate::triple::Step;
-use books::{Before, Books, Enqueued, Reserved, Why, LANES};
+use crate::triple::{Buffer, Step};
+use crate::Push;
+use books::{Before, Books, Enqueued, Failure, Reserved, Why};
+use enqueue::Done;
 use staging::Staging;
 
 /// What a coordinator is made with.
@@ -40,7 +43,8 @@ pub struct CoordinatorOptions {
 const MAX_OPERATIONS: u32 = 4096;
 const MOST_OPERATIONS: u32 = 1 << 20;
 
-/// An operation of a coordinator. Ids are never given out twice; a later operation has a greater one.
+/// An operation of a coordinator. A coordinator gives no id twice, and those of others are told apart; a later operation has a
+/// greater one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OperationId(pub(crate) u64);
 
@@ -185,7 +189,10 @@ struct Submitted {
     waited: [u64; 3],
 }
 
-static TAGS: AtomicU16 = AtomicU16::new(1);
+/// An operation's id, or why there is none and the number that is still to be had.
+type Queued<'a> = std::result::Result<OperationId, (Error, Reserved<'a>)>;
+
+static NEXT: AtomicU64 = AtomicU64::new(0);
 
 impl Coordinator {
     /// Makes one, with streams of its own.
@@ -208,8 +215,8 @@ impl Coordinator {
                 inside: AtomicU64::new(0),
             })
         };
-        // Zero would make ids of small numbers.
-        let tag = TAGS.fetch_add(1, Ordering::Relaxed).max(1);
+        // Zero would make ids of small numbers. After a million coordinators ids come again.
+        let tag = 1 + NEXT.fetch_add(1, Ordering::Relaxed) % (books::TAGS - 1);
         Ok(Self {
             context: context.clone(),
             max_operations,
@@ -246,8 +253,9 @@ impl Coordinator {
         }
     }
 
-    /// Queues one operation, after others of this coordinator, however long ago those were. It does not wait for the device; what it copies from or to must
-    /// stay valid until it is done.
+    /// Queues one operation, after others of this coordinator, however long ago those were. It does not wait for the device, as
+    /// long as the driver takes more: of a stream it holds about a thousand entries, and an operation is two to four of them.
+    /// What the operation copies from or to must stay valid until it is done.
     ///
     /// A callback is called at once, by this thread: what it enqueues on the stream is the operation. An error of its ends
     /// the operation, not the call, since part of it may be enqueued. Under the full policy `Wait` a push blocks for
@@ -266,30 +274,57 @@ impl Coordinator {
         let _range = Range::new(c"queue an operation");
         let numbers = after.iter().map(|&id| self.books.number_of(id)).collect::<Result<Vec<_>>>()?;
         self.check_outside()?;
-        let reserved = self.reserve(1)?.pop().ok_or_else(|| Error::argument("no operation"))?;
+        let reserved = self.room(Books::reserve)?;
         // SAFETY: as promised by the caller.
-        unsafe { self.queue_after(work, &numbers, reserved) }.map_err(|(error, _)| error)
+        unsafe { self.queue_or_wait(work, &numbers, reserved) }.map_err(|(error, _)| error)
+    }
+
+    /// As `queue_after`. For room in a mailbox it waits without holding anything: what makes room may be queued meanwhile.
+    ///
+    /// # Safety
+    /// As of `queue`.
+    unsafe fn queue_or_wait<'a>(&'a self, work: Work, after: &[u64], reserved: Reserved<'a>) -> Queued<'a> {
+        let Work::Push { mailbox, push, step } = work else {
+            // SAFETY: as promised by the caller, here and below.
+            return unsafe { self.queue_after(work, after, reserved) };
+        };
+        let (start, mut reserved) = (Instant::now(), reserved);
+        loop {
+            let attempt = Push { timeout: Some(Duration::ZERO), ..push };
+            let queued =
+                unsafe { self.queue_after(Work::Push { mailbox, push: attempt, step }, after, reserved) };
+            let passed = start.elapsed();
+            reserved = match queued {
+                Err((error, again))
+                    if error.status() == GMB_ERROR_TIMEOUT
+                        && push.timeout.is_none_or(|limit| passed < limit) =>
+                {
+                    again
+                }
+                queued => return queued,
+            };
+            match passed.as_millis() {
+                0 => std::thread::yield_now(),
+                1..50 => std::thread::sleep(Duration::from_micros(100)),
+                _ => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
     }
 
     /// Queues an operation that has its number. If that fails, the number is the caller's again.
     ///
     /// # Safety
     /// As of `queue`.
-    unsafe fn queue_after<'a>(
-        &'a self,
-        work: Work,
-        after: &[u64],
-        reserved: Reserved<'a>,
-    ) -> std::result::Result<OperationId, (Error, Reserved<'a>)> {
+    unsafe fn queue_after<'a>(&'a self, work: Work, after: &[u64], reserved: Reserved<'a>) -> Queued<'a> {
         let mut under_way = Vec::new();
         let mut latest: [Option<(u64, u64)>; 3] = [None; 3];
+        let mut inherited = None;
         for &number in after {
             match self.books.before(number) {
-                Before::Done(outcome) if outcome.status < 0 => {
-                    return Ok(reserved.fail(work.kind(), Why::Before(&outcome)));
-                }
+                Before::Done(outcome) if outcome.status < 0 => drop(inherited.get_or_insert(outcome)),
                 Before::Done(_) => {}
-                Before::UnderWay(place) => {
+                Before::UnderWay(place, fails) => {
+                    inherited = inherited.or(fails);
                     under_way.push(number);
                     // Of each stream the latest is enough.
                     let latest = &mut latest[place.lane];
@@ -297,25 +332,50 @@ impl Coordinator {
                 }
             }
         }
-        let mut submitted = lock(&self.lanes[self.lane(work.step())].submitted);
-        // SAFETY: as promised by the caller.
-        match unsafe { self.submit(work, latest, &mut submitted) } {
-            Ok(enqueued) => Ok(reserved.enter(enqueued, &under_way)),
-            Err(error) => Err((error, reserved)),
+        let (kind, step) = (work.kind(), work.step());
+        let lane = &self.lanes[self.lane(step)];
+        let mut submitted = lock(&lane.submitted);
+        let submitted = match inherited {
+            None => {
+                // SAFETY: as promised by the caller.
+                let enqueue = |stream, after: &[u64]| unsafe { self.enqueue(work, lane, stream, after) };
+                self.submit((kind, step), latest, &mut submitted, enqueue)
+            }
+            Some(outcome) => {
+                let turn = self.pass_over(&work, after);
+                if under_way.is_empty() {
+                    return Ok(reserved.fail(kind, Why::Before(&outcome), turn));
+                }
+                // It is told after what it came after, so it has its place there.
+                let failed = Some(Failure::Before(outcome.of_dependant()));
+                self.submit((kind, step), latest, &mut submitted, |_, _| {
+                    Ok(Done { failed, turn, ..Default::default() })
+                })
+            }
+        };
+        let (enqueued, buffer, before) = match submitted {
+            Ok(done) => done,
+            Err(error) => return Err((error, reserved)),
+        };
+        under_way.extend(before);
+        let id = reserved.enter(enqueued, &under_way);
+        if let Some(buffer) = buffer {
+            buffer.note(id.0);
+            // If it fails, the device is lost, and the operation fails, too.
+            let _ = buffer.submit(lane.stream.get());
         }
+        Ok(id)
     }
 
-    /// Puts an operation on its stream, under that one's lock, behind the latest of each stream that it comes after.
-    ///
-    /// # Safety
-    /// As of `queue`.
-    unsafe fn submit(
+    /// Puts an operation on its stream, under that one's lock, behind the latest of each stream that it comes after. With it
+    /// the buffer that is still to be submitted, and what worked on that before.
+    fn submit(
         &self,
-        work: Work,
+        (kind, step): (OperationKind, Step),
         latest: [Option<(u64, u64)>; 3],
         submitted: &mut Submitted,
-    ) -> Result<Enqueued> {
-        let (kind, step) = (work.kind(), work.step());
+        enqueue: impl FnOnce(Resolved, &[u64]) -> Result<Done>,
+    ) -> Result<(Enqueued, Option<Buffer>, Option<u64>)> {
         let own = self.lane(step);
         let lane = &self.lanes[own];
         let _entered = self.context.backend().enter_for_calls()?;
@@ -342,19 +402,20 @@ impl Coordinator {
             began.mark(stream.raw)?;
         }
         let after: Vec<u64> = latest.iter().flatten().map(|&(_, number)| number).collect();
-        // SAFETY: as promised by the caller.
-        let done = unsafe { self.enqueue(work, lane, stream, &after) }?;
+        let done = enqueue(stream, &after)?;
         event.mark(stream.raw)?;
         submitted.placed += 1;
         let place = books::Place { lane: own, nth: submitted.placed };
-        Ok(Enqueued { kind, place, began, event, token: done.token, failed: done.failed })
+        let Done { token, failed, buffer, before, turn } = done;
+        let turn = turn.or(buffer.as_ref().map(|buffer| (buffer.of().key(), Some(buffer.turn()))));
+        Ok((Enqueued { kind, place, began, event, token, failed, turn }, buffer, before))
     }
 
     /// Numbers for operations, after a look for those that are done if need be.
-    fn reserve(&self, count: u64) -> Result<Vec<Reserved<'_>>> {
-        self.books.reserve(count).or_else(|full| {
+    fn room<'a, T>(&'a self, reserve: impl Fn(&'a Books) -> Result<T>) -> Result<T> {
+        reserve(&self.books).or_else(|full| {
             self.books.look()?;
-            self.books.reserve(count).map_err(|_| full)
+            reserve(&self.books).map_err(|_| full)
         })
     }
 
@@ -367,11 +428,6 @@ impl Coordinator {
             ));
         }
         Ok(())
-    }
-
-    /// Whether an operation is known to be done, as of the last look.
-    pub(crate) fn is_done(&self, operation: OperationId) -> bool {
-        self.books.is_done(operation.number())
     }
 
     /// What is done and was not told yet, `most` at most, each once: an operation never before those that it came after.
@@ -394,7 +450,8 @@ impl Coordinator {
     pub fn wait(&self, operation: OperationId, timeout: Option<Duration>) -> Result<Completion> {
         let _range = Range::new(c"wait for an operation");
         let number = self.books.number_of(operation)?;
-        self.wait_for(timeout, || self.books.outcome(number))?
+        let kind = self.books.kind_of(number)?;
+        self.wait_for(timeout, || self.books.outcome(number, kind))?
             .unwrap_or_else(|| Err(timed_out("the operation is not done in time")))
     }
 
@@ -441,8 +498,10 @@ fn timed_out(what: &str) -> Error {
 impl Drop for Coordinator {
     fn drop(&mut self) {
         // Its pinned memory, and the caller's, must outlive the work on it; a lost device does none.
-        for step in LANES {
-            let _ = self.context.synchronize(self.stream(step));
+        let finished = self.books.finish();
+        let is_done = finished.map_or_else(|error| error.status() == GMB_ERROR_DEVICE_LOST, |()| true);
+        for staging in [&self.uploads, &self.downloads] {
+            staging.end(is_done);
         }
     }
 }

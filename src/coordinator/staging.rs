@@ -62,6 +62,18 @@ fn pieces(bytes: usize) -> impl Iterator<Item = (u64, usize)> {
 }
 
 impl Staging {
+    /// Gives the pinned memory back, unless something may still use it.
+    pub(super) fn end(&self, is_done: bool) {
+        let Some(Ready { memory, stream, .. }) = lock(&self.0).take() else { return };
+        drop(stream);
+        if is_done {
+            // SAFETY: whoever copied through it has waited for that.
+            unsafe { memory.free_unused() };
+        } else {
+            std::mem::forget(memory);
+        }
+    }
+
     /// Uploads from pageable memory. `hold` makes a stream wait for what the copy comes after; `at_once` says that there is
     /// nothing.
     ///

@@ -29,8 +29,8 @@ struct Capturing<'a> {
 
 impl Pipeline {
     /// Captures so many iterations, as they follow each other without end, as one graph; from then on
-    /// [`execute`](Self::execute) launches it for every so many iterations, from one whose number is a multiple of the copies
-    /// on. It does the same as they do, with one call. Until stages, order or buffers change; 0 goes back to calls for each.
+    /// [`execute`](Self::execute) launches it for so many iterations, from each one whose number is a multiple of them. It does the
+    /// same as they do, with one call. Until stages, order or buffers change; 0 goes back to calls for each.
     ///
     /// Statistics count a graph's iterations; what its stages took each is not known. Iterations of one graph overlap, those of
     /// two launches do not: capture many.
@@ -183,10 +183,6 @@ impl Capturing<'_> {
             let copy = pipeline.copy_of(state, buffer, iteration).0;
             self.uses[buffer][copy] = Captured { written: Some((own, event)), read: [None; 3] };
         }
-        // Its full policy would have the calling thread wait.
-        match &stage.work {
-            StageWork::Push { .. } | StageWork::Pop { .. } => Ok(()),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 }

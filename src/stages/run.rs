@@ -49,7 +49,7 @@ impl Pipeline {
             }
             first.get_or_insert(state.next);
             left -= match state.graph.clone() {
-                Some((count, graph)) if left >= count.into() && state.next % u64::from(self.copies) == 0 => {
+                Some((count, graph)) if left >= count.into() && state.next % u64::from(count) == 0 => {
                     self.launch(&mut state, count.into(), graph)?;
                     count.into()
                 }

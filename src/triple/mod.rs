@@ -2,7 +2,7 @@
 
 mod turns;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -155,6 +155,10 @@ struct Core {
     /// What each buffer's last step enqueued.
     events: [Event; 3],
     turns: AtomicU64,
+    /// The operation of a coordinator that worked on each buffer last, by its id.
+    operations: [AtomicU64; 3],
+    key: u64,
+    closed: AtomicBool,
 }
 
 /// A buffer in the hands of whoever asked for it: enqueue the step's work on it, then [`submit`](Self::submit). Dropped
@@ -166,6 +170,8 @@ pub struct Buffer {
     step: Step,
     open: bool,
 }
+
+static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
 
 impl TripleBuffer {
     /// Allocates three buffers; their content is unspecified. Blocks until their memory is there.
@@ -188,6 +194,9 @@ impl TripleBuffer {
             addresses: [0; 3],
             events: [event()?, event()?, event()?],
             turns: AtomicU64::new(0),
+            operations: Default::default(),
+            key: NEXT_KEY.fetch_add(1, Ordering::Relaxed),
+            closed: AtomicBool::new(false),
         };
         // What was allocated goes with `core`, also when the next one fails.
         for address in &mut core.addresses {
@@ -257,19 +266,24 @@ impl TripleBuffer {
         loop {
             let mut turns = Turns::unpack(seen);
             let mut taken = turns.take(step);
-            if taken.is_none() && turns.pass(step.before(), &mut held)? {
-                taken = turns.take(step);
-            }
-            // What was given up has to come round, too.
-            while taken.is_none() && turns.rotate(&mut reached)? > 0 {
+            // What was given up has to come round, too, and may lie before what is to come.
+            while taken.is_none()
+                && (turns.pass(step.before(), &mut held)?
+                    || (step == Step::Upload && turns.pass_given_up(&mut held)?)
+                    || turns.rotate(&mut reached)? > 0)
+            {
                 taken = turns.take(step);
             }
             if turns.pack() == seen {
                 return Ok(None);
             }
-            match core.turns.compare_exchange_weak(seen, turns.pack(), Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => {
-                    return Ok(taken.map(|turn| Buffer { of: self.clone(), turn, step, open: true }));
+            match self.swap(seen, &turns) {
+                Ok(()) => {
+                    let buffer = taken.map(|turn| Buffer { of: self.clone(), turn, step, open: true });
+                    if let Some(buffer) = buffer.as_ref().filter(|_| step == Step::Upload) {
+                        buffer.note(0);
+                    }
+                    return Ok(buffer);
                 }
                 Err(now) => seen = now,
             }
@@ -291,8 +305,8 @@ impl TripleBuffer {
             if passed == 0 {
                 return Ok(0);
             }
-            match core.turns.compare_exchange_weak(seen, turns.pack(), Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Ok(passed),
+            match self.swap(seen, &turns) {
+                Ok(()) => return Ok(passed),
                 Err(now) => seen = now,
             }
         }
@@ -304,7 +318,16 @@ impl TripleBuffer {
     /// `TIMEOUT` (nobody submitted the step before, or its work is not done), `DEVICE_LOST`, `DRIVER`.
     pub fn wait(&self, step: Step, timeout: Option<Duration>) -> Result<Buffer> {
         let mut failed = None;
-        let ready = || match self.acquire(step) {
+        let closed = || {
+            Error::new(
+                GMB_ERROR_INVALID_HANDLE,
+                "the triple buffer was destroyed while a thread waited for a buffer of it",
+            )
+        };
+        let ready = || match self.acquire(step).and_then(|taken| match taken {
+            None if self.core.closed.load(Ordering::Acquire) => Err(closed()),
+            taken => Ok(taken),
+        }) {
             Ok(taken) => taken.map(Some),
             Err(error) => {
                 failed = Some(error);
@@ -334,8 +357,8 @@ impl TripleBuffer {
                 return Err(wrong_state(step, turn, &turns));
             }
             change(&mut turns);
-            match core.turns.compare_exchange_weak(seen, turns.pack(), Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Ok(()),
+            match self.swap(seen, &turns) {
+                Ok(()) => return Ok(()),
                 Err(now) => seen = now,
             }
         }
@@ -343,16 +366,66 @@ impl TripleBuffer {
 
     pub(crate) fn submit(&self, step: Step, turn: u64, stream: Stream) -> Result<()> {
         let stream = self.check_stream(stream)?;
-        let turns = Turns::unpack(self.core.turns.load(Ordering::Acquire));
-        if !turns.is_held(step, turn) {
-            return Err(wrong_state(step, turn, &turns));
+        // Of two threads one records the event.
+        self.change(step, turn, |turns| turns.claim(turn))?;
+        let marked = self.core.event(buffer_of(turn)).and_then(|event| event.mark(stream.raw));
+        self.change_claimed(|turns| match marked {
+            Ok(()) => turns.submit(turn),
+            Err(_) => turns.unclaim(turn),
+        });
+        marked
+    }
+
+    fn change_claimed(&self, change: impl Fn(&mut Turns)) {
+        let mut seen = self.core.turns.load(Ordering::Acquire);
+        loop {
+            let mut turns = Turns::unpack(seen);
+            change(&mut turns);
+            match self.swap(seen, &turns) {
+                Ok(()) => return,
+                Err(now) => seen = now,
+            }
         }
-        self.core.event(buffer_of(turn))?.mark(stream.raw)?;
-        self.change(step, turn, |turns| turns.submit(turn))
     }
 
     pub(crate) fn give_up(&self, step: Step, turn: u64) -> Result<()> {
         self.change(step, turn, |turns| turns.give_up(turn))
+    }
+
+    /// Gives a turn up whose next step nobody has asked for; nothing if somebody has.
+    pub(crate) fn give_up_rest(&self, step: Step, turn: u64) {
+        let mut seen = self.core.turns.load(Ordering::Acquire);
+        loop {
+            let mut turns = Turns::unpack(seen);
+            if !turns.is_to_come(step, turn) {
+                return;
+            }
+            turns.give_up(turn);
+            match self.swap(seen, &turns) {
+                Ok(()) => return,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    fn swap(&self, seen: u64, turns: &Turns) -> std::result::Result<(), u64> {
+        let word = &self.core.turns;
+        word.compare_exchange_weak(seen, turns.pack(), Ordering::AcqRel, Ordering::Acquire).map(|_| ())
+    }
+
+    /// Tells this triple buffer from all others.
+    pub(crate) fn key(&self) -> u64 {
+        self.core.key
+    }
+
+    /// It is about to end: nobody waits for it any longer.
+    pub(crate) fn close(&self) {
+        self.core.closed.store(true, Ordering::Release);
+    }
+
+    /// The operation that worked on a turn's buffer last: in this turn, where that is not the first step.
+    pub(crate) fn operation(&self, turn: u64) -> u64 {
+        self.core.operations[buffer_of(turn)].load(Ordering::Acquire)
     }
 
     /// Fails unless so many bytes are elements of the buffers' type, and fit.
@@ -451,11 +524,43 @@ impl Buffer {
     /// Does not block.
     ///
     /// # Errors
-    /// `INVALID_STREAM`, `NOT_SUPPORTED` (the stream is being captured), `DEVICE_LOST`, `DRIVER`. Then the buffer is given up.
+    /// `INVALID_STREAM`, `NOT_SUPPORTED` (the stream is being captured), `DEVICE_LOST`, `DRIVER`. Then the call waits for all of the
+    /// device's work, some of which may be on the buffer, and the buffer is given up.
     pub fn submit(mut self, stream: Stream) -> Result<()> {
-        self.of.submit(self.step, self.turn, stream)?;
+        self.of.submit(self.step, self.turn, stream).inspect_err(|_| {
+            let _ = self.of.core.context.backend().synchronize();
+        })?;
         self.open = false;
         Ok(())
+    }
+
+    /// The triple buffer.
+    pub(crate) fn of(&self) -> &TripleBuffer {
+        &self.of
+    }
+
+    /// A coordinator's operation works on it: before it is submitted.
+    pub(crate) fn note(&self, id: u64) {
+        self.of.core.operations[buffer_of(self.turn)].store(id, Ordering::Release);
+    }
+
+    /// Nothing was enqueued on it: the next who asks for this step gets it, unless another was asked for since; then it is
+    /// given up.
+    pub(crate) fn put_back(mut self) {
+        let core = &self.of.core;
+        let is_reached = core.event(buffer_of(self.turn)).and_then(Event::is_reached).unwrap_or(false);
+        let mut seen = core.turns.load(Ordering::Acquire);
+        loop {
+            let mut turns = Turns::unpack(seen);
+            if !turns.is_held(self.step, self.turn) || !turns.put_back(self.step, self.turn, is_reached) {
+                return;
+            }
+            match self.of.swap(seen, &turns) {
+                Ok(()) => break,
+                Err(now) => seen = now,
+            }
+        }
+        self.open = false;
     }
 
     /// The triple buffer and the turn, in the caller's hands from now on.

@@ -25,12 +25,14 @@ pub(super) struct Turns {
     submitted: u8,
     /// Bit `n % 3`: given up, so no step comes any more.
     given_up: u8,
+    /// Bit `n % 3`: about to be submitted, by one thread.
+    claimed: u8,
 }
 
 const DISTANCE_BITS: u32 = 2;
 const FLAG_BITS: u32 = 3;
-const BASE_SHIFT: u32 = 5 * DISTANCE_BITS + 2 * FLAG_BITS;
-/// Counts go round after so many: one buffer a nanosecond for two days, and nobody holds one for so long.
+const BASE_SHIFT: u32 = 5 * DISTANCE_BITS + 3 * FLAG_BITS;
+/// Counts go round after so many: a buffer a nanosecond for nine hours, and nobody holds one for so long.
 const BASE_MASK: u64 = (1 << (u64::BITS - BASE_SHIFT)) - 1;
 
 impl Turns {
@@ -41,7 +43,7 @@ impl Turns {
             left >>= bits;
             value
         };
-        let (given_up, submitted) = (take(FLAG_BITS) as u8, take(FLAG_BITS) as u8);
+        let [claimed, given_up, submitted] = [(); 3].map(|()| take(FLAG_BITS) as u8);
         let distances = [(); 5].map(|()| take(DISTANCE_BITS));
         let freed = left;
         let download_taken = freed + distances[0];
@@ -49,7 +51,17 @@ impl Turns {
         let process_taken = downloading + distances[2];
         let processing = process_taken + distances[3];
         let uploading = processing + distances[4];
-        Self { uploading, processing, process_taken, downloading, download_taken, freed, submitted, given_up }
+        Self {
+            uploading,
+            processing,
+            process_taken,
+            downloading,
+            download_taken,
+            freed,
+            submitted,
+            given_up,
+            claimed,
+        }
     }
 
     pub(super) fn pack(self) -> u64 {
@@ -65,7 +77,9 @@ impl Turns {
         for pair in counts.windows(2).rev() {
             word = word << DISTANCE_BITS | (pair[1] - pair[0]);
         }
-        word << (2 * FLAG_BITS) | u64::from(self.submitted) << FLAG_BITS | u64::from(self.given_up)
+        [self.submitted, self.given_up, self.claimed]
+            .into_iter()
+            .fold(word, |word, flags| word << FLAG_BITS | u64::from(flags))
     }
 
     /// Which turn a buffer is in, or would be in next.
@@ -95,24 +109,68 @@ impl Turns {
             Step::Process => (self.downloading, self.process_taken),
             Step::Download => (self.freed, self.download_taken),
         };
-        (from..to).contains(&turn) && (self.submitted | self.given_up) & bit(turn) == 0
+        (from..to).contains(&turn) && (self.submitted | self.given_up | self.claimed) & bit(turn) == 0
+    }
+
+    /// Whether a turn is under way, and nobody has asked for this step of it.
+    pub(super) fn is_to_come(&self, step: Step, turn: u64) -> bool {
+        let from = match step {
+            Step::Upload => return false,
+            Step::Process => self.process_taken,
+            Step::Download => self.download_taken,
+        };
+        (from..self.uploading).contains(&turn) && self.given_up & bit(turn) == 0
+    }
+
+    /// Puts a buffer back that was taken last for a step, with nothing enqueued on it; false if it was not the last. Unless its
+    /// event is reached, it is in the step before again, which is over when that is.
+    pub(super) fn put_back(&mut self, step: Step, turn: u64, is_reached: bool) -> bool {
+        let (entered, taken) = match step {
+            // Given up, an upload has lost nothing.
+            Step::Upload => return false,
+            Step::Process => (&mut self.processing, &mut self.process_taken),
+            Step::Download => (&mut self.downloading, &mut self.download_taken),
+        };
+        if *taken != turn + 1 || (!is_reached && *entered != turn + 1) {
+            return false;
+        }
+        *taken = turn;
+        if !is_reached {
+            *entered = turn;
+            self.submitted |= bit(turn);
+        }
+        true
+    }
+
+    /// One thread is about to submit.
+    pub(super) fn claim(&mut self, turn: u64) {
+        self.claimed |= bit(turn);
+    }
+
+    /// It could not.
+    pub(super) fn unclaim(&mut self, turn: u64) {
+        self.claimed &= !bit(turn);
     }
 
     /// The work of a step is enqueued.
     pub(super) fn submit(&mut self, turn: u64) {
+        self.claimed &= !bit(turn);
         self.submitted |= bit(turn);
     }
 
     /// No further step of the turn comes.
     pub(super) fn give_up(&mut self, turn: u64) {
         self.given_up |= bit(turn);
+        self.skip();
     }
 
-    /// Passes every buffer on whose step is over, by that one step. How many.
+    /// Passes every buffer on whose step is over, each by that one step. How many.
     pub(super) fn rotate<E>(&mut self, mut is_done: impl FnMut(usize) -> Result<bool, E>) -> Result<u32, E> {
         let mut passed = 0;
         for step in Step::ALL.into_iter().rev() {
-            passed += u32::from(self.pass(step, &mut is_done)?);
+            while self.pass(step, &mut is_done)? {
+                passed += 1;
+            }
         }
         Ok(passed)
     }
@@ -144,6 +202,24 @@ impl Turns {
         }
         self.skip();
         Ok(true)
+    }
+
+    /// Passes the oldest turn on by a step, if it was given up and `is_done` says so of its event: whoever is to upload next may
+    /// wait for that alone.
+    pub(super) fn pass_given_up<E>(
+        &mut self,
+        is_done: &mut impl FnMut(usize) -> Result<bool, E>,
+    ) -> Result<bool, E> {
+        let turn = self.freed;
+        if turn == self.uploading || self.given_up & bit(turn) == 0 {
+            return Ok(false);
+        }
+        let step = match () {
+            () if turn < self.downloading => Step::Download,
+            () if turn < self.processing => Step::Process,
+            () => Step::Upload,
+        };
+        self.pass(step, is_done)
     }
 
     /// Turns that were given up are nobody's to ask for.
@@ -261,5 +337,36 @@ mod tests {
         };
         assert_eq!(turns.take(Step::Upload), Some(BASE_MASK));
         assert_eq!(Turns::unpack(turns.pack()), turns);
+    }
+
+    #[test]
+    fn what_is_put_back_comes_again_when_the_step_before_is_done() {
+        for is_reached in [false, true] {
+            let mut turns = Turns::unpack(0);
+            assert_eq!(turns.take(Step::Upload), Some(0));
+            turns.submit(0);
+            // By a stream that waits for the upload.
+            assert!(turns.pass(Step::Upload, &mut |_| Ok::<_, ()>(true)).unwrap());
+            assert_eq!(turns.take(Step::Process), Some(0));
+            assert!(turns.put_back(Step::Process, 0, is_reached));
+            assert_eq!(turns.take(Step::Process).is_some(), is_reached, "the upload may be under way");
+            if !is_reached {
+                assert!(turns.pass(Step::Upload, &mut |_| Ok::<_, ()>(true)).unwrap());
+                assert_eq!(turns.take(Step::Process), Some(0));
+            }
+        }
+    }
+
+    #[test]
+    fn a_turn_that_is_given_up_where_it_waits_is_passed_over() {
+        let mut turns = Turns::unpack(0);
+        for turn in 0..2 {
+            assert_eq!(turns.take(Step::Upload), Some(turn));
+            turns.submit(turn);
+        }
+        assert_eq!(rotate(&mut turns), 2, "both at once");
+        assert!(turns.is_to_come(Step::Process, 0));
+        turns.give_up(0);
+        assert_eq!(turns.take(Step::Process), Some(1));
     }
 }

@@ -24,6 +24,8 @@ struct Program {
     expected: HashMap<OperationId, (usize, [u64; WORDS])>,
     queued: HashSet<OperationId>,
     after: HashMap<OperationId, Vec<OperationId>>,
+    /// Operations since all were done.
+    since: u32,
 }
 
 struct Cell {
@@ -57,6 +59,7 @@ impl Program {
             expected: HashMap::new(),
             queued: HashSet::new(),
             after: HashMap::new(),
+            since: 0,
         }
     }
 
@@ -172,8 +175,11 @@ impl Program {
     /// As many as may be are in flight: the oldest ones have to end.
     fn make_room(&mut self, random: &mut Random) {
         let info = self.coordinator.info();
-        if info.in_flight * 2 > info.max_operations.into() {
+        // The bound is on all since the oldest that is not done, however many of them are.
+        self.since += 1;
+        if self.since * 2 > info.max_operations {
             self.coordinator.synchronize(Some(LIMIT)).unwrap();
+            self.since = 0;
         }
         if random.between(0, 7) == 0 {
             let most = random.between(1, 200) as usize;
@@ -230,7 +236,7 @@ fn random_graphs_do_what_a_sequential_run_does() {
 fn an_operation_is_told_after_those_that_it_came_after() {
     let context = context();
     let coordinator = coordinator(&context, 0);
-    let memory = context.device_buffer(64).unwrap();
+    let memory = poisoned(&context, 64, POISON);
     let pinned = context.pinned_buffer(128).unwrap();
     let place = || Place::Address(memory.address());
     let nothing = || Work::Compute(Compute::Callback(Box::new(|_, _| Ok(()))));

@@ -126,7 +126,8 @@ fn pipelines_through_the_calls_of_the_driver() {
         "coordinators::random_graphs_do_what_a_sequential_run_does",
         "failures::a_failure_goes_to_what_comes_after_it_and_no_further",
         "staging::pageable_memory_is_staged",
-        "failures::triple_buffers_are_places",
+        "places::triple_buffers_are_places",
+        "places::a_failed_turn_is_passed_over",
     ] {
         child_passes(test, &environment);
     }

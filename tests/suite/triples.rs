@@ -19,7 +19,7 @@ fn acquired(triple: &TripleBuffer, step: Step) -> Buffer {
     triple.wait(step, Some(LIMIT)).unwrap()
 }
 
-fn advanced(triple: &TripleBuffer, wanted: [BufferState; 3]) {
+pub fn advanced(triple: &TripleBuffer, wanted: [BufferState; 3]) {
     until(
         || format!("{:?}, not {wanted:?}", states(triple)),
         || {

@@ -61,17 +61,23 @@ impl Cuda {
         Ok(address.wrapping_sub(start).checked_add(bytes).is_some_and(|end| end <= size))
     }
 
-    /// Whether the driver knows nothing of host memory at an address: it is neither its own nor registered.
-    pub(super) fn is_unregistered(&self, address: u64) -> Result<bool> {
+    /// Whether the driver knows nothing of some of a range of host memory: it is neither its own nor registered.
+    pub(super) fn is_unregistered(&self, address: u64, bytes: u64) -> Result<bool> {
         let _current = self.enter()?;
-        let mut kind = 0u32;
-        let attribute = sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_MEMORY_TYPE;
-        // SAFETY: the attribute is 32 bits; the address is only looked up.
-        let result = unsafe { sys::cuPointerGetAttribute((&raw mut kind).cast(), attribute, address) };
-        match result {
-            sys::CUresult::CUDA_ERROR_INVALID_VALUE => Ok(true),
-            result => self.check(result, "cuPointerGetAttribute").map(|()| kind == 0),
+        for end in [address, address + bytes.max(1) - 1] {
+            let mut kind = 0u32;
+            let attribute = sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_MEMORY_TYPE;
+            // SAFETY: the attribute is 32 bits; the address is only looked up.
+            let result = unsafe { sys::cuPointerGetAttribute((&raw mut kind).cast(), attribute, end) };
+            if result == sys::CUresult::CUDA_ERROR_INVALID_VALUE {
+                return Ok(true);
+            }
+            self.check(result, "cuPointerGetAttribute")?;
+            if kind == 0 {
+                return Ok(true);
+            }
         }
+        Ok(false)
     }
 
     pub(super) fn reserved(&self) -> Result<u64> {

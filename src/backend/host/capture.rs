@@ -6,16 +6,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::stream::Stream;
-use crate::backend::{CaptureId, Kept, Kernel, StreamId};
+use crate::backend::{BlockFunction, CaptureId, Kept, Kernel, StreamId};
 use crate::error::{Error, Result};
 use crate::status::*;
 use crate::sync::lock;
 
 /// A piece of work that can be done again and again.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) enum Step {
     Launch {
         kernel: Kernel,
+        blocks: u32,
+    },
+    Blocks {
+        function: BlockFunction,
         blocks: u32,
     },
     Copy {

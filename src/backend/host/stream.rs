@@ -137,6 +137,7 @@ impl Stream {
         }
         match step {
             Step::Launch { kernel, blocks } => self.enqueue([Task::Launch { kernel, blocks }]),
+            Step::Blocks { function, blocks } => self.enqueue([Task::Blocks { function, blocks }]),
             Step::Copy { to, from, bytes } => self.enqueue([Task::Copy { to, from, bytes }]),
             Step::Fill { to, value, bytes } => self.enqueue([Task::Fill { to, value, bytes }]),
             // Of events only a graph's are steps.
