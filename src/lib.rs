@@ -42,6 +42,7 @@ mod layout;
 mod lines;
 mod log;
 mod mailbox;
+mod managed;
 mod mapped;
 mod memory;
 mod module;
@@ -78,6 +79,7 @@ pub use mailbox::{
     Arbitration, Attach, Borrow, FullPolicy, HostRows, Interest, Mailbox, MailboxInfo, MailboxOptions, Mode,
     Pop, Push, ReaderInfo, ReaderStart,
 };
+pub use managed::{HostRange, ManagedContext, ManagedOptions, StepTelemetry, StepTimes};
 pub use memory::{DeviceBuffer, MemoryInfo, PinnedBuffer};
 pub use module::{Argument, KernelBlock, Launch, Module, ModuleKernel, Scalar};
 pub use queue::{Queue, QueueInfo, QueueMeasurement, QueueOptions};

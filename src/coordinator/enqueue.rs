@@ -4,7 +4,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::Ordering;
 
 use super::books::{Before, Failure, Turn};
-use super::{Coordinator, Lane, OperationKind};
+use super::{Coordinator, Lane, OperationId, OperationKind};
 use crate::error::{Error, Result};
 use crate::extent::Extent;
 use crate::layout::gmb_dtype;
@@ -323,6 +323,15 @@ impl Coordinator {
             _ => triple.acquire_on(step, self.stream(step)).ok().flatten(),
         };
         Some((triple.key(), taken.map(|buffer| buffer.turn())))
+    }
+
+    /// What comes after an operation on a triple buffer in its turn will not come: the turn is passed over.
+    pub(crate) fn give_up(&self, triple: &TripleBuffer, operation: OperationId) {
+        if let Some((_, Some(turn))) = self.books.turn_of(operation.number(), triple.key()) {
+            for step in [Step::Process, Step::Download] {
+                triple.give_up_rest(step, turn);
+            }
+        }
     }
 
     /// # Safety

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::define::{named, Stage, StageCall, StageWork};
+use super::define::{named, Stage, StageCall};
 use super::{lane, Iteration, Pipeline, State, Uses};
 use crate::coordinator::{Callback, OperationId, Work};
 use crate::error::{Error, Result};

@@ -19,6 +19,7 @@ mod hot_path;
 mod log;
 mod lost;
 mod mailbox;
+mod managed;
 mod memory;
 mod modules;
 mod ordering;
