@@ -30,6 +30,16 @@ struct ArrowSchema;
 #define GMB_MEETING_BYTES 128
 
 /**
+ * In `gmb_coordinator_options.flags`: one stream for all steps, so that operations run in the order in which they are queued.
+ */
+#define GMB_COORDINATOR_ONE_STREAM 1
+
+/**
+ * In `gmb_coordinator_options.flags`: completions tell when operations ran. Costs an event more for each.
+ */
+#define GMB_COORDINATOR_TIMED 2
+
+/**
  * In `gmb_mailbox_options.flags`: all operations come on one stream, that of the first. No event
  * is recorded then, and another stream is `GMB_ERROR_INVALID_STREAM`.
  */
@@ -47,6 +57,16 @@ struct ArrowSchema;
  * are `GMB_ERROR_NOT_SUPPORTED`. Not together with `GMB_MAILBOX_SHARED`.
  */
 #define GMB_MAILBOX_EXPRESS 4
+
+/**
+ * In `gmb_pipeline_options.flags`: one stream for all steps, so that nothing overlaps.
+ */
+#define GMB_PIPELINE_ONE_STREAM 1
+
+/**
+ * In `gmb_pipeline_options.flags`: without statistics and a timeline.
+ */
+#define GMB_PIPELINE_UNTIMED 2
 
 /**
  * Major version of this header.
@@ -489,13 +509,13 @@ typedef struct gmb_coordinator_options {
    */
   uint32_t max_operations;
   /**
-   * Of its three streams: `GMB_PRIORITY_*`.
+   * Of its streams: `GMB_PRIORITY_*`.
    */
   gmb_priority priority;
   /**
-   * Must be zero.
+   * `GMB_COORDINATOR_*`, or zero.
    */
-  uint32_t reserved;
+  uint32_t flags;
 } gmb_coordinator_options;
 
 /**
@@ -808,9 +828,18 @@ typedef struct gmb_completion {
    */
   uint32_t count;
   /**
-   * Zero.
+   * 1 where the two below are known, else 0.
    */
-  uint32_t reserved;
+  uint32_t timed;
+  /**
+   * When it began to run, by the device's clock: microseconds since the coordinator's first operation began. What its stream
+   * waited for is not in it.
+   */
+  double begin_us;
+  /**
+   * When it had run.
+   */
+  double end_us;
 } gmb_completion;
 
 /**
@@ -1504,6 +1533,18 @@ typedef struct gmb_kernel_block {
    * What the function was registered with.
    */
   void *user;
+  /**
+   * Bytes of each argument.
+   */
+  const uint64_t *argument_bytes;
+  /**
+   * How many arguments there are.
+   */
+  uint32_t argument_count;
+  /**
+   * Zero.
+   */
+  uint32_t reserved;
 } gmb_kernel_block;
 
 /**
@@ -1527,6 +1568,229 @@ typedef struct gmb_kernel_info {
    */
   uint32_t most_shared_bytes;
 } gmb_kernel_info;
+
+/**
+ * What a pipeline is made with. Start from `GMB_PIPELINE_OPTIONS_INIT`.
+ */
+typedef struct gmb_pipeline_options {
+  /**
+   * `sizeof(gmb_pipeline_options)`.
+   */
+  uint32_t struct_size;
+  /**
+   * Copies of each buffer, which iterations use in turn; 0 for 3, at most 64.
+   */
+  uint32_t copies;
+  /**
+   * Iterations that are queued before a call waits for the oldest; 0 for 16, at most 1,024.
+   */
+  uint32_t most_in_flight;
+  /**
+   * Of its streams: `GMB_PRIORITY_*`.
+   */
+  gmb_priority priority;
+  /**
+   * `GMB_PIPELINE_*`, or zero.
+   */
+  uint32_t flags;
+  /**
+   * Must be zero.
+   */
+  uint32_t reserved;
+} gmb_pipeline_options;
+
+/**
+ * Handle of a pipeline. Zero is null.
+ */
+typedef struct gmb_pipeline {
+  /**
+   * Opaque.
+   */
+  uint64_t id;
+} gmb_pipeline;
+
+/**
+ * What a stage does: `GMB_STAGE_*`.
+ */
+typedef int32_t gmb_stage_kind;
+
+/**
+ * What stands in a kernel's argument: `GMB_STAGE_ARGUMENT_*`.
+ */
+typedef int32_t gmb_stage_argument;
+
+/**
+ * What a stage's callback gets.
+ */
+typedef struct gmb_stage_call {
+  /**
+   * Where it enqueues its work.
+   */
+  gmb_stream stream;
+  /**
+   * Which iteration this is, from 0. In a graph: of those in it.
+   */
+  uint64_t iteration;
+  /**
+   * Device addresses of the inputs.
+   */
+  void *const *inputs;
+  /**
+   * Device addresses of the outputs.
+   */
+  void *const *outputs;
+  /**
+   * How many inputs there are.
+   */
+  uint32_t input_count;
+  /**
+   * How many outputs there are.
+   */
+  uint32_t output_count;
+  /**
+   * 1 where the stream is being captured: what is enqueued runs with each launch of the graph.
+   */
+  uint32_t captured;
+  /**
+   * Zero.
+   */
+  uint32_t reserved;
+} gmb_stage_call;
+
+/**
+ * Enqueues a stage's work. A negative status fails the iteration. It must not call the pipeline, wait for the device, or throw.
+ */
+typedef gmb_status (*gmb_stage_function)(const struct gmb_stage_call *call, void *user);
+
+/**
+ * A stage. Start from `GMB_STAGE_INIT`; fields of other kinds are not looked at.
+ */
+typedef struct gmb_stage {
+  /**
+   * `sizeof(gmb_stage)`.
+   */
+  uint32_t struct_size;
+  /**
+   * What it does: `GMB_STAGE_*`.
+   */
+  gmb_stage_kind kind;
+  /**
+   * Its name, which no other stage of the pipeline has.
+   */
+  const char *name;
+  /**
+   * On whose stream it runs: `GMB_STEP_*`.
+   */
+  gmb_step step;
+  /**
+   * Buffers that it reads.
+   */
+  uint32_t input_count;
+  /**
+   * Their indices; may be null if there is none.
+   */
+  const uint32_t *inputs;
+  /**
+   * Buffers that it writes; one that is an input, too, it changes.
+   */
+  const uint32_t *outputs;
+  /**
+   * How many those are.
+   */
+  uint32_t output_count;
+  /**
+   * Must be zero.
+   */
+  uint32_t reserved;
+  /**
+   * Of uploads and downloads: rows of host memory, which iterations use in turn.
+   */
+  void *host;
+  /**
+   * Bytes from one row to the next.
+   */
+  uint64_t host_stride;
+  /**
+   * How many rows there are; 1 for the same in every iteration.
+   */
+  uint64_t host_count;
+  /**
+   * Bytes that are copied.
+   */
+  uint64_t bytes;
+  /**
+   * Of kernels.
+   */
+  struct gmb_kernel kernel;
+  /**
+   * Their shape and arguments, which are copied.
+   */
+  const struct gmb_launch *launch;
+  /**
+   * For each argument what stands there (`GMB_STAGE_ARGUMENT_*`); null if all have the bytes of `launch`.
+   */
+  const gmb_stage_argument *arguments;
+  /**
+   * Of callbacks.
+   */
+  gmb_stage_function callback;
+  /**
+   * What the callback gets; it must stay valid as long as the pipeline.
+   */
+  void *user;
+  /**
+   * Of pushes and pops; it lives as long as the pipeline.
+   */
+  struct gmb_mailbox mailbox;
+  /**
+   * Of pushes; `records` is the input's address.
+   */
+  const struct gmb_push *push;
+  /**
+   * Of pops; `records` is the output's address.
+   */
+  const struct gmb_pop *pop;
+} gmb_stage;
+
+/**
+ * What iterations took, since the beginning or the last reset, by the device's clock.
+ */
+typedef struct gmb_pipeline_statistics {
+  /**
+   * Iterations that are done.
+   */
+  uint64_t iterations;
+  /**
+   * Milliseconds from the begin of the first to the end of the last, for each.
+   */
+  double mean_iteration_ms;
+  /**
+   * Iterations in a second.
+   */
+  double iterations_per_second;
+  /**
+   * Share of that time in which at least one stage ran, 0 to 1.
+   */
+  double utilisation;
+} gmb_pipeline_statistics;
+
+/**
+ * What a stage took, since the beginning or the last reset.
+ */
+typedef struct gmb_stage_statistics {
+  /**
+   * Times that it ran outside of graphs.
+   */
+  uint64_t runs;
+  /**
+   * Its mean time, in microseconds.
+   */
+  double mean_us;
+  /**
+   * Its longest time.
+   */
+  double longest_us;
+} gmb_stage_statistics;
 
 /**
  * How to go on with a mailbox that lies in memory already. Start from `GMB_ATTACH_OPTIONS_INIT`.
@@ -2587,6 +2851,56 @@ typedef struct gmb_arbiter_args {
 #define GMB_ARBITRATION_DEVICE 1
 
 /**
+ * Copies from host memory into its one output.
+ */
+#define GMB_STAGE_UPLOAD 0
+
+/**
+ * Launches a kernel.
+ */
+#define GMB_STAGE_KERNEL 1
+
+/**
+ * Calls a function that enqueues something.
+ */
+#define GMB_STAGE_CALLBACK 2
+
+/**
+ * Copies from its one input to host memory.
+ */
+#define GMB_STAGE_DOWNLOAD 3
+
+/**
+ * Pushes records out of its one input into a mailbox.
+ */
+#define GMB_STAGE_PUSH 4
+
+/**
+ * Pops records from a mailbox into its one output.
+ */
+#define GMB_STAGE_POP 5
+
+/**
+ * The bytes that `gmb_launch.arguments` has for it.
+ */
+#define GMB_STAGE_ARGUMENT_BYTES -1
+
+/**
+ * The iteration's number, in 8 bytes. Not in a graph.
+ */
+#define GMB_STAGE_ARGUMENT_ITERATION -2
+
+/**
+ * The address of the first input; the next ones have the next numbers.
+ */
+#define GMB_STAGE_ARGUMENT_INPUT 0
+
+/**
+ * The address of the first output; the next ones have the next numbers.
+ */
+#define GMB_STAGE_ARGUMENT_OUTPUT 1024
+
+/**
  * With the next record that is pushed.
  */
 #define GMB_READER_NEXT 0
@@ -2990,6 +3304,11 @@ typedef struct gmb_arbiter_args {
  */
 #define GMB_ERROR_CYCLE -43
 
+/**
+ * A function of the caller's failed, and said nothing more: in C++, Rust or Python by an exception or a panic.
+ */
+#define GMB_ERROR_CALLBACK -44
+
 
 
 
@@ -3152,8 +3471,7 @@ gmb_status gmb_coordinator_get_stream(struct gmb_coordinator coordinator,
  * Both ranges must stay valid, and `from` unwritten, until the operation is done. Does not wait for the device; thread-safe.
  * `after` may be null if `after_count` is 0.
  *
- * Errors, with nothing queued: `GMB_ERROR_INVALID_HANDLE` (also an id of another coordinator, never given out, or
- * forgotten), `_NULL_POINTER`, `_MISALIGNED`, `_ZERO_COUNT`, `_OVERFLOW`, `_FULL` (as many operations are in flight as may be: poll or
+ * Errors, with nothing queued: `GMB_ERROR_INVALID_HANDLE` (also an id of another coordinator, or never given out), `_NULL_POINTER`, `_MISALIGNED`, `_ZERO_COUNT`, `_OVERFLOW`, `_FULL` (as many operations are in flight as may be: poll or
  * wait), `_INVALID_ARGUMENT` (not reachable, where that is checked; called by a callback of this coordinator), `_NOT_SUPPORTED`
  * (the stream is being captured; the capture goes on), `_OUT_OF_HOST_MEMORY`, `_DEVICE_LOST`, `_DRIVER`.
  */
@@ -3841,16 +4159,155 @@ gmb_status gmb_kernel_get_info(struct gmb_kernel kernel,
                                size_t info_size);
 
 /**
- * Launches a kernel on a stream. All memory that it uses stays valid until it is done. Does not block; thread-safe. On CUDA
- * it can be captured into a graph.
+ * Launches a kernel on a stream. All memory that it uses stays valid until it is done. Does not block; thread-safe. It can
+ * be captured into a graph.
  *
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT` (the shape exceeds what the device or
  * the kernel can have; the arguments are not as many or as large as the kernel's, where the driver tells), `_INVALID_STREAM`,
- * `_NOT_SUPPORTED` (the stream is being captured, on the host backend; the capture goes on), `_DEVICE_LOST`, `_DRIVER`.
+ * `_DEVICE_LOST`, `_DRIVER`.
  */
 gmb_status gmb_kernel_launch(struct gmb_kernel kernel,
                              const struct gmb_launch *launch,
                              gmb_stream stream);
+
+/**
+ * Makes a pipeline without buffers and stages.
+ *
+ * The caller owns it and ends it with `gmb_pipeline_destroy`. Does not wait for the device; thread-safe.
+ *
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT`, `_DEVICE_LOST`, `_DRIVER`, `_SYSTEM`.
+ */
+gmb_status gmb_pipeline_create(struct gmb_context context,
+                               const struct gmb_pipeline_options *options,
+                               struct gmb_pipeline *pipeline);
+
+/**
+ * Ends a pipeline. Blocks until what was queued is done. Safe while other threads are inside calls on it. Errors:
+ * `GMB_ERROR_INVALID_HANDLE`.
+ */
+gmb_status gmb_pipeline_destroy(struct gmb_pipeline pipeline);
+
+/**
+ * Adds a buffer of so many bytes, with its copies, and writes its index. Blocks until the memory is there; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW`, `_BUSY` (iterations are under way),
+ * `_OUT_OF_MEMORY`, `_MEMORY_LIMIT`, `_DEVICE_LOST`.
+ */
+gmb_status gmb_pipeline_add_buffer(struct gmb_pipeline pipeline,
+                                   uint64_t bytes,
+                                   uint32_t *buffer);
+
+/**
+ * The device address of a buffer's copy: iteration `n` uses copy `n` modulo their number. Never blocks for the device;
+ * thread-safe. Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT` (no such buffer).
+ */
+gmb_status gmb_pipeline_get_buffer(struct gmb_pipeline pipeline,
+                                   uint32_t buffer,
+                                   uint32_t copy,
+                                   void **address);
+
+/**
+ * Adds a stage at the end of the order. What it points to is copied; host memory, what a callback gets and the memory that
+ * kernels use stay valid as long as the pipeline runs it. Does not wait for the device; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_MISALIGNED`, `_STRUCT_SIZE`, `_ZERO_COUNT`, `_OVERFLOW`, `_INVALID_ARGUMENT` (an
+ * empty name, or one that there is; a buffer that there is not; inputs or outputs that the work cannot have; a launch beyond
+ * the device; objects of another context), `_BUSY` (iterations are under way).
+ */
+gmb_status gmb_pipeline_add_stage(struct gmb_pipeline pipeline,
+                                  const struct gmb_stage *stage);
+
+/**
+ * Sets which stages an iteration goes through, in which order; those that are not named are left out. Does not wait for the
+ * device; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_NOT_FOUND` (no stage of this name), `_INVALID_ARGUMENT` (a stage twice),
+ * `_BUSY` (iterations are under way: synchronize).
+ */
+gmb_status gmb_pipeline_set_order(struct gmb_pipeline pipeline,
+                                  const char *const *names,
+                                  uint32_t count);
+
+/**
+ * Queues iterations, each after those before, and writes the number of the first to `first`, which may be null. They overlap as
+ * far as their data allows. Does not wait for the device, but for the oldest iteration when as many are under way as may be;
+ * thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_ZERO_COUNT`, `_NOT_FOUND` (no stages), what a stage's own calls answer: the message names
+ * the stage; then that iteration ends before it, and fails, and later ones were not queued. `_DEVICE_LOST`.
+ */
+gmb_status gmb_pipeline_execute(struct gmb_pipeline pipeline,
+                                uint64_t iterations,
+                                uint64_t *first);
+
+/**
+ * Captures so many iterations as one graph, which `gmb_pipeline_execute` launches from then on for so many iterations, from
+ * each one whose number is a multiple of them; until stages, order or buffers change. 0 goes back to calls for each. Blocks
+ * for the driver; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_ARGUMENT` (no multiple of the copies; host memory that does not come round),
+ * `_NOT_SUPPORTED` (pageable memory, a mailbox under `GMB_FULL_WAIT`, a kernel that takes the iteration's number, what a callback
+ * enqueues cannot be captured), `_NOT_FOUND` (no stages), `_BUSY` (iterations are under way), `_CAPTURE`, `_DEVICE_LOST`, `_DRIVER`.
+ */
+gmb_status gmb_pipeline_capture(struct gmb_pipeline pipeline,
+                                uint32_t iterations);
+
+/**
+ * Blocks the calling thread until an iteration is done. `timeout_ns` is in nanoseconds; `GMB_WAIT_FOREVER` waits without limit,
+ * 0 asks once. Thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_ARGUMENT` (never queued), `_TIMEOUT` (wait again), and why it failed: the message
+ * names the stage.
+ */
+gmb_status gmb_pipeline_wait(struct gmb_pipeline pipeline,
+                             uint64_t iteration,
+                             uint64_t timeout_ns);
+
+/**
+ * Blocks the calling thread until every iteration is done that was queued before. `timeout_ns` as for `gmb_pipeline_wait`.
+ * Thread-safe. Errors: `GMB_ERROR_INVALID_HANDLE`, `_TIMEOUT` (wait again), and why the first iteration failed of those that nobody
+ * asked about.
+ */
+gmb_status gmb_pipeline_synchronize(struct gmb_pipeline pipeline,
+                                    uint64_t timeout_ns);
+
+/**
+ * The pipeline's stream of a step (`GMB_STEP_*`). It is the pipeline's, and ends with it. Never blocks; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT`.
+ */
+gmb_status gmb_pipeline_get_stream(struct gmb_pipeline pipeline,
+                                   gmb_step step,
+                                   gmb_stream *stream);
+
+/**
+ * What the iterations took that are done. `info_size` is `sizeof(gmb_pipeline_statistics)`. Never blocks for the device;
+ * thread-safe. Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_UNAVAILABLE` (no iteration is done since the
+ * beginning or the last reset, or the pipeline is untimed), `_DRIVER`.
+ */
+gmb_status gmb_pipeline_get_statistics(struct gmb_pipeline pipeline,
+                                       struct gmb_pipeline_statistics *info,
+                                       size_t info_size);
+
+/**
+ * What a stage took. `info_size` is `sizeof(gmb_stage_statistics)`. Never blocks for the device; thread-safe. Errors: as for
+ * `gmb_pipeline_get_statistics`, and `GMB_ERROR_NOT_FOUND` (no stage of this name).
+ */
+gmb_status gmb_pipeline_get_stage_statistics(struct gmb_pipeline pipeline,
+                                             const char *name,
+                                             struct gmb_stage_statistics *info,
+                                             size_t info_size);
+
+/**
+ * Begins the statistics and the timeline anew. Never blocks for the device; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_DRIVER`.
+ */
+gmb_status gmb_pipeline_reset_statistics(struct gmb_pipeline pipeline);
+
+/**
+ * The latest runs of stages as a trace in JSON (Chrome's trace events, which Perfetto reads), NUL-terminated: one track for each
+ * stream, microseconds by the device's clock. `needed`, which may be null, gets the bytes with the NUL; `text` may be null if
+ * `text_size` is 0. Never blocks for the device; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_TRUNCATED` (`text_size` is too small: `needed` is written all the same, and
+ * `text` is not), `_DRIVER`.
+ */
+gmb_status gmb_pipeline_get_timeline(struct gmb_pipeline pipeline,
+                                     char *text,
+                                     size_t text_size,
+                                     size_t *needed);
 
 /**
  * Bytes of device memory that a mailbox of these options takes.
@@ -4402,7 +4859,8 @@ gmb_status gmb_triple_buffer_create(struct gmb_context context,
 
 /**
  * Ends a triple buffer and frees its memory. Blocks until the work that was submitted is done; buffers that are still in
- * somebody's hands are nobody's then. Safe while other threads are inside calls on it. Errors: `GMB_ERROR_INVALID_HANDLE`.
+ * somebody's hands are nobody's then. Safe while other threads are inside calls on it: waits end with
+ * `GMB_ERROR_INVALID_HANDLE`. Errors: `GMB_ERROR_INVALID_HANDLE`.
  */
 gmb_status gmb_triple_buffer_destroy(struct gmb_triple_buffer triple);
 
@@ -4578,6 +5036,12 @@ gmb_status gmb_worker_get_info(struct gmb_worker worker,
 #define GMB_TASK_INIT \
   { (uint32_t)sizeof(gmb_task), GMB_OPERATION_UPLOAD, NULL, NULL, 0, { 0 }, { 0, 0, 0 }, GMB_STEP_PROCESS, NULL, { 0 }, \
     NULL, NULL, NULL, 0, 0 }
+/** Defaults of gmb_pipeline_options. */
+#define GMB_PIPELINE_OPTIONS_INIT { (uint32_t)sizeof(gmb_pipeline_options), 0, 0, GMB_PRIORITY_NORMAL, 0, 0 }
+/** Defaults of gmb_stage: an upload without a name. */
+#define GMB_STAGE_INIT \
+  { (uint32_t)sizeof(gmb_stage), GMB_STAGE_UPLOAD, NULL, GMB_STEP_PROCESS, 0, NULL, NULL, 0, 0, NULL, 0, 1, 0, { 0 }, \
+    NULL, NULL, NULL, NULL, { 0 }, NULL, NULL }
 /** Defaults of gmb_worker_options. */
 #define GMB_WORKER_OPTIONS_INIT \
   { (uint32_t)sizeof(gmb_worker_options), 0, { 0 }, { 0 }, { 0 }, 0, 0, 0, 1, 0, 0, 0, 0, NULL, NULL, { 0 } }

@@ -8,13 +8,13 @@ import re
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-OBJECTS = ("triple_buffer", "coordinator", "module", "kernel", "tensor_mailbox", "stream_guard", "event_pool", "mailbox", "borrow", "context", "event", "stream", "graph", "memory",
+OBJECTS = ("triple_buffer", "coordinator", "pipeline", "module", "kernel", "tensor_mailbox", "stream_guard", "event_pool", "mailbox", "borrow", "context", "event", "stream", "graph", "memory",
            "pinned", "watch", "lease", "token", "status", "queue", "worker", "doorbell", "fifo", "arbiter")
 VERBS = set("""create create_in attach destroy allocate allocate_async free free_async release get push pop poll query wait
                synchronize record launch use to copy fill trim arm borrow add remove begin_capture end_capture is_capturing
                wait_readable wait_writable wait_event host_function push_from_host_blocking pop_to_host_blocking string
                queue_upload queue_download queue_triple_upload queue_triple_download queue_compute queue_push queue_pop queue_graph
-               load_file register acquire acquire_on give_up advance name start stop pause resume measure push_legacy push_arrow pop_dlpack elapsed_ms submit call cancel forget
+               add_buffer add_stage set_order execute capture reset_statistics load_file register acquire acquire_on give_up advance name start stop pause resume measure push_legacy push_arrow pop_dlpack elapsed_ms submit call cancel forget
                create_watch pop_to_host""".split())
 # They never fail and give what they are asked for.
 TEXTS = {"gmb_version", "gmb_version_string", "gmb_status_string", "gmb_status_name"}

@@ -90,6 +90,10 @@ impl<'a> Argument<'a> {
         Self(Value::Bytes(bytes))
     }
 
+    pub(crate) fn to_vec(self) -> Vec<u8> {
+        self.get().to_vec()
+    }
+
     fn get(&self) -> &[u8] {
         match &self.0 {
             Value::Scalar(bytes, length) => &bytes[..usize::from(*length)],

@@ -89,6 +89,21 @@ functions! {
     gmb_module_register
     gmb_pinned_allocate
     gmb_pinned_free
+    gmb_pipeline_add_buffer
+    gmb_pipeline_add_stage
+    gmb_pipeline_capture
+    gmb_pipeline_create
+    gmb_pipeline_destroy
+    gmb_pipeline_execute
+    gmb_pipeline_get_buffer
+    gmb_pipeline_get_stage_statistics
+    gmb_pipeline_get_statistics
+    gmb_pipeline_get_stream
+    gmb_pipeline_get_timeline
+    gmb_pipeline_reset_statistics
+    gmb_pipeline_set_order
+    gmb_pipeline_synchronize
+    gmb_pipeline_wait
     gmb_queue_create
     gmb_queue_destroy
     gmb_queue_get_info

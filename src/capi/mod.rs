@@ -20,6 +20,7 @@ pub mod log;
 pub mod mailbox;
 pub mod memory;
 pub mod module;
+pub mod pipeline;
 pub mod placement;
 pub mod queue;
 pub mod readers;
@@ -43,7 +44,7 @@ use crate::handle::{Pinned, Table};
 use crate::status::*;
 use crate::{
     Arbiter, Borrow, Context, Coordinator, Doorbell, Event, Fifo, Graph, Lease, Mailbox, Module,
-    ModuleKernel, Queue, TensorMailbox, Token, TripleBuffer, Watch, Worker,
+    ModuleKernel, Pipeline, Queue, TensorMailbox, Token, TripleBuffer, Watch, Worker,
 };
 
 static CONTEXTS: Table<Context> = Table::new(1, "context");
@@ -66,6 +67,7 @@ static TRIPLE_BUFFERS: Table<TripleBuffer> = Table::new(16, "triple buffer");
 static MODULES: Table<Module> = Table::new(17, "module");
 static KERNELS: Table<ModuleKernel> = Table::new(18, "kernel");
 static COORDINATORS: Table<Coordinator> = Table::new(19, "coordinator");
+static PIPELINES: Table<Pipeline> = Table::new(20, "pipeline");
 
 /// Largest options struct that will ever be: a bigger `struct_size` is garbage.
 const LARGEST_OPTIONS: usize = 4096;

@@ -1,5 +1,7 @@
 //! What stages are, and what one enqueues.
 
+use std::sync::Arc;
+
 use super::no_buffer;
 use crate::checks::check_address;
 use crate::context::Context;
@@ -88,14 +90,14 @@ pub enum StageWork {
     /// Pushes records out of its one input into a mailbox.
     Push {
         /// Which.
-        mailbox: Mailbox,
+        mailbox: Arc<Mailbox>,
         /// What; `records` is the input's address.
         push: Push,
     },
     /// Pops records from a mailbox into its one output.
     Pop {
         /// Which.
-        mailbox: Mailbox,
+        mailbox: Arc<Mailbox>,
         /// What; `records` is the output's address.
         pop: Pop,
     },

@@ -89,6 +89,21 @@
   X(module_register) \
   X(pinned_allocate) \
   X(pinned_free) \
+  X(pipeline_add_buffer) \
+  X(pipeline_add_stage) \
+  X(pipeline_capture) \
+  X(pipeline_create) \
+  X(pipeline_destroy) \
+  X(pipeline_execute) \
+  X(pipeline_get_buffer) \
+  X(pipeline_get_stage_statistics) \
+  X(pipeline_get_statistics) \
+  X(pipeline_get_stream) \
+  X(pipeline_get_timeline) \
+  X(pipeline_reset_statistics) \
+  X(pipeline_set_order) \
+  X(pipeline_synchronize) \
+  X(pipeline_wait) \
   X(queue_create) \
   X(queue_destroy) \
   X(queue_get_info) \
