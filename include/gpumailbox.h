@@ -4299,14 +4299,14 @@ gmb_status gmb_pipeline_reset_statistics(struct gmb_pipeline pipeline);
 
 /**
  * The latest runs of stages as a trace in JSON (Chrome's trace events, which Perfetto reads), NUL-terminated: one track for each
- * stream, microseconds by the device's clock. `needed`, which may be null, gets the bytes with the NUL; `text` may be null if
- * `text_size` is 0. Never blocks for the device; thread-safe.
- * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_TRUNCATED` (`text_size` is too small: `needed` is written all the same, and
- * `text` is not), `_DRIVER`.
+ * stream, microseconds by the device's clock. `needed`, which may be null, gets the bytes with the NUL; `buffer` may be null if
+ * `buffer_size` is 0. Never blocks for the device; thread-safe.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_TRUNCATED` (`buffer_size` is too small: `needed` is written all the same, and
+ * `buffer` is not), `_DRIVER`.
  */
 gmb_status gmb_pipeline_get_timeline(struct gmb_pipeline pipeline,
-                                     char *text,
-                                     size_t text_size,
+                                     char *buffer,
+                                     size_t buffer_size,
                                      size_t *needed);
 
 /**

@@ -56,7 +56,7 @@ def complaints(name, result, arguments, comment):
     outs = [bool(kind.endswith("*") and not kind.startswith("const") and what not in ("memory", "to", "records", "headers",
                                                                                      "argument", "array", "schema", "buffer", "items"))
             for kind, what in arguments]
-    if any(a and not b for a, b in zip(outs, outs[1:])) and not name.endswith("_info") and "tensor_mailbox_push" not in name:
+    if any(a and not b for a, b in zip(outs, outs[1:])) and not name.endswith(("_info", "_statistics")) and "tensor_mailbox_push" not in name:
         yield "an output is not last"
     for kind, what in arguments:
         if "timeout" in what and what != "timeout_ns":

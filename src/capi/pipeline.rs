@@ -536,15 +536,15 @@ pub extern "C" fn gmb_pipeline_reset_statistics(pipeline: gmb_pipeline) -> gmb_s
 }
 
 /// The latest runs of stages as a trace in JSON (Chrome's trace events, which Perfetto reads), NUL-terminated: one track for each
-/// stream, microseconds by the device's clock. `needed`, which may be null, gets the bytes with the NUL; `text` may be null if
-/// `text_size` is 0. Never blocks for the device; thread-safe.
-/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_TRUNCATED` (`text_size` is too small: `needed` is written all the same, and
-/// `text` is not), `_DRIVER`.
+/// stream, microseconds by the device's clock. `needed`, which may be null, gets the bytes with the NUL; `buffer` may be null if
+/// `buffer_size` is 0. Never blocks for the device; thread-safe.
+/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_TRUNCATED` (`buffer_size` is too small: `needed` is written all the same, and
+/// `buffer` is not), `_DRIVER`.
 #[no_mangle]
 pub extern "C" fn gmb_pipeline_get_timeline(
     pipeline: gmb_pipeline,
-    text: *mut c_char,
-    text_size: usize,
+    buffer: *mut c_char,
+    buffer_size: usize,
     needed: *mut usize,
 ) -> gmb_status {
     boundary(|| {
@@ -553,20 +553,20 @@ pub extern "C" fn gmb_pipeline_get_timeline(
         if let Some(out) = out {
             out.write(trace.len() + 1);
         }
-        if text.is_null() && text_size == 0 {
+        if buffer.is_null() && buffer_size == 0 {
             return Ok(());
         }
-        check_pointer(text, "text")?;
-        if text_size <= trace.len() {
+        check_pointer(buffer, "buffer")?;
+        if buffer_size <= trace.len() {
             return Err(Error::new(
                 GMB_ERROR_TRUNCATED,
-                format!("text_size {text_size}: the timeline has {} bytes", trace.len() + 1),
+                format!("buffer_size {buffer_size}: the timeline has {} bytes", trace.len() + 1),
             ));
         }
         // SAFETY: the caller has room for so many bytes.
         unsafe {
-            std::ptr::copy_nonoverlapping(trace.as_ptr(), text.cast(), trace.len());
-            text.add(trace.len()).write(0);
+            std::ptr::copy_nonoverlapping(trace.as_ptr(), buffer.cast(), trace.len());
+            buffer.add(trace.len()).write(0);
         }
         Ok(())
     })
