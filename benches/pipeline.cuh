@@ -267,6 +267,65 @@ samples idle_polls(const report &out, const library &lib, int in_flight) {
   return all;
 }
 
+// Microseconds of an iteration of three stages that take ten each, upload, kernel and download: by calls for each, and as graphs.
+std::array<samples, 2> iterations_of_10us(const report &out, const library &lib) {
+  constexpr uint32_t in_a_graph = 48;
+  constexpr uint64_t all = 10 * in_a_graph;
+  constexpr size_t probe_bytes = 1 << 20;
+  const parts probe = overlap(lib, {probe_bytes, probe_bytes, 1000}).alone(false);
+  const size_t up_bytes = bytes_for(10, probe.up), down_bytes = bytes_for(10, probe.down);
+  const pinned<unsigned char> input(up_bytes), output(down_bytes);
+  const gmb_pipeline_options options = GMB_PIPELINE_OPTIONS_INIT;
+  gmb_pipeline pipeline{};
+  OK(gmb_pipeline_create(lib.id, &options, &pipeline));
+  uint32_t data = 0;
+  OK(gmb_pipeline_add_buffer(pipeline, std::max(up_bytes, down_bytes), &data));
+  gmb_stage stage = GMB_STAGE_INIT;
+  stage.name = "up";
+  stage.kind = GMB_STAGE_UPLOAD;
+  stage.step = GMB_STEP_UPLOAD;
+  stage.outputs = &data;
+  stage.output_count = 1;
+  stage.host = input.host;
+  stage.bytes = up_bytes;
+  OK(gmb_pipeline_add_stage(pipeline, &stage));
+  stage = GMB_STAGE_INIT;
+  stage.name = "work";
+  stage.kind = GMB_STAGE_CALLBACK;
+  stage.inputs = stage.outputs = &data;
+  stage.input_count = stage.output_count = 1;
+  stage.callback = [](const gmb_stage_call *call, void *) {
+    launch(keep_busy, 1, 1, reinterpret_cast<cudaStream_t>(call->stream), 10000u);
+    return GMB_OK;
+  };
+  OK(gmb_pipeline_add_stage(pipeline, &stage));
+  stage = GMB_STAGE_INIT;
+  stage.name = "down";
+  stage.kind = GMB_STAGE_DOWNLOAD;
+  stage.step = GMB_STEP_DOWNLOAD;
+  stage.inputs = &data;
+  stage.input_count = 1;
+  stage.host = output.host;
+  stage.bytes = down_bytes;
+  OK(gmb_pipeline_add_stage(pipeline, &stage));
+  const auto timed = [&] {
+    OK(gmb_pipeline_synchronize(pipeline, 5000000000ull));
+    const double start = now_us();
+    OK(gmb_pipeline_execute(pipeline, all, nullptr));
+    OK(gmb_pipeline_synchronize(pipeline, 5000000000ull));
+    return (now_us() - start) / all;
+  };
+  const auto times = out.repeat_together<2>(2, 30, [&](int) -> std::array<double, 2> {
+    OK(gmb_pipeline_synchronize(pipeline, 5000000000ull));
+    OK(gmb_pipeline_capture(pipeline, 0));
+    const double streams = timed();
+    OK(gmb_pipeline_capture(pipeline, in_a_graph));
+    return {streams, timed()};
+  });
+  OK(gmb_pipeline_destroy(pipeline));
+  return times;
+}
+
 void measure_pipelines(report &out, const library &lib) {
   const auto ideal = [](const char *id, const char *words) { return row(id, "times").beside("overlap_2_5_2_ideal", words); };
   out.together<3>({row("overlap_2_5_2_ideal", "times"), ideal("overlap_2_5_2_by_hand", "sum/max"), ideal("overlap_2_5_2", "sum/max")},
@@ -278,6 +337,8 @@ void measure_pipelines(report &out, const library &lib) {
                   [&] { return overlaps(out, lib, 1, 1, 1); });
   out.together<2>({row("raw_operation"), row("coordinator_op").beside("raw_operation", "the driver's calls for the same")},
                   [&] { return operation_costs(out, lib); });
+  out.together<2>({row("pipeline_stream_10us"), row("pipeline_graph_10us").beside("pipeline_stream_10us", "stream mode, an iteration")},
+                  [&] { return iterations_of_10us(out, lib); });
   out.add("coordinator_poll_10_in_flight", [&] { return idle_polls(out, lib, 10); });
   out.add(row("coordinator_poll_400_in_flight").beside("coordinator_poll_10_in_flight", "the same with 10 in flight"),
           [&] { return idle_polls(out, lib, 400); });
