@@ -250,9 +250,10 @@ def all_hostile():
 
 def sanitizers():
     def sanitized(tool):
-        # The tests of drivers and profilers start children of their own; the tools run
-        # launches one by one, so a launch behind a closed gate would wait for ever.
-        # Sixteen threads that make and destroy take too long under them; the pool hides overruns.
+        # The tests of drivers and profilers start children of their own. The tools run launches one by one, so one
+        # behind a closed gate, or beside a kernel that never leaves, would wait for ever (gated::); and one test after the
+        # other, or those of a test wait for the kernels that stay of another. Sixteen threads that make and destroy take too
+        # long under them; the pool hides overruns.
         arguments = ["--test-threads=1"]
         for module in ("drivers::", "hot_path::", "gated::", "lost::", "profiler::", "stress::"):
             arguments += ["--skip", module]

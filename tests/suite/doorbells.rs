@@ -49,6 +49,7 @@ fn read_word(context: &Context, address: u64) -> u64 {
 /// Each command has its own answer, whoever asks in whatever order, over many slices.
 #[test]
 fn every_command_is_answered_once() {
+    let _budget = some_of_the_budget();
     let (context, mut random) = (context(), Random::new());
     let active = queue(&context, 64, 4);
     let doorbell = Doorbell::new(&context, 16).unwrap();
@@ -89,6 +90,7 @@ fn every_command_is_answered_once() {
 /// A worker that has work to do answers, too, and tells how far it is.
 #[test]
 fn a_busy_worker_answers() {
+    let _budget = some_of_the_budget();
     let context = context();
     let [active, finished] = [(); 2].map(|()| queue(&context, 1 << 12, 8));
     let doorbell = Doorbell::new(&context, 4).unwrap();
@@ -124,6 +126,7 @@ fn a_busy_worker_answers() {
 /// As many as there is room for, and no more, until answers are collected.
 #[test]
 fn a_full_doorbell_says_so() {
+    let _budget = some_of_the_budget();
     let context = context();
     let active = queue(&context, 64, 4);
     let doorbell = Doorbell::new(&context, 4).unwrap();
@@ -173,6 +176,7 @@ fn a_full_doorbell_says_so() {
 /// One that was cancelled in time is not done, the others are.
 #[test]
 fn cancelled_commands() {
+    let _budget = some_of_the_budget();
     let context = context();
     let active = queue(&context, 64, 4);
     let doorbell = Doorbell::new(&context, 8).unwrap();
@@ -202,6 +206,7 @@ fn cancelled_commands() {
 /// Commands that a worker leaves are answered when it has ended; those that come later wait for the next run.
 #[test]
 fn a_worker_that_is_gone() {
+    let _budget = some_of_the_budget();
     let context = context();
     let active = queue(&context, 64, 4);
     let doorbell = Doorbell::new(&context, 4).unwrap();
@@ -243,6 +248,7 @@ fn a_worker_that_is_gone() {
 /// What something else wrote into the rings is told, on both sides.
 #[test]
 fn what_was_spoilt_is_told() {
+    let _budget = some_of_the_budget();
     let context = context();
     let active = queue(&context, 64, 4);
     for ring in [16, 24] {
@@ -276,6 +282,7 @@ fn what_was_spoilt_is_told() {
 /// What makes no sense is refused, and changes nothing.
 #[test]
 fn what_is_refused() {
+    let _budget = some_of_the_budget();
     let (context, other) = (context(), super::support::context());
     for (capacity, expected) in [
         (0, GMB_ERROR_INVALID_ARGUMENT),
