@@ -253,9 +253,9 @@ def sanitizers():
         # The tests of drivers and profilers start children of their own. The tools run launches one by one, so one
         # behind a closed gate, or beside a kernel that never leaves, would wait for ever (gated::); and one test after the
         # other, or those of a test wait for the kernels that stay of another. Sixteen threads that make and destroy take too
-        # long under them; the pool hides overruns.
+        # long under them, and what waiting costs is another thing there; the pool hides overruns.
         arguments = ["--test-threads=1"]
-        for module in ("drivers::", "hot_path::", "gated::", "lost::", "profiler::", "stress::"):
+        for module in ("drivers::", "hot_path::", "idle::", "gated::", "lost::", "profiler::", "stress::"):
             arguments += ["--skip", module]
         if tool == "memcheck":
             # Its red zones belong to an allocation as the driver tells its size.

@@ -1,5 +1,6 @@
 // Histories of doorbells: threads that submit commands to a worker, cancel some and collect the answers, while the worker leaves
 // and comes again, is stopped, paused and started; all of it checked afterwards. With GMB_CHAOS there are random delays inside.
+// And a kernel of one's own that looks rarely.
 //   nvcc -arch=native -O3 -std=c++17 -Iinclude tests/history/commands.cu -lgpumailbox -o commands && ./commands SEED OPERATIONS
 //   c++ -O3 -std=c++17 -pthread -Iinclude -x c++ tests/history/commands.cu -lgpumailbox -o commands      (the host backend)
 #include <gpumailbox.h>
@@ -66,10 +67,37 @@ struct clerk {
   }
 };
 
+/* Words of pinned memory between the host and who looks rarely. */
+enum rarely : uint32_t { looks, may_look, found, rarely_words };
+
+/* Looks at a doorbell once for each word of the host's, which then has submitted a command before. */
+template <class Group> GMB_HD void look_rarely(const Group &group, gmb_doorbell_header *at, uint64_t *word, uint64_t times) {
+  gmb::device::doorbell bell(at);
+  gmb::device::command got;
+  bool early = bell.try_take(group, got);
+  uint64_t taken = 0;
+  for (uint64_t n = 1; n <= times; ++n) {
+    if (group.lane() == 0) gmb::ring::store_system(word + looks, n);
+    while (gmb::ring::load_system(word + may_look) < n) {
+    }
+    gmb::ring::fence_system();
+    group.sync();
+    if (!bell.try_take(group, got)) continue;
+    ++taken;
+    const gmb_answer answer = {GMB_OK, 0, {got.what.argument[0], 0, 0}};
+    bell.answer(group, got.ticket, answer);
+    early = bell.try_take(group, got) || early;
+  }
+  if (group.lane() == 0) gmb::ring::store_system(word + found, early ? times + 1 : taken);
+}
+
 }  // namespace commands
 
 #if defined(__CUDACC__)
 GMB_WORKER_KERNEL(clerk_at_work, uint32_t, commands::clerk)
+__global__ void rare_looks(gmb_doorbell_header *at, uint64_t *word, uint64_t times) {
+  commands::look_rarely(gmb::device::one_warp(), at, word, times);
+}
 #else
 GMB_WORKER_FUNCTION(clerk_at_work, uint32_t, commands::clerk)
 #endif
@@ -429,6 +457,47 @@ outcome run(gmb_context context, shared_book &in, std::mt19937_64 &random) {
   return told;
 }
 
+/* Whatever was submitted before a look is found by it, however long ago the look before was. */
+void check_rare_looks(gmb_context context) {
+  constexpr uint64_t times = 100;
+  struct owner {
+    gmb_context context;
+    gmb_doorbell bell{};
+    void *word = nullptr;
+    std::thread thread{};
+    ~owner() {
+      if (thread.joinable()) thread.join();
+      if (bell.id != 0) gmb_doorbell_destroy(bell);
+      gmb_pinned_free(context, word);
+    }
+  } own{context};
+  gmb_doorbell_options options = GMB_DOORBELL_OPTIONS_INIT;
+  OK(gmb_doorbell_create(context, &options, &own.bell));
+  OK(gmb_pinned_allocate(context, commands::rarely_words * sizeof(uint64_t), &own.word));
+  gmb_doorbell_info info = {};
+  OK(gmb_doorbell_get_info(own.bell, &info, sizeof info));
+  uint64_t *const word = static_cast<uint64_t *>(own.word);
+  std::fill(word, word + commands::rarely_words, 0);
+#if defined(__CUDACC__)
+  rare_looks<<<1, 32>>>(info.doorbell, word, times);
+  CHECK(cudaGetLastError());
+  own.thread = std::thread([] { cudaDeviceSynchronize(); });
+#else
+  own.thread = std::thread([&] { commands::look_rarely(gmb::ring::one_thread(), info.doorbell, word, times); });
+#endif
+  std::string wrong;
+  for (uint64_t n = 1; n <= times; ++n) {
+    while (gmb::ring::load_system(word + commands::looks) < n) std::this_thread::yield();
+    const gmb_command what = {GMB_COMMAND_USER, 0, {n, 0, 0}};
+    const gmb_status told = gmb_doorbell_submit(own.bell, &what, 0, nullptr);
+    if (told != GMB_OK && wrong.empty()) wrong = std::string("a command was not submitted: ") + gmb_status_name(told);
+    gmb::ring::store_system(word + commands::may_look, n);
+  }
+  own.thread.join();
+  if (wrong.empty() && gmb::ring::load_system(word + commands::found) != times) wrong = "a look did not find what was submitted before it";
+  if (!wrong.empty()) throw std::runtime_error(wrong);
+}
+
 int check_all(uint64_t seed, uint64_t operations) {
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
 #if defined(__CUDACC__)
@@ -441,6 +510,7 @@ int check_all(uint64_t seed, uint64_t operations) {
   gmb_context context = {};
   OK(gmb_context_create(&options, &context));
   std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
+  check_rare_looks(context);
   counts all = {};
   uint64_t slices = 0;
   int rounds = 0, failed = 0;

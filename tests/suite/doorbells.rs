@@ -203,6 +203,45 @@ fn cancelled_commands() {
     assert_eq!(doorbell.wait(id, NOW).unwrap(), pong(9));
 }
 
+/// A kernel answers in any order: what nobody wants makes room wherever it lies, once the next command has a place.
+#[test]
+fn room_is_found_wherever_it_is() {
+    let context = context();
+    let doorbell = Doorbell::new(&context, 4).unwrap();
+    let answers = read_word(&context, doorbell.info().doorbell + 24);
+    let answer = |index: u64| {
+        for word in 0..8 {
+            write_word(&context, answers + (index % 4 * 8 + word) * 8, (index / 4 + 1) << 32);
+        }
+    };
+    let none = gmb_answer::default();
+    let first = doorbell.submit(&ping(0), NOW).unwrap();
+    for n in 1..4 {
+        doorbell.post(&ping(n), NOW).unwrap();
+    }
+    answer(2);
+    // Its place is not the next one.
+    assert_eq!(status(doorbell.submit(&ping(4), NOW)), GMB_ERROR_FULL);
+    answer(0);
+    // The first one's is, and keeps its answer; the third one's makes the room.
+    let fifth = doorbell.submit(&ping(4), NOW).unwrap();
+    assert_eq!(doorbell.info().outstanding, 4);
+    assert_eq!(doorbell.wait(first, NOW).unwrap(), none);
+    assert_eq!(status(doorbell.post(&ping(5), NOW)), GMB_ERROR_FULL);
+    answer(1);
+    doorbell.post(&ping(5), NOW).unwrap();
+    // In their order it is the same.
+    for index in 3..6 {
+        answer(index);
+    }
+    doorbell.forget(fifth).unwrap();
+    for n in 6..10 {
+        doorbell.post(&ping(n), NOW).unwrap();
+    }
+    assert_eq!(status(doorbell.post(&ping(10), NOW)), GMB_ERROR_FULL);
+    assert_eq!(doorbell.info().outstanding, 4);
+}
+
 /// Commands that a worker leaves are answered when it has ended; those that come later wait for the next run.
 #[test]
 fn a_worker_that_is_gone() {
