@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Histories of doorbells on the host backend, checked: tests/history/commands.cu against target/stage, plain and with random delays
+# Commands on the host backend, checked: tests/history/commands.cu against target/stage, plain and with random delays
 # in what the worker does. Takes a seed and a number of commands. (Those of mailboxes and queues need a GPU: the kit runs all.)
 source "$(dirname "$0")/common.sh"
 

@@ -1,14 +1,9 @@
 // Histories of doorbells: threads that submit commands to a worker, cancel some and collect the answers, while the worker leaves
 // and comes again, is stopped, paused and started; all of it checked afterwards. With GMB_CHAOS there are random delays inside.
-// And a kernel of one's own that looks rarely.
+// And what is in bells.h.
 //   nvcc -arch=native -O3 -std=c++17 -Iinclude tests/history/commands.cu -lgpumailbox -o commands && ./commands SEED OPERATIONS
 //   c++ -O3 -std=c++17 -pthread -Iinclude -x c++ tests/history/commands.cu -lgpumailbox -o commands      (the host backend)
-#include <gpumailbox.h>
-#include <gpumailbox/worker.cuh>
-
-#if defined(__CUDACC__)
-#include <cuda_runtime.h>
-#endif
+#include "bells.h"
 
 #include <algorithm>
 #include <atomic>
@@ -22,158 +17,8 @@
 #include <thread>
 #include <vector>
 
-namespace commands {
-
-GMB_HD inline uint64_t mix(uint64_t x) {
-  x ^= x >> 30;
-  x *= 0xbf58476d1ce4e5b9ull;
-  x ^= x >> 27;
-  x *= 0x94d049bb133111ebull;
-  return x ^ x >> 31;
-}
-
-/* What is done of a command: it gets the next number, and is written down under it. */
-struct book {
-  uint64_t next;
-  uint64_t room;
-  uint64_t *log;
-};
-
-/* A command that takes some time, and is not done if it is not wanted any more by then. */
-constexpr uint32_t careful = GMB_COMMAND_USER + 7;
-constexpr uint32_t codes = 16;
-
-struct clerk {
-  static constexpr uint32_t most_spawned = 0;
-  static constexpr bool takes_commands = true;
-  template <class Hand> GMB_HD gmb::worker::route operator()(uint32_t &, Hand &) const { return gmb::worker::dropped; }
-  template <class Desk> GMB_HD void command(const gmb_command &what, gmb_answer &answer, Desk &desk) const {
-    if (what.code == careful) {
-      const uint64_t until = gmb::ring::clock_ns() + what.argument[1] % 8192;
-      while (gmb::ring::clock_ns() < until) {
-      }
-      if (desk.is_cancelled()) {
-        answer.status = GMB_ERROR_CANCELLED;
-        return;
-      }
-    }
-    book *const in = desk.template user<book>();
-    const uint64_t number = gmb::ring::fetch_add_relaxed(&in->next, static_cast<uint64_t>(1));
-    if (number < in->room) gmb::ring::store_relaxed(in->log + number, what.argument[0]);
-    answer.flags = what.code;
-    answer.value[0] = number;
-    answer.value[1] = what.argument[0];
-    answer.value[2] = mix(what.argument[0] ^ mix(what.argument[1] ^ mix(what.argument[2])));
-  }
-};
-
-/* Words of pinned memory between the host and who looks rarely. */
-enum rarely : uint32_t { looks, may_look, found, rarely_words };
-
-/* Looks at a doorbell once for each word of the host's, which then has submitted a command before. */
-template <class Group> GMB_HD void look_rarely(const Group &group, gmb_doorbell_header *at, uint64_t *word, uint64_t times) {
-  gmb::device::doorbell bell(at);
-  gmb::device::command got;
-  bool early = bell.try_take(group, got);
-  uint64_t taken = 0;
-  for (uint64_t n = 1; n <= times; ++n) {
-    if (group.lane() == 0) gmb::ring::store_system(word + looks, n);
-    while (gmb::ring::load_system(word + may_look) < n) {
-    }
-    gmb::ring::fence_system();
-    group.sync();
-    if (!bell.try_take(group, got)) continue;
-    ++taken;
-    const gmb_answer answer = {GMB_OK, 0, {got.what.argument[0], 0, 0}};
-    bell.answer(group, got.ticket, answer);
-    early = bell.try_take(group, got) || early;
-  }
-  if (group.lane() == 0) gmb::ring::store_system(word + found, early ? times + 1 : taken);
-}
-
-}  // namespace commands
-
-#if defined(__CUDACC__)
-GMB_WORKER_KERNEL(clerk_at_work, uint32_t, commands::clerk)
-__global__ void rare_looks(gmb_doorbell_header *at, uint64_t *word, uint64_t times) {
-  commands::look_rarely(gmb::device::one_warp(), at, word, times);
-}
-#else
-GMB_WORKER_FUNCTION(clerk_at_work, uint32_t, commands::clerk)
-#endif
-
 namespace {
 
-using commands::book;
-using commands::mix;
-
-void check(gmb_status status, const char *call) {
-  if (status == GMB_OK) return;
-  char words[512] = "";
-  gmb_last_error_message(words, sizeof words, nullptr);
-  throw std::runtime_error(std::string(call) + ": " + gmb_status_name(status) + ": " + words);
-}
-#define OK(call) check((call), #call)
-
-/* The book, where the worker finds it; read and written while that is away only. */
-#if defined(__CUDACC__)
-#define CHECK(call)                                                                                        \
-  do {                                                                                                     \
-    const cudaError_t told = (call);                                                                       \
-    if (told != cudaSuccess) throw std::runtime_error(std::string(#call ": ") + cudaGetErrorString(told)); \
-  } while (0)
-constexpr gmb_backend backend = GMB_BACKEND_CUDA;
-class shared_book {
- public:
-  explicit shared_book(uint64_t room) : room_(room) {
-    CHECK(cudaMalloc(&at_, sizeof(book) + room * sizeof(uint64_t)));
-    clear();
-  }
-  ~shared_book() { cudaFree(at_); }
-  void *at() const { return at_; }
-  void clear() const {
-    const book fresh = {0, room_, reinterpret_cast<uint64_t *>(static_cast<book *>(at_) + 1)};
-    CHECK(cudaMemcpy(at_, &fresh, sizeof fresh, cudaMemcpyHostToDevice));
-  }
-  std::vector<uint64_t> log() const {
-    book now;
-    CHECK(cudaMemcpy(&now, at_, sizeof now, cudaMemcpyDeviceToHost));
-    if (now.next > room_) throw std::runtime_error("more commands were done than submitted");
-    std::vector<uint64_t> all(now.next);
-    CHECK(cudaMemcpy(all.data(), now.log, all.size() * sizeof all[0], cudaMemcpyDeviceToHost));
-    return all;
-  }
-
- private:
-  uint64_t room_;
-  void *at_ = nullptr;
-};
-const void *function() {
-  cudaFunction_t found = nullptr;
-  CHECK(cudaGetFuncBySymbol(&found, reinterpret_cast<const void *>(clerk_at_work)));
-  return found;
-}
-#else
-constexpr gmb_backend backend = GMB_BACKEND_HOST;
-class shared_book {
- public:
-  explicit shared_book(uint64_t room) : lines_(room) { clear(); }
-  void *at() { return &at_; }
-  void clear() { at_ = {0, lines_.size(), lines_.data()}; }
-  std::vector<uint64_t> log() const {
-    if (at_.next > lines_.size()) throw std::runtime_error("more commands were done than submitted");
-    return {lines_.begin(), lines_.begin() + static_cast<std::ptrdiff_t>(at_.next)};
-  }
-
- private:
-  std::vector<uint64_t> lines_;
-  book at_{};
-};
-const void *function() { return reinterpret_cast<const void *>(clerk_at_work); }
-#endif
-
-/* Nothing takes so long: if an answer does, it is lost. */
-constexpr uint64_t too_long_ns = 20000000000ull;
 constexpr uint32_t most_senders = 6, most_each = 3000;
 
 uint64_t now() {
@@ -357,17 +202,6 @@ std::string check(const std::vector<sender> &senders, const std::vector<uint64_t
   return "";
 }
 
-struct owners {
-  gmb_queue none{};
-  gmb_doorbell bell{};
-  gmb_worker worker{};
-  ~owners() {
-    if (worker.id != 0) gmb_worker_destroy(worker);
-    if (bell.id != 0) gmb_doorbell_destroy(bell);
-    if (none.id != 0) gmb_queue_destroy(none);
-  }
-};
-
 void sleep_us(uint64_t us) { std::this_thread::sleep_for(std::chrono::microseconds(us)); }
 
 /* Until all senders have ended: stops and starts the worker, or lets it pause, or lets it be. */
@@ -457,47 +291,6 @@ outcome run(gmb_context context, shared_book &in, std::mt19937_64 &random) {
   return told;
 }
 
-/* Whatever was submitted before a look is found by it, however long ago the look before was. */
-void check_rare_looks(gmb_context context) {
-  constexpr uint64_t times = 100;
-  struct owner {
-    gmb_context context;
-    gmb_doorbell bell{};
-    void *word = nullptr;
-    std::thread thread{};
-    ~owner() {
-      if (thread.joinable()) thread.join();
-      if (bell.id != 0) gmb_doorbell_destroy(bell);
-      gmb_pinned_free(context, word);
-    }
-  } own{context};
-  gmb_doorbell_options options = GMB_DOORBELL_OPTIONS_INIT;
-  OK(gmb_doorbell_create(context, &options, &own.bell));
-  OK(gmb_pinned_allocate(context, commands::rarely_words * sizeof(uint64_t), &own.word));
-  gmb_doorbell_info info = {};
-  OK(gmb_doorbell_get_info(own.bell, &info, sizeof info));
-  uint64_t *const word = static_cast<uint64_t *>(own.word);
-  std::fill(word, word + commands::rarely_words, 0);
-#if defined(__CUDACC__)
-  rare_looks<<<1, 32>>>(info.doorbell, word, times);
-  CHECK(cudaGetLastError());
-  own.thread = std::thread([] { cudaDeviceSynchronize(); });
-#else
-  own.thread = std::thread([&] { commands::look_rarely(gmb::ring::one_thread(), info.doorbell, word, times); });
-#endif
-  std::string wrong;
-  for (uint64_t n = 1; n <= times; ++n) {
-    while (gmb::ring::load_system(word + commands::looks) < n) std::this_thread::yield();
-    const gmb_command what = {GMB_COMMAND_USER, 0, {n, 0, 0}};
-    const gmb_status told = gmb_doorbell_submit(own.bell, &what, 0, nullptr);
-    if (told != GMB_OK && wrong.empty()) wrong = std::string("a command was not submitted: ") + gmb_status_name(told);
-    gmb::ring::store_system(word + commands::may_look, n);
-  }
-  own.thread.join();
-  if (wrong.empty() && gmb::ring::load_system(word + commands::found) != times) wrong = "a look did not find what was submitted before it";
-  if (!wrong.empty()) throw std::runtime_error(wrong);
-}
-
 int check_all(uint64_t seed, uint64_t operations) {
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
 #if defined(__CUDACC__)
@@ -511,6 +304,7 @@ int check_all(uint64_t seed, uint64_t operations) {
   OK(gmb_context_create(&options, &context));
   std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
   check_rare_looks(context);
+  check_full_ring(context, operations < 100000 ? 10 * operations : 1000000);
   counts all = {};
   uint64_t slices = 0;
   int rounds = 0, failed = 0;
