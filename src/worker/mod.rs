@@ -2,6 +2,7 @@
 
 mod keeper;
 pub(crate) mod residency;
+pub(crate) mod slices;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;

@@ -13,12 +13,19 @@ const WHOLE: u64 = 1 << 40;
 /// What rounding up may add to the parts of all workers together: far less than a block.
 const ROUNDING: u64 = 1 << 20;
 
+/// A device that kernels share, of whatever contexts.
+pub(crate) type Place = (bool, u64);
+
+pub(crate) fn place(context: &Context) -> Place {
+    (context.kind() == BackendKind::Cuda, context.place())
+}
+
 /// What is held of each device, by all contexts.
-static HELD: Mutex<BTreeMap<(bool, u64), u64>> = Mutex::new(BTreeMap::new());
+static HELD: Mutex<BTreeMap<Place, u64>> = Mutex::new(BTreeMap::new());
 
 /// A part of a device; dropped, it is free again.
 pub(crate) struct Share {
-    device: (bool, u64),
+    device: Place,
     parts: u64,
 }
 
@@ -43,7 +50,7 @@ pub(crate) fn check(context: &Context, blocks: u32, fitting: u32) -> Result<()> 
 impl Share {
     /// Takes room for so many blocks.
     pub(crate) fn take(context: &Context, blocks: u32, fitting: u32) -> Result<Self> {
-        let device = (context.kind() == BackendKind::Cuda, context.place());
+        let device = place(context);
         let parts = (u128::from(blocks) * u128::from(WHOLE)).div_ceil(u128::from(fitting.max(1))) as u64;
         let budget = WHOLE / 100 * u64::from(context.resident_percent()) + ROUNDING;
         let mut all = lock(&HELD);

@@ -404,27 +404,39 @@ fn a_queue_with_a_worker_on_it_stays() {
     assert_eq!(capi::context::gmb_context_destroy(context), GMB_OK);
 }
 
-/// What needs the device to itself goes on beside a worker: memory is freed, modules are loaded and unloaded.
+/// What needs the device to itself goes on beside several kernels that stay: memory is freed, modules are loaded and unloaded.
 #[test]
-fn others_go_on_beside_a_worker() {
+fn others_go_on_beside_workers() {
     let _budget = some_of_the_budget();
     let context = context();
-    let [active, finished] = [(); 2].map(|()| queue(&context, 1 << 10, 4));
+    let [active, finished, other] = [(); 3].map(|()| queue(&context, 1 << 10, 4));
+    let watched = mailbox(&context, 16, 16);
     let options = WorkerOptions { grid_blocks: 4, increment: 1, ..Default::default() };
     let worker = Worker::new(&active, Some(&finished), None, &options).unwrap();
+    let second = Worker::new(&other, None, None, &WorkerOptions { grid_blocks: 1, ..options }).unwrap();
     worker.start().unwrap();
     until(|| "it comes", || worker.info().heartbeat != 0);
+    // These come later, and leave with it.
+    second.start().unwrap();
+    until(|| "the second one comes", || second.info().heartbeat != 0);
+    let arbitrated = Arbitrated { mailbox: &watched, reader: 0, class: Class::Focus };
+    let arbiter = Arbiter::new(&context, &[arbitrated], None).unwrap();
+    until(|| "the arbiter comes", || arbiter.info().unwrap().heartbeat != 0);
     for n in 0..3 {
         drop(poisoned(&context, 1 << 20, n));
         let another = super::support::context();
         let mailbox = mailbox(&another, 16, 16);
         assert_eq!(mailbox.info().unwrap().published, 0);
         counted(&active, u64::from(n) * 10..u64::from(n) * 10 + 10);
+        counted(&other, 0..10);
     }
     context.device_buffer(1 << 20).unwrap();
     until(|| "items are finished", || finished.info().unwrap().size == 30);
-    worker.stop();
-    assert_eq!(worker.wait(Some(LIMIT)).unwrap().1.processed, 30);
+    until(|| "several slices", || arbiter.info().unwrap().slices > 2);
+    for worker in [&worker, &second] {
+        worker.stop();
+        assert_eq!(worker.wait(Some(LIMIT)).unwrap().1.processed, 30);
+    }
     assert_eq!(drained(&finished), (1..31).collect::<Vec<_>>());
 }
 
