@@ -298,9 +298,13 @@ typedef struct gmb_arbiter_header {
    */
   uint64_t turns;
   /**
+   * Where its kernel was last: the number of a multiprocessor, of a thread on the host backend, plus one; zero before it came.
+   */
+  uint64_t processor;
+  /**
    * Fills the line.
    */
-  uint64_t pad[12];
+  uint64_t pad[11];
   /**
    * A bit for each mailbox, by its place: whether there are records that nobody has taken.
    */

@@ -83,6 +83,9 @@ fn readiness_is_told() {
     assert!(expected.enumerate().all(|(at, n)| place(n) as usize == at));
     until(|| "several slices", || arbiter.info().unwrap().slices > 3);
     until(|| "a heartbeat", || arbiter.info().unwrap().heartbeat != 0);
+    // It says where it is.
+    let words = header(&context, &arbiter);
+    assert_ne!((words[8], words[9]), (0, 0));
 }
 
 /// Each reader of a mailbox has its own say; the mailbox may go before the arbiter.
