@@ -2477,8 +2477,9 @@ extern "C" {
  * destroyed before. Blocks until its memory is ready; thread-safe.
  *
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_ZERO_COUNT`, `_OVERFLOW` (the array does not fit into
- * the address space), `_INVALID_ARGUMENT` (too many; of another context; no such reader, or class), `_NOT_SUPPORTED` (express mode), `_BUSY` (workers hold what the device's budget allows),
- * `_OUT_OF_MEMORY`, `_MEMORY_LIMIT`, `_OUT_OF_HOST_MEMORY`, `_SYSTEM` (no thread), `_DEVICE_LOST`.
+ * the address space), `_INVALID_ARGUMENT` (too many; of another context; no such reader, or class; the device's budget is less
+ * than a block), `_NOT_SUPPORTED` (express mode), `_BUSY` (workers hold what the device's budget allows), `_OUT_OF_MEMORY`,
+ * `_MEMORY_LIMIT`, `_OUT_OF_HOST_MEMORY`, `_SYSTEM` (no thread), `_DEVICE_LOST`.
  */
 gmb_status gmb_arbiter_create(struct gmb_context context,
                               const struct gmb_arbiter_options *options,
@@ -3611,8 +3612,8 @@ gmb_status gmb_token_get_device_result(struct gmb_token token, const struct gmb_
  * device; thread-safe.
  *
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT` (queues that do not fit together,
- * threads of a block, more blocks than the device's budget allows), `_OUT_OF_MEMORY`, `_MEMORY_LIMIT`,
- * `_OUT_OF_HOST_MEMORY`, `_SYSTEM` (no thread), `_DEVICE_LOST`.
+ * threads of a block, more blocks than the device's budget allows), `_BUSY` (another worker serves the doorbell),
+ * `_OUT_OF_MEMORY`, `_MEMORY_LIMIT`, `_OUT_OF_HOST_MEMORY`, `_SYSTEM` (no thread), `_DEVICE_LOST`.
  */
 gmb_status gmb_worker_create(const struct gmb_worker_options *options,
                              struct gmb_worker *worker);
@@ -3655,7 +3656,7 @@ gmb_status gmb_worker_resume(struct gmb_worker worker);
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT` (never started), `_TIMEOUT` (wait again; the
  * message tells of blocks that do not come back from their functor, or have not begun because other work fills the device), and
  * what ended the run: `_WRONG_MODE` (the functor is for items of another size), `_INVALID_ARGUMENT` (it may spawn more of one
- * item than the queue `spawn` holds), `_DEVICE_LOST`, `_DRIVER`.
+ * item than the queue `spawn` holds), `_CORRUPT` (something else wrote into its doorbell), `_DEVICE_LOST`, `_DRIVER`.
  */
 gmb_status gmb_worker_wait(struct gmb_worker worker,
                            uint64_t timeout_ns,

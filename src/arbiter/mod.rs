@@ -124,7 +124,8 @@ impl Arbiter {
     /// ready; the kernel comes soon.
     ///
     /// # Errors
-    /// `ZERO_COUNT` (no mailbox), `INVALID_ARGUMENT` (more than `GMB_MOST_ARBITRATED`; of another context; no such reader),
+    /// `ZERO_COUNT` (no mailbox), `INVALID_ARGUMENT` (more than `GMB_MOST_ARBITRATED`; of another context; no such reader; the
+    /// device's budget is less than a block),
     /// `NOT_SUPPORTED` (express mode), `BUSY` (workers hold what the device's budget allows), `OUT_OF_MEMORY`, `MEMORY_LIMIT`,
     /// `OUT_OF_HOST_MEMORY`, `SYSTEM` (no thread), `DEVICE_LOST`.
     pub fn new(context: &Context, mailboxes: &[Arbitrated<'_>], slice: Option<Duration>) -> Result<Self> {
@@ -162,7 +163,7 @@ impl Arbiter {
         let threads = (count as u32).next_multiple_of(WARP);
         // SAFETY: the library's own kernel.
         let fitting = unsafe { context.backend().resident_blocks(0, Entry::Arbiter, threads)? };
-        residency::check(context, 1, fitting)?;
+        residency::check(context, "an arbiter's block", 1, fitting)?;
         let share = Share::take(context, 1, fitting)?;
         let memory =
             Memory { context: context.clone(), address: context.allocate_ring(Memory::bytes(count))? };

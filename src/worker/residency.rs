@@ -34,14 +34,14 @@ pub(crate) fn most(context: &Context, fitting: u32) -> u32 {
     (u64::from(fitting) * u64::from(context.resident_percent()) / 100) as u32
 }
 
-/// Fails when so many blocks would exceed the budget by themselves.
-pub(crate) fn check(context: &Context, blocks: u32, fitting: u32) -> Result<()> {
+/// Fails when so many blocks, which are for `what`, would exceed the budget by themselves.
+pub(crate) fn check(context: &Context, what: &str, blocks: u32, fitting: u32) -> Result<()> {
     let most = most(context, fitting);
     if blocks <= most {
         return Ok(());
     }
     Err(Error::argument(format!(
-        "grid_blocks {blocks}: {fitting} such blocks fit on the device, and workers may hold {} percent of it, that is {most} \
+        "{what}: {fitting} such blocks fit on the device, and workers may hold {} percent of it, that is {most} \
          (gmb_context_options.resident_percent)",
         context.resident_percent()
     )))

@@ -353,7 +353,11 @@ fn what_is_refused() {
     let most = worker.info().most_blocks;
     drop(worker);
     let whole = WorkerOptions { grid_blocks: most, ..options };
-    assert_eq!(status(Worker::new(&active, None, None, &whole)), GMB_ERROR_INVALID_ARGUMENT);
+    let refused = Worker::new(&active, None, None, &whole).unwrap_err();
+    assert_eq!(refused.status(), GMB_ERROR_INVALID_ARGUMENT);
+    // The number is the one that was given.
+    let told = format!("grid_blocks {most}, and one more for the doorbell: ");
+    assert!(refused.message().starts_with(&told), "{}", refused.message());
     Worker::new(&active, None, None, &WorkerOptions { grid_blocks: most - 1, ..options }).unwrap();
     assert_eq!(doorbell.info().outstanding, 1);
 }
