@@ -47,14 +47,20 @@ impl Slices {
 
     /// Begins one, once those that were to leave together with it have left: they are waited for, but not for long.
     pub(crate) fn begin(&self) -> Slice<'_> {
+        self.begin_by(now)
+    }
+
+    fn begin_by(&self, now: impl Fn() -> u64) -> Slice<'_> {
         let nanoseconds = u64::try_from(self.slice.as_nanos()).unwrap_or(u64::MAX);
         if nanoseconds == 0 || nanoseconds == u64::MAX {
             return Slice { of: self, end: None, length: self.slice };
         }
         let before = (self.place, self.last.load(Ordering::Relaxed));
+        // Who has left sooner, for whatever reason, joins them again.
+        let together = now() >= before.1;
         let limit = Instant::now() + self.slice / 8;
         let mut there = lock(&THERE);
-        while there.contains_key(&before) {
+        while together && there.contains_key(&before) {
             let left = limit.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
@@ -121,17 +127,25 @@ mod tests {
 
     #[test]
     fn a_kernel_comes_again_when_those_that_leave_with_it_have_left() {
-        let day = Duration::from_secs(86_400);
-        let (one, other, elsewhere) = (slices(1, day), slices(1, day), slices(2, day));
-        let (mine, its, theirs) = (one.begin(), other.begin(), elsewhere.begin());
-        assert_eq!((mine.end, its.end), (Some(day.as_nanos() as u64), Some(day.as_nanos() as u64)));
-        assert!(mine.length <= day);
+        const DAY: u64 = 86_400_000_000_000;
+        let (at, slice) = (AtomicU64::new(5), Duration::from_nanos(DAY));
+        let clock = || at.load(Ordering::Acquire);
+        let (one, other, elsewhere) = (slices(1, slice), slices(1, slice), slices(2, slice));
+        let (mine, its, theirs) = (one.begin_by(clock), other.begin_by(clock), elsewhere.begin_by(clock));
+        assert_eq!((mine.end, mine.length), (Some(DAY), Duration::from_nanos(DAY - 5)));
+        assert_eq!(its.end, mine.end);
+        // Before its time nobody is waited for.
         drop(mine);
+        let mine = one.begin_by(clock);
+        assert_eq!(mine.end, Some(DAY));
+        drop(mine);
+        at.store(DAY, Ordering::Release);
         let left = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let again = scope.spawn(|| {
-                let _mine = one.begin();
+                let mine = one.begin_by(clock);
                 assert!(left.load(Ordering::Acquire), "it came while the other was there");
+                assert_eq!(mine.end, Some(2 * DAY));
             });
             // What must not happen can only be given time.
             let began = Instant::now();
@@ -148,15 +162,9 @@ mod tests {
     fn nobody_waits_for_long() {
         let slice = Duration::from_secs(1);
         let (one, other) = (slices(3, slice), slices(3, slice));
-        // Those that end at the same moment.
-        let (mine, _stuck) = loop {
-            let (mine, its) = (one.begin(), other.begin());
-            if mine.end == its.end {
-                break (mine, its);
-            }
-        };
+        let (mine, _stuck) = (one.begin_by(|| 0), other.begin_by(|| 0));
         drop(mine);
-        assert!(one.begin().end.is_some());
+        assert_eq!(one.begin_by(|| 1_000_000_000).end, Some(2_000_000_000));
         // Those without an end, or without a length, are none of these.
         for slice in [Duration::ZERO, Duration::MAX] {
             let slices = slices(3, slice);
