@@ -261,6 +261,7 @@ class fifo {
     const uint64_t drained = ring::load_system(header_->drained);
     const uint64_t known = ring::load_relaxed(&header_->known);
     if (drained == known || static_cast<int64_t>(drained - known) < 0) return false;
+    GMB_CHAOS_POINT(44);
     /* Of those that learn it one gives it to all. */
     if (!ring::replace_limit(&header_->known, known, drained)) return true;
     ring::add_relaxed(&header_->space, drained - known);
