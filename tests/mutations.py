@@ -349,6 +349,8 @@ MUTANTS = [
      "doorbell none"),
     ("room in a FIFO that was taken first is lost", DOORBELL, "learn()) got += ring", "learn()) got = ring", "doorbell none"),
     ("a doorbell's block stays when the others have left", WORKER, "load_relaxed(args.left) == workers", "false", "doorbell none"),
+    ("a doorbell's block beats late", WORKER, "  if (group.lane() == 0) store_system(args.beats + workers, began | 1);\n", "",
+     "doorbell none"),
     ("a spoilt doorbell does not end its worker", WORKER,
      "GMB_WORKER_SPOILT_DOORBELL));\n    store_relaxed(args.told, static_cast<uint64_t>(1));\n", "GMB_WORKER_SPOILT_DOORBELL));\n",
      "doorbell none"),
