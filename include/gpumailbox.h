@@ -1508,6 +1508,18 @@ typedef struct gmb_kernel_block {
    * What the function was registered with.
    */
   void *user;
+  /**
+   * Bytes of each argument.
+   */
+  const uint64_t *argument_bytes;
+  /**
+   * How many arguments there are.
+   */
+  uint32_t argument_count;
+  /**
+   * Zero.
+   */
+  uint32_t reserved;
 } gmb_kernel_block;
 
 /**
@@ -2994,6 +3006,11 @@ typedef struct gmb_arbiter_args {
  */
 #define GMB_ERROR_CYCLE -43
 
+/**
+ * A function of the caller's failed, and said nothing more: in C++, Rust or Python by an exception or a panic.
+ */
+#define GMB_ERROR_CALLBACK -44
+
 
 
 
@@ -3157,8 +3174,7 @@ gmb_status gmb_coordinator_get_stream(struct gmb_coordinator coordinator,
  * Both ranges must stay valid, and `from` unwritten, until the operation is done. Does not wait for the device; thread-safe.
  * `after` may be null if `after_count` is 0.
  *
- * Errors, with nothing queued: `GMB_ERROR_INVALID_HANDLE` (also an id of another coordinator, never given out, or
- * forgotten), `_NULL_POINTER`, `_MISALIGNED`, `_ZERO_COUNT`, `_OVERFLOW`, `_FULL` (as many operations are in flight as may be: poll or
+ * Errors, with nothing queued: `GMB_ERROR_INVALID_HANDLE` (also an id of another coordinator, or never given out), `_NULL_POINTER`, `_MISALIGNED`, `_ZERO_COUNT`, `_OVERFLOW`, `_FULL` (as many operations are in flight as may be: poll or
  * wait), `_INVALID_ARGUMENT` (not reachable, where that is checked; called by a callback of this coordinator), `_NOT_SUPPORTED`
  * (the stream is being captured; the capture goes on), `_OUT_OF_HOST_MEMORY`, `_DEVICE_LOST`, `_DRIVER`.
  */
@@ -4407,7 +4423,8 @@ gmb_status gmb_triple_buffer_create(struct gmb_context context,
 
 /**
  * Ends a triple buffer and frees its memory. Blocks until the work that was submitted is done; buffers that are still in
- * somebody's hands are nobody's then. Safe while other threads are inside calls on it. Errors: `GMB_ERROR_INVALID_HANDLE`.
+ * somebody's hands are nobody's then. Safe while other threads are inside calls on it: waits end with
+ * `GMB_ERROR_INVALID_HANDLE`. Errors: `GMB_ERROR_INVALID_HANDLE`.
  */
 gmb_status gmb_triple_buffer_destroy(struct gmb_triple_buffer triple);
 
