@@ -64,11 +64,13 @@ template <class Group> DEVICE_SIDE inline void act_upon(const Group &group, cons
   group.store(all.acted, n + 1);
 }
 
-/* A module that stays, from its first message to its last. */
-template <class Group> DEVICE_SIDE inline void live(const Group &group, const job &all, module which) {
+/* A module that stays, from its first message to its last; it tries to take what is said to be there. */
+template <class Group, class IsThere>
+DEVICE_SIDE inline void live_while(const Group &group, const job &all, module which, const IsThere &is_there) {
   running::tally mine = {};
   mine.how = running::done;
   mine.began_ns = group.now_ns();
+  mine.processor = gmb::device::processor();
   /* One produces and one consumes: no more is needed, and it is faster. */
   const gmb::device::ordered_mailbox in(which == act ? all.thought : all.sensed), out(which == sense ? all.sensed : all.thought);
   gmb_record_header header;
@@ -82,13 +84,7 @@ template <class Group> DEVICE_SIDE inline void live(const Group &group, const jo
       for (const uint64_t until = group.now_ns() + all.pause_ns; group.now_ns() < until;) gmb::device::back_off(0);
       give_birth(group, all, n);
     } else {
-      const auto pop = [&] {
-        if (all.arbiter) {
-          const gmb::device::arbiter ready(all.arbiter);
-          if (group.from_leader(group.lane() == 0 && ready.is_ready(mailbox_of(which)) ? 1u : 0u) == 0) return false;
-        }
-        return in.try_pop(group, &row, &header);
-      };
+      const auto pop = [&] { return is_there() && in.try_pop(group, &row, &header); };
       if (!running::keep_trying(group, all.until, mine, running::found_no_record, pop)) break;
       group.sync();
       if (which == think) think_about(group, row);
@@ -104,6 +100,14 @@ template <class Group> DEVICE_SIDE inline void live(const Group &group, const jo
   }
   mine.ended_ns = group.now_ns();
   if (group.lane() == 0) all.tallies[which] = mine;
+}
+
+template <class Group> DEVICE_SIDE inline void live(const Group &group, const job &all, module which) {
+  if (!all.arbiter) return live_while(group, all, which, [] { return true; });
+  const gmb::device::arbiter ready(all.arbiter);
+  /* One lane looks, and tells the others. */
+  live_while(group, all, which,
+             [&] { return group.from_leader(group.lane() == 0 && ready.is_ready(mailbox_of(which)) ? 1u : 0u) != 0; });
 }
 
 /* In arbitration.cu. Null, or what went wrong. */

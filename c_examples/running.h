@@ -59,6 +59,7 @@ struct tally {
   uint64_t tries_in_vain;
   uint64_t began_ns;
   uint64_t ended_ns;
+  uint64_t processor; /* where it ran, of those that say so */
   ending how;
   int32_t status; /* of a bad mailbox */
 };

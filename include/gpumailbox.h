@@ -318,9 +318,13 @@ typedef struct gmb_arbiter_header {
    */
   uint64_t turns;
   /**
+   * Where its kernel was last: the number of a multiprocessor, of a thread on the host backend, plus one; zero before it came.
+   */
+  uint64_t processor;
+  /**
    * Fills the line.
    */
-  uint64_t pad[12];
+  uint64_t pad[11];
   /**
    * A bit for each mailbox, by its place: whether there are records that nobody has taken.
    */
@@ -3325,8 +3329,9 @@ extern "C" {
  * destroyed before. Blocks until its memory is ready; thread-safe.
  *
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_ZERO_COUNT`, `_OVERFLOW` (the array does not fit into
- * the address space), `_INVALID_ARGUMENT` (too many; of another context; no such reader, or class), `_NOT_SUPPORTED` (express mode), `_BUSY` (workers hold what the device's budget allows),
- * `_OUT_OF_MEMORY`, `_MEMORY_LIMIT`, `_OUT_OF_HOST_MEMORY`, `_SYSTEM` (no thread), `_DEVICE_LOST`.
+ * the address space), `_INVALID_ARGUMENT` (too many; of another context; no such reader, or class; the device's budget is less
+ * than a block), `_NOT_SUPPORTED` (express mode), `_BUSY` (workers hold what the device's budget allows), `_OUT_OF_MEMORY`,
+ * `_MEMORY_LIMIT`, `_OUT_OF_HOST_MEMORY`, `_SYSTEM` (no thread), `_DEVICE_LOST`.
  */
 gmb_status gmb_arbiter_create(struct gmb_context context,
                               const struct gmb_arbiter_options *options,
@@ -4936,8 +4941,8 @@ gmb_status gmb_triple_buffer_advance(struct gmb_triple_buffer triple,
  * device; thread-safe.
  *
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT` (queues that do not fit together,
- * threads of a block, more blocks than the device's budget allows), `_OUT_OF_MEMORY`, `_MEMORY_LIMIT`,
- * `_OUT_OF_HOST_MEMORY`, `_SYSTEM` (no thread), `_DEVICE_LOST`.
+ * threads of a block, more blocks than the device's budget allows), `_BUSY` (another worker serves the doorbell),
+ * `_OUT_OF_MEMORY`, `_MEMORY_LIMIT`, `_OUT_OF_HOST_MEMORY`, `_SYSTEM` (no thread), `_DEVICE_LOST`.
  */
 gmb_status gmb_worker_create(const struct gmb_worker_options *options,
                              struct gmb_worker *worker);
@@ -4980,7 +4985,7 @@ gmb_status gmb_worker_resume(struct gmb_worker worker);
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT` (never started), `_TIMEOUT` (wait again; the
  * message tells of blocks that do not come back from their functor, or have not begun because other work fills the device), and
  * what ended the run: `_WRONG_MODE` (the functor is for items of another size), `_INVALID_ARGUMENT` (it may spawn more of one
- * item than the queue `spawn` holds), `_DEVICE_LOST`, `_DRIVER`.
+ * item than the queue `spawn` holds), `_CORRUPT` (something else wrote into its doorbell), `_DEVICE_LOST`, `_DRIVER`.
  */
 gmb_status gmb_worker_wait(struct gmb_worker worker,
                            uint64_t timeout_ns,

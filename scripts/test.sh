@@ -53,6 +53,7 @@ set -m
   run "reproducible" scripts/reproducible.sh
   run "models" scripts/loom.sh
   run "protocol" scripts/protocol.sh
+  run "histories" scripts/histories.sh
   run "fuzzing" scripts/fuzz.sh
   run "fuzzing can fail" scripts/fuzz.sh --broken
   run "stress" scripts/stress.sh

@@ -213,8 +213,10 @@ impl ManagedContext {
         let uploaded = unsafe {
             coordinator.queue(Work::Upload { to: place, from: from.address, bytes: from.bytes }, &[])
         }?;
+        // SAFETY: as above.
         let rest = unsafe { coordinator.queue(Work::Compute(compute), &[uploaded]) }.and_then(|computed| {
             let download = Work::Download { to: to.address, from: place, bytes: to.bytes };
+            // SAFETY: as above.
             unsafe { coordinator.queue(download, &[computed]) }.map(|downloaded| (computed, downloaded))
         });
         let (computed, downloaded) = rest.inspect_err(|_| coordinator.give_up(triple, uploaded))?;

@@ -13,7 +13,8 @@
  *   }
  *
  * What it says was so a moment ago: a pop may find that somebody else was faster, and then gives nothing; and what was
- * published just now is said a microsecond or two later, or, when the arbiter's kernel comes again, some ten. */
+ * published just now is said a microsecond or two later, or, while the arbiter's kernel is away between two slices, once it has come
+ * again: that takes a tenth of a millisecond or two. */
 #ifndef GPUMAILBOX_ARBITER_CUH
 #define GPUMAILBOX_ARBITER_CUH
 
@@ -79,6 +80,7 @@ GMB_HD inline void watch_some(const gmb_arbiter_args &args, uint32_t share, uint
 template <class Block> GMB_HD inline void arbitrate(const Block &block, const gmb_arbiter_args &args) {
   const uint64_t began = clock_ns();
   const uint32_t shares = (args.arbiter->count + 31) / 32;
+  if (block.thread() == 0) store_relaxed(&args.arbiter->processor, processor() + 1);
 #if GMB_ON_DEVICE
   if (block.thread() / 32 < shares) watch_some(args, block.thread() / 32, began, false);
 #else
@@ -127,7 +129,8 @@ class arbiter {
   /* Mailboxes. */
   GMB_HD uint32_t count() const { return count_; }
 
-  /* Whether a mailbox, by its number, has records that nobody has taken. One load. */
+  /* Whether a mailbox, by its number, has records that nobody has taken. One load, and each thread's own: others of its warp may
+   * see something else at the same time, so let one look, and tell the others. */
   GMB_HD bool is_ready(uint32_t number) const {
     if (number >= count_) return false;
     const uint32_t place = header_->place[number];

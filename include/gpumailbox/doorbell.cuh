@@ -56,21 +56,25 @@ template <uint32_t words> GMB_HD inline mapped_state read_alone(const uint64_t *
   }
   return worst;
 }
-/* A look that is under way while what the one before it found is looked at: so a slot is seen twice as often as a trip over the
- * bus takes. */
-struct look_ahead {
-  uint64_t word = 0;
-  bool under_way = false;
-};
 
 /* All words of a slot, for all of a group. */
 template <uint32_t words, class Group>
-GMB_HD inline mapped_state read_mapped(const Group &group, const uint64_t *slot, uint32_t turn, uint32_t *bits, look_ahead &) {
+GMB_HD inline mapped_state read_mapped(const Group &group, const uint64_t *slot, uint32_t turn, uint32_t *bits) {
   const uint32_t seen = group.lane() == 0 ? read_alone<words>(slot, turn, bits) : mapped_not_yet;
   const mapped_state found = static_cast<mapped_state>(group.from_leader(seen));
   if (found != mapped_there) return found;
   for (uint32_t i = 0; i < words; ++i) bits[i] = group.from_leader(bits[i]);
   return found;
+}
+/* A warp's look that is under way while what the one before it found is looked at: so a slot is seen twice as often as a trip over
+ * the bus takes. What is found is as old as the call before: only for who looks again and again, and does nothing else. */
+struct look_ahead {
+  uint64_t word = 0;
+  bool under_way = false;
+};
+template <uint32_t words, class Group>
+GMB_HD inline mapped_state read_mapped(const Group &group, const uint64_t *slot, uint32_t turn, uint32_t *bits, look_ahead &) {
+  return read_mapped<words>(group, slot, turn, bits);
 }
 template <uint32_t words, class Group>
 GMB_HD inline void write_mapped(const Group &group, uint64_t *slot, uint32_t turn, const uint32_t *bits) {
@@ -79,21 +83,28 @@ GMB_HD inline void write_mapped(const Group &group, uint64_t *slot, uint32_t tur
 }
 #if GMB_ON_DEVICE
 /* Each lane of a warp has one of them: one request. */
+template <uint32_t words> __device__ inline mapped_state told_by_lanes(uint64_t word, uint32_t turn, uint32_t *bits) {
+  if (__all_sync(0xffffffff, mapped_turn(word) == turn)) {
+    GMB_UNROLL
+    for (uint32_t i = 0; i < words; ++i) bits[i] = __shfl_sync(0xffffffff, static_cast<uint32_t>(word), i);
+    return mapped_there;
+  }
+  return __any_sync(0xffffffff, state_of(word, turn) == mapped_spoilt) ? mapped_spoilt : mapped_not_yet;
+}
+template <uint32_t words>
+__device__ inline mapped_state read_mapped(const one_warp &group, const uint64_t *slot, uint32_t turn, uint32_t *bits) {
+  return told_by_lanes<words>(load_system(slot + group.lane() % words), turn, bits);
+}
 template <uint32_t words>
 __device__ inline mapped_state read_mapped(const one_warp &group, const uint64_t *slot, uint32_t turn, uint32_t *bits,
                                            look_ahead &ahead) {
   const uint64_t *mine = slot + group.lane() % words;
   const uint64_t word = ahead.under_way ? ahead.word : load_system(mine);
   ahead.word = load_system(mine);
-  ahead.under_way = true;
-  if (__all_sync(0xffffffff, mapped_turn(word) == turn)) {
-    /* The next one is of another slot. */
-    ahead.under_way = false;
-    GMB_UNROLL
-    for (uint32_t i = 0; i < words; ++i) bits[i] = __shfl_sync(0xffffffff, static_cast<uint32_t>(word), i);
-    return mapped_there;
-  }
-  return __any_sync(0xffffffff, state_of(word, turn) == mapped_spoilt) ? mapped_spoilt : mapped_not_yet;
+  const mapped_state found = told_by_lanes<words>(word, turn, bits);
+  /* The next one is of another slot. */
+  ahead.under_way = found != mapped_there;
+  return found;
 }
 template <uint32_t words>
 __device__ inline void write_mapped(const one_warp &group, uint64_t *slot, uint32_t turn, const uint32_t *bits) {
@@ -145,22 +156,13 @@ class doorbell {
   /* GMB_OK, or why nothing comes any more: GMB_ERROR_BAD_MAGIC, _BAD_VERSION, _CORRUPT (something else wrote into a slot). */
   GMB_HD int32_t status() const { return status_; }
 
-  /* The next command, if it is there. Cancelled ones are answered here, by GMB_ERROR_CANCELLED. */
-  template <class Group> GMB_HD bool try_take(const Group &group, command &got) {
-    for (;;) {
-      if (status_ != GMB_OK) return false;
-      uint32_t bits[GMB_COMMAND_WORDS];
-      const uint32_t turn = ring::mapped_turn_of(taken_, shift_);
-      const ring::mapped_state found = ring::read_mapped<GMB_COMMAND_WORDS>(group, slot(commands_, taken_), turn, bits, ahead_);
-      if (found == ring::mapped_spoilt) status_ = GMB_ERROR_CORRUPT;
-      if (found != ring::mapped_there) return false;
-      got.ticket = taken_++;
-      ring::from_bits<GMB_COMMAND_WORDS>(bits, got.what);
-      if (group.lane() == 0) ring::store_relaxed(&header_->taken, taken_);
-      if ((got.what.flags & GMB_COMMAND_CANCELLED) == 0) return true;
-      const gmb_answer never = {GMB_ERROR_CANCELLED, 0, {0, 0, 0}};
-      answer(group, got.ticket, never);
-    }
+  /* The next command, if it is there now: whatever was submitted before this call is found. Cancelled ones are answered here, by
+   * GMB_ERROR_CANCELLED. */
+  template <class Group> GMB_HD bool try_take(const Group &group, command &got) { return take(group, got); }
+  /* As a worker's own loop looks: by a warp, twice as often; but it finds what was there at the call before, with the same `ahead`,
+   * which may be long ago for who does something else in between. */
+  template <class Group> GMB_HD bool try_take(const Group &group, command &got, ring::look_ahead &ahead) {
+    return take(group, got, ahead);
   }
 
   /* Whether a command that was taken is not wanted any more: a trip to the host's memory. */
@@ -178,6 +180,22 @@ class doorbell {
   }
 
  private:
+  template <class Group, class... Ahead> GMB_HD bool take(const Group &group, command &got, Ahead &...ahead) {
+    for (;;) {
+      if (status_ != GMB_OK) return false;
+      uint32_t bits[GMB_COMMAND_WORDS];
+      const uint32_t turn = ring::mapped_turn_of(taken_, shift_);
+      const ring::mapped_state found = ring::read_mapped<GMB_COMMAND_WORDS>(group, slot(commands_, taken_), turn, bits, ahead...);
+      if (found == ring::mapped_spoilt) status_ = GMB_ERROR_CORRUPT;
+      if (found != ring::mapped_there) return false;
+      got.ticket = taken_++;
+      ring::from_bits<GMB_COMMAND_WORDS>(bits, got.what);
+      if (group.lane() == 0) ring::store_relaxed(&header_->taken, taken_);
+      if ((got.what.flags & GMB_COMMAND_CANCELLED) == 0) return true;
+      const gmb_answer never = {GMB_ERROR_CANCELLED, 0, {0, 0, 0}};
+      answer(group, got.ticket, never);
+    }
+  }
   template <class Word> GMB_HD Word *slot(Word *ring, uint64_t ticket) const {
     return ring + (static_cast<uint32_t>(ticket) & mask_) * GMB_COMMAND_WORDS;
   }
@@ -186,7 +204,6 @@ class doorbell {
   const uint64_t *commands_ = nullptr;
   uint64_t *answers_ = nullptr;
   uint64_t taken_ = 0;
-  ring::look_ahead ahead_;
   uint32_t mask_ = 0, shift_ = 0;
   int32_t status_ = GMB_OK;
 };
@@ -244,6 +261,7 @@ class fifo {
     const uint64_t drained = ring::load_system(header_->drained);
     const uint64_t known = ring::load_relaxed(&header_->known);
     if (drained == known || static_cast<int64_t>(drained - known) < 0) return false;
+    GMB_CHAOS_POINT(44);
     /* Of those that learn it one gives it to all. */
     if (!ring::replace_limit(&header_->known, known, drained)) return true;
     ring::add_relaxed(&header_->space, drained - known);

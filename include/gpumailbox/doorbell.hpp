@@ -46,6 +46,8 @@ class doorbell : public detail::owner<gmb_doorbell, gmb_doorbell_destroy> {
   }
   /* Its answer is still to be collected. */
   gmb::status cancel(gmb_command_id id) const { return gmb::status(gmb_doorbell_cancel(get(), id)); }
+  /* Nobody will collect its answer, which makes room when it has come. It is done nevertheless. */
+  gmb::status forget(gmb_command_id id) const { return gmb::status(gmb_doorbell_forget(get(), id)); }
 
   /* Of answers to be collected. */
   expected<watch> create_watch() const {

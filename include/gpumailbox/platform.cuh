@@ -46,6 +46,7 @@
 /* A build with GMB_CHAOS delays at random where another block or side could
  * come between; tests only. */
 #if !GMB_ON_DEVICE
+#include <pthread.h>
 #include <sched.h>
 #include <time.h>
 #endif
@@ -195,6 +196,12 @@ __device__ inline void back_off(uint32_t n) { __nanosleep(8u << (n < 5 ? n : 5))
 __device__ inline void back_off_longer(uint32_t n) { __nanosleep(8u << (n < 9 ? n : 9)); }
 /* Whether one of the threads of the warp that are here together says so: until none does, all of them stay. */
 __device__ inline bool any_here(bool v) { return __any_sync(__activemask(), v) != 0; }
+/* The number of this multiprocessor. */
+__device__ inline uint64_t processor() {
+  uint32_t number;
+  asm volatile("mov.u32 %0, %%smid;" : "=r"(number));
+  return number;
+}
 /* Nanoseconds since some moment, the same for the whole device; it ticks every 32 ns to 1 us. */
 __device__ inline uint64_t clock_ns() {
   uint64_t t;
@@ -315,6 +322,7 @@ inline void fence_in_one_order() { __sync_synchronize(); }
 inline void back_off(uint32_t) { sched_yield(); }
 inline void back_off_longer(uint32_t) { sched_yield(); }
 inline bool any_here(bool v) { return v; }
+inline uint64_t processor() { return static_cast<uint64_t>(pthread_self()); }
 inline uint64_t clock_ns() {
   timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
@@ -537,6 +545,7 @@ using ring::one_warp;
 using ring::back_off; /* between attempts, with the number of the attempt: 8 to 256 ns, or gives way on the CPU */
 using ring::fence_system;    /* what was written before it is visible to the CPU before what is written after it */
 using ring::back_off_longer; /* the same where many look at the same words: up to 4 us */
+using ring::processor;       /* the number of the multiprocessor, or of the CPU thread, on which the caller runs */
 
 }  // namespace device
 }  // namespace gmb

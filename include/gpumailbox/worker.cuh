@@ -55,7 +55,6 @@ GMB_HD inline bool look(const gmb_worker_args &args) {
   return true;
 }
 
-
 /* When a functor shall come to an end: the slice is over, or the host says so. */
 class leaving {
  public:
@@ -321,9 +320,12 @@ GMB_HD inline void serve(const Block &block, const gmb_worker_args &args, const 
   if (block.thread() >= serving_group::width) return;
   const serving_group group;
   device::doorbell bell(args.doorbell);
+  look_ahead ahead;
   const uint32_t workers = block.blocks() - 1;
   const uint64_t began = clock_ns(), every = look_every(block.blocks());
-  uint64_t beaten = 0, looked = began;
+  uint64_t beaten = began, looked = began;
+  /* It is here, however long its first command takes. */
+  if (group.lane() == 0) store_system(args.beats + workers, began | 1);
   /* However late it comes, and however short its slice is, it takes what is there first. */
   for (uint32_t polls = 1;; ++polls) {
     /* Each poll is a trip to the host's memory; that the others are still there is looked up now and then. */
@@ -341,7 +343,7 @@ GMB_HD inline void serve(const Block &block, const gmb_worker_args &args, const 
       if (group.of_leader(leaves) != 0) break;
     }
     device::command got;
-    if (!bell.try_take(group, got)) {
+    if (!bell.try_take(group, got, ahead)) {
       if (bell.status() != GMB_OK) break;
 #if !GMB_ON_DEVICE
       back_off(polls);

@@ -43,8 +43,9 @@ struct Submitted {
     taking: RwLock<()>,
 }
 
-/// How long a full doorbell is not asked again while its oldest command is waited for.
+/// How long a full doorbell is not asked again while its oldest command is waited for: half of what has passed, within these.
 const ROOM: Duration = Duration::from_millis(1);
+const LONGEST_ROOM: Duration = Duration::from_millis(250);
 
 /// No room.
 fn is_full(told: i32) -> bool {
@@ -106,11 +107,12 @@ impl Core {
         if !is_full(told) {
             return check(told).map(drop);
         }
+        let began = Instant::now();
         let give = |left: u64| {
             // Whoever is first in the row makes room first, as a rule.
             let oldest = lock(&self.under_way).first_key_value().map(|(&id, known)| (id, known.clone()));
             let Some((number, known)) = oldest else { return self.submit(command, left, id.as_deref_mut()) };
-            let left = left.min(nanoseconds(ROOM));
+            let left = left.min(nanoseconds((began.elapsed() / 2).clamp(ROOM, LONGEST_ROOM)));
             if self.take(&known, left) {
                 lock(&self.under_way).remove(&number);
             }

@@ -7,8 +7,10 @@ use pyo3::prelude::*;
 use crate::error::{argument, check};
 use crate::ffi;
 
-/// How long a wait goes on before signals are looked at.
+/// How long a wait goes on before signals are looked at. Each slice begins with a look that costs more than the rest of it: so who
+/// has waited for long is asked more seldom.
 const SLICE: Duration = Duration::from_millis(50);
+const LONGEST_SLICE: Duration = Duration::from_millis(500);
 
 /// Seconds as `None` for no limit.
 pub fn limit(timeout: Option<f64>) -> PyResult<Option<Duration>> {
@@ -50,8 +52,9 @@ pub fn patiently_until(
 ) -> PyResult<i32> {
     let start = Instant::now();
     loop {
-        let left = timeout.map(|limit| limit.saturating_sub(start.elapsed()));
-        let slice = left.map_or(SLICE, |left| left.min(SLICE));
+        let passed = start.elapsed();
+        let slice = passed.clamp(SLICE, LONGEST_SLICE);
+        let slice = timeout.map_or(slice, |limit| limit.saturating_sub(passed).min(slice));
         let told = py.detach(|| wait(nanoseconds(slice)));
         if !is_late(told) {
             return check(told);

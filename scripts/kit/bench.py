@@ -3,8 +3,8 @@
 
 Usage: bench.py FOLDER_OF_PROGRAMS FOLDER_FOR_RESULTS COMMIT [--host] [--quick] [--counters] [--queues] [--doorbells]
 
-With --queues only the work queues are measured, which stand beside each other, with --doorbells only doorbells and FIFOs, and
-the bare doorbell in turns with ours. With --counters Nsight Compute counts what the kernels of large operations do, ours and the bare ones.
+With --queues only the work queues are measured, which stand beside each other, with --doorbells only doorbells, FIFOs and
+arbiters, and the bare doorbell in turns with ours. With --counters Nsight Compute counts what the kernels of large operations do, ours and the bare ones.
 """
 import csv
 import json
@@ -159,10 +159,11 @@ def queues(programs, results, commit, quick):
 
 
 def doorbells(programs, results, commit, quick):
-    """The suite `doorbells` alone: of the trips there and back the best of several processes, as in the whole."""
+    """The suite `doorbells` alone, arbiters among it: of the trips there and back the best of several processes, as in the whole."""
     limits, rows, good = {}, {}, True
     for process in range(PROCESSES):
-        for program, known, only in (("limits", limits, "doorbell"), ("mailbox", rows, ",".join(DOORBELLS[:1 if process else 2]))):
+        ours = DOORBELLS if process == 0 else DOORBELLS[:1]
+        for program, known, only in (("limits", limits, "doorbell"), ("mailbox", rows, ",".join(ours))):
             fresh, fine = measure(programs / program, "--only", only, *quick)
             good = good and fine
             known.update((name, better(known.get(name, row), row)) for name, row in fresh.items())

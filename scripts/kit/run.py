@@ -228,6 +228,20 @@ def build_examples():
     section("examples: build", ["cmake", "--build", str(BUILD)], 300)
 
 
+def arbitration():
+    """What the three ways to wire modules cost here, for scripts/arbitration.py --take."""
+    run_here = OUT / "arbitration.run.json"
+    run_here.unlink(missing_ok=True)
+    code, _ = section("arbitration", [str(BUILD / "arbitration"), "--backend", "cuda", "--json", str(run_here)], 120)
+    if code != 0:
+        return {}
+    tree = json.loads((KIT / "tree.json").read_text())
+    found = {**driver_facts(), "commit": tree["commit"], **json.loads(run_here.read_text())}
+    run_here.unlink()
+    (OUT / "arbitration.json").write_text(json.dumps(found, indent=1) + "\n")
+    return found
+
+
 def examples():
     build_examples()
     code, text = section("examples: ctest", ["ctest", "--test-dir", str(BUILD), "--output-on-failure",
@@ -241,7 +255,8 @@ def examples():
     # Without PyTorch it fails: what was not tried has not passed.
     library = KIT / "stage" / "lib" / "libgpumailbox.so.0"
     code, text = section("torch.cuda.graph", [sys.executable, str(KIT / "torch" / "capture.py"), str(library)], 120)
-    return {"examples": ran, "three_modules": three, "torch_capture": text.strip().splitlines()[-1:]}
+    return {"examples": ran, "three_modules": three, "arbitration": arbitration(),
+            "torch_capture": text.strip().splitlines()[-1:]}
 
 
 def all_hostile():
@@ -250,11 +265,12 @@ def all_hostile():
 
 def sanitizers():
     def sanitized(tool):
-        # The tests of drivers and profilers start children of their own; the tools run
-        # launches one by one, so a launch behind a closed gate would wait for ever.
-        # Sixteen threads that make and destroy take too long under them; the pool hides overruns.
+        # The tests of drivers and profilers start children of their own. The tools run launches one by one, so one
+        # behind a closed gate, or beside a kernel that never leaves, would wait for ever (gated::); and one test after the
+        # other, or those of a test wait for the kernels that stay of another. Sixteen threads that make and destroy take too
+        # long under them, and what waiting costs is another thing there; the pool hides overruns.
         arguments = ["--test-threads=1"]
-        for module in ("drivers::", "hot_path::", "gated::", "lost::", "profiler::", "stress::"):
+        for module in ("drivers::", "hot_path::", "idle::", "gated::", "lost::", "profiler::", "stress::"):
             arguments += ["--skip", module]
         if tool == "memcheck":
             # Its red zones belong to an allocation as the driver tells its size.

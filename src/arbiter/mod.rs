@@ -18,6 +18,7 @@ use crate::status::*;
 use crate::stream::OwnedStream;
 use crate::sync::{forked, lock, wait};
 use crate::worker::residency::{self, Share};
+use crate::worker::slices::Slices;
 
 /// How urgent what comes through a mailbox is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -73,7 +74,7 @@ struct Shared {
     line: Line,
     count: u32,
     focus: u32,
-    slice: Duration,
+    slices: Slices,
     state: Mutex<State>,
     changed: Condvar,
     _mailboxes: Vec<Arc<dyn Any + Send + Sync>>,
@@ -123,7 +124,8 @@ impl Arbiter {
     /// ready; the kernel comes soon.
     ///
     /// # Errors
-    /// `ZERO_COUNT` (no mailbox), `INVALID_ARGUMENT` (more than `GMB_MOST_ARBITRATED`; of another context; no such reader),
+    /// `ZERO_COUNT` (no mailbox), `INVALID_ARGUMENT` (more than `GMB_MOST_ARBITRATED`; of another context; no such reader; the
+    /// device's budget is less than a block),
     /// `NOT_SUPPORTED` (express mode), `BUSY` (workers hold what the device's budget allows), `OUT_OF_MEMORY`, `MEMORY_LIMIT`,
     /// `OUT_OF_HOST_MEMORY`, `SYSTEM` (no thread), `DEVICE_LOST`.
     pub fn new(context: &Context, mailboxes: &[Arbitrated<'_>], slice: Option<Duration>) -> Result<Self> {
@@ -161,7 +163,7 @@ impl Arbiter {
         let threads = (count as u32).next_multiple_of(WARP);
         // SAFETY: the library's own kernel.
         let fitting = unsafe { context.backend().resident_blocks(0, Entry::Arbiter, threads)? };
-        residency::check(context, 1, fitting)?;
+        residency::check(context, "an arbiter's block", 1, fitting)?;
         let share = Share::take(context, 1, fitting)?;
         let memory =
             Memory { context: context.clone(), address: context.allocate_ring(Memory::bytes(count))? };
@@ -188,7 +190,7 @@ impl Arbiter {
             line,
             count: count as u32,
             focus: header.focus,
-            slice: slice.unwrap_or(DEFAULT_SLICE),
+            slices: Slices::new(context, slice.unwrap_or(DEFAULT_SLICE)),
             state: Mutex::default(),
             changed: Condvar::new(),
             _mailboxes: kept,
@@ -254,6 +256,7 @@ impl Shared {
 
     /// The kernel comes, and leaves.
     fn slice(&self) -> Result<()> {
+        let slice = self.slices.begin();
         let (backend, stream) = (self.context.backend(), self.context.unresolved(self.stream.get()));
         let told = self.memory.told(self.count);
         let args = gmb_arbiter_args {
@@ -262,10 +265,12 @@ impl Shared {
             command: (self.line.address() + size_of::<u64>() as u64) as *const u64,
             told: told as *mut u64,
             beat: self.line.address() as *mut u64,
-            slice_ns: u64::try_from(self.slice.as_nanos()).unwrap_or(u64::MAX),
+            slice_ns: u64::try_from(slice.length.as_nanos()).unwrap_or(u64::MAX),
         };
         let threads = self.count.next_multiple_of(WARP);
         let resident = Resident { function: 0, kernel: Kernel::Arbiter(args), blocks: 1, threads };
+        // It is asked often whether it has left.
+        let _entered = backend.enter_for_calls()?;
         // SAFETY: the mailboxes and the memory outlive the kernel, which is waited for.
         unsafe {
             backend.fill(told, 0, size_of::<u64>(), stream)?;
@@ -276,7 +281,7 @@ impl Shared {
             Ok(false) => None,
             Err(error) => Some(Err(error)),
         };
-        wait_until_about(Some(self.slice), None, done, || Ok(()))?.unwrap_or(Ok(()))
+        wait_until_about(Some(slice.length), None, done, || Ok(()))?.unwrap_or(Ok(()))
     }
 }
 

@@ -394,7 +394,8 @@ pub(crate) fn wait_until<T>(
     wait_until_about(None, timeout, ready, nudge)
 }
 
-/// The same for something that is to come when so much time has passed: then it looks more often.
+/// The same for something that is to come when so much time has passed: then it looks more often, and before that it is in no
+/// hurry.
 pub(crate) fn wait_until_about<T>(
     due: Option<Duration>,
     timeout: Option<Duration>,
@@ -403,6 +404,7 @@ pub(crate) fn wait_until_about<T>(
 ) -> Result<Option<T>> {
     const SPINS: u32 = 2048;
     const YIELDS: u32 = 4096;
+    let yields = if due.is_some_and(is_far) { 64 } else { YIELDS };
     let start = std::time::Instant::now();
     let mut round: u32 = 0;
     loop {
@@ -414,7 +416,7 @@ pub(crate) fn wait_until_about<T>(
             return Ok(None);
         }
         // The clock and the driver are asked rarely: both cost more than a poll, though less than a nap.
-        if round % 64 == 0 || round > YIELDS {
+        if round % 64 == 0 || round > yields {
             let passed = start.elapsed();
             if timeout.is_some_and(|limit| passed >= limit) {
                 return Ok(None);
@@ -422,7 +424,7 @@ pub(crate) fn wait_until_about<T>(
             if round % 64 == 0 || nap(passed, due) > LEAST_NAP {
                 nudge()?;
             }
-            if round > YIELDS {
+            if round > yields {
                 let left = timeout.map_or(Duration::MAX, |limit| limit.saturating_sub(passed));
                 std::thread::sleep(nap(passed, due).min(left));
                 continue;
@@ -437,15 +439,39 @@ pub(crate) fn wait_until_about<T>(
 }
 
 const LEAST_NAP: Duration = Duration::from_micros(50);
+const LONG_NAP: Duration = Duration::from_micros(1000);
+
+fn is_far(due: Duration) -> bool {
+    due > 4 * LONG_NAP
+}
 
 /// What comes soon is told soon; who has waited for long costs little.
 fn nap(passed: Duration, due: Option<Duration>) -> Duration {
-    const LONG: Duration = Duration::from_micros(1000);
-    let near = due.is_some_and(|due| passed + 2 * LONG > due && passed < due + 100 * LONG);
+    let near = due.is_some_and(|due| {
+        passed.saturating_add(2 * LONG_NAP) > due && passed < due.saturating_add(100 * LONG_NAP)
+    });
     match passed.as_millis() {
         _ if near => LEAST_NAP,
         0..2 => LEAST_NAP,
-        2..50 => Duration::from_micros(200),
-        _ => LONG,
+        2..50 if !due.is_some_and(is_far) => Duration::from_micros(200),
+        _ => LONG_NAP,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who waits for what comes in a while does not ask for it all the time: each question is a call of the driver.
+    #[test]
+    fn what_is_far_is_asked_for_seldom() {
+        let (mut asked, limit) = (0, Duration::from_millis(100));
+        let never = || {
+            asked += 1;
+            None::<()>
+        };
+        assert!(wait_until_about(Some(limit), Some(limit), never, || Ok(())).is_ok_and(|came| came.is_none()));
+        // A machine that does something else meanwhile makes it less.
+        assert!((64..400).contains(&asked), "{asked} times in {limit:?}");
     }
 }

@@ -100,8 +100,9 @@ fn class(number: usize, value: gmb_class) -> Result<Class> {
 /// destroyed before. Blocks until its memory is ready; thread-safe.
 ///
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_ZERO_COUNT`, `_OVERFLOW` (the array does not fit into
-/// the address space), `_INVALID_ARGUMENT` (too many; of another context; no such reader, or class), `_NOT_SUPPORTED` (express mode), `_BUSY` (workers hold what the device's budget allows),
-/// `_OUT_OF_MEMORY`, `_MEMORY_LIMIT`, `_OUT_OF_HOST_MEMORY`, `_SYSTEM` (no thread), `_DEVICE_LOST`.
+/// the address space), `_INVALID_ARGUMENT` (too many; of another context; no such reader, or class; the device's budget is less
+/// than a block), `_NOT_SUPPORTED` (express mode), `_BUSY` (workers hold what the device's budget allows), `_OUT_OF_MEMORY`,
+/// `_MEMORY_LIMIT`, `_OUT_OF_HOST_MEMORY`, `_SYSTEM` (no thread), `_DEVICE_LOST`.
 #[no_mangle]
 pub extern "C" fn gmb_arbiter_create(
     context: gmb_context,

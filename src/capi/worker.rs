@@ -178,8 +178,8 @@ fn span(nanoseconds: u64) -> Option<Duration> {
 /// device; thread-safe.
 ///
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT` (queues that do not fit together,
-/// threads of a block, more blocks than the device's budget allows), `_OUT_OF_MEMORY`, `_MEMORY_LIMIT`,
-/// `_OUT_OF_HOST_MEMORY`, `_SYSTEM` (no thread), `_DEVICE_LOST`.
+/// threads of a block, more blocks than the device's budget allows), `_BUSY` (another worker serves the doorbell),
+/// `_OUT_OF_MEMORY`, `_MEMORY_LIMIT`, `_OUT_OF_HOST_MEMORY`, `_SYSTEM` (no thread), `_DEVICE_LOST`.
 #[no_mangle]
 pub extern "C" fn gmb_worker_create(
     options: *const gmb_worker_options,
@@ -267,7 +267,7 @@ pub extern "C" fn gmb_worker_resume(worker: gmb_worker) -> gmb_status {
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_INVALID_ARGUMENT` (never started), `_TIMEOUT` (wait again; the
 /// message tells of blocks that do not come back from their functor, or have not begun because other work fills the device), and
 /// what ended the run: `_WRONG_MODE` (the functor is for items of another size), `_INVALID_ARGUMENT` (it may spawn more of one
-/// item than the queue `spawn` holds), `_DEVICE_LOST`, `_DRIVER`.
+/// item than the queue `spawn` holds), `_CORRUPT` (something else wrote into its doorbell), `_DEVICE_LOST`, `_DRIVER`.
 #[no_mangle]
 pub extern "C" fn gmb_worker_wait(
     worker: gmb_worker,

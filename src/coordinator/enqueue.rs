@@ -3,7 +3,7 @@
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::Ordering;
 
-use super::books::{Before, Failure, Turn};
+use super::outcome::{Before, Failure, Turn};
 use super::{Coordinator, Lane, OperationId, OperationKind};
 use crate::error::{Error, Result};
 use crate::extent::Extent;
@@ -150,6 +150,8 @@ type Copy = (u64, u64, u64);
 /// An address that stands for that of a buffer, as long as there is none: any but zero.
 const SOMEWHERE: u64 = 256;
 
+// Every call below is made with what the caller of `queue` has promised.
+#[allow(clippy::undocumented_unsafe_blocks)]
 impl Coordinator {
     /// Puts an operation on its stream. `after` are those that it has to wait for, also where the stream itself need not.
     ///

@@ -1,6 +1,6 @@
 //! Whole graphs of operations at once.
 
-use super::books::Why;
+use super::outcome::Why;
 use super::{Coordinator, OperationId, Work};
 use crate::error::{Error, Result};
 use crate::profiler::Range;

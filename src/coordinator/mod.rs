@@ -4,6 +4,7 @@ mod books;
 mod clock;
 mod enqueue;
 mod graph;
+mod outcome;
 mod staging;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,8 +23,9 @@ use crate::stream::{OwnedStream, Priority, Resolved, Stream};
 use crate::sync::{lock, thread_number};
 use crate::triple::{Buffer, Step};
 use crate::Push;
-use books::{Before, Books, Enqueued, Failure, Reserved, Why};
+use books::{Books, Enqueued, Reserved};
 use enqueue::Done;
+use outcome::{Before, Failure, Place as InStream, Why};
 use staging::Staging;
 
 /// What a coordinator is made with.
@@ -291,6 +293,7 @@ impl Coordinator {
         let (start, mut reserved) = (Instant::now(), reserved);
         loop {
             let attempt = Push { timeout: Some(Duration::ZERO), ..push };
+            // SAFETY: as promised by the caller.
             let queued =
                 unsafe { self.queue_after(Work::Push { mailbox, push: attempt, step }, after, reserved) };
             let passed = start.elapsed();
@@ -405,7 +408,7 @@ impl Coordinator {
         let done = enqueue(stream, &after)?;
         event.mark(stream.raw)?;
         submitted.placed += 1;
-        let place = books::Place { lane: own, nth: submitted.placed };
+        let place = InStream { lane: own, nth: submitted.placed };
         let Done { token, failed, buffer, before, turn } = done;
         let turn = turn.or(buffer.as_ref().map(|buffer| (buffer.of().key(), Some(buffer.turn()))));
         Ok((Enqueued { kind, place, began, event, token, failed, turn }, buffer, before))

@@ -4,7 +4,7 @@ mod watch;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::backend::wait_until;
@@ -69,6 +69,8 @@ struct State {
     kept: HashMap<u64, gmb_answer>,
     /// Commands under way whose answers nobody wants.
     unwanted: u64,
+    /// All commands before this one are answered, as far as anybody has looked.
+    answered: u64,
 }
 
 pub(crate) struct Core {
@@ -102,6 +104,7 @@ impl Doorbell {
                 outstanding: 0,
                 kept: HashMap::new(),
                 unwanted: 0,
+                answered: 0,
             }),
             served: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -274,7 +277,13 @@ impl Core {
                 command.flags
             )));
         }
-        let attempt = || self.submit_now(command, how).transpose();
+        // To look at all answers takes the longer the more there are.
+        let seldom = (self.commands.slots() / 64).max(1);
+        let mut tries = 0;
+        let attempt = || {
+            tries += 1;
+            self.submit_now(command, how, (tries - 1) % seldom == 0).transpose()
+        };
         wait_until(timeout, attempt, || self.context.pulse())?.unwrap_or_else(|| {
             Err(Error::new(
                 GMB_ERROR_FULL,
@@ -286,24 +295,28 @@ impl Core {
         })
     }
 
-    /// None while there is no room.
-    fn submit_now(&self, command: &gmb_command, how: Use) -> Result<Option<CommandId>> {
+    /// None while there is no room; with `thorough` it is looked for everywhere.
+    fn submit_now(&self, command: &gmb_command, how: Use, thorough: bool) -> Result<Option<CommandId>> {
         self.still_open()?;
         let mut state = lock(&self.state);
+        let index = state.next;
+        // The slot's last command is one round older: while that one is not answered, room elsewhere is of no use.
+        let last = index.wrapping_sub(self.commands.slots());
+        let (before, answer) = (*self.use_of(&mut state, index), self.answer_in_place(&state, last)?);
+        if before != Use::Free && answer.is_none() {
+            return Ok(None);
+        }
+        if before == Use::Unwanted {
+            self.free(&mut state, last);
+        }
         if state.outstanding >= self.commands.slots() {
-            self.sweep(&mut state)?;
+            self.sweep(&mut state, thorough)?;
         }
         if state.outstanding >= self.commands.slots() {
             return Ok(None);
         }
-        let index = state.next;
-        // There is room, but perhaps not here: the slot's last command is one round older.
-        let last = index.wrapping_sub(self.commands.slots());
-        match (*self.use_of(&mut state, index), self.answer_in_place(&state, last)?) {
-            (Use::Free, _) => {}
-            (_, None) => return Ok(None),
-            (Use::Unwanted, Some(_)) => self.free(&mut state, last),
-            (Use::Wanted, Some(answer)) => drop(state.kept.insert(last, answer)),
+        if let (Use::Wanted, Some(answer)) = (before, answer) {
+            state.kept.insert(last, answer);
         }
         *self.use_of(&mut state, index) = how;
         state.unwanted += u64::from(how == Use::Unwanted);
@@ -321,14 +334,24 @@ impl Core {
         Ok(self.answers.read(index)?.map(answer_of))
     }
 
-    /// Makes room where answers have come that nobody wants.
-    fn sweep(&self, state: &mut State) -> Result<()> {
-        for index in state.next.saturating_sub(self.commands.slots())..state.next {
-            if state.unwanted == 0 {
+    /// Makes room where answers have come that nobody wants: as far as all have come, or everywhere.
+    fn sweep(&self, state: &mut State, everywhere: bool) -> Result<()> {
+        let oldest = state.next.saturating_sub(self.commands.slots());
+        let mut all_have = true;
+        for index in state.answered.max(oldest)..state.next {
+            let how = *self.use_of(state, index);
+            let has = how == Use::Free || self.answers.read(index)?.is_some();
+            if has && how == Use::Unwanted {
+                self.free(state, index);
+            }
+            all_have &= has;
+            if all_have {
+                state.answered = index + 1;
+            } else if !everywhere {
                 break;
             }
-            if *self.use_of(state, index) == Use::Unwanted && self.answers.read(index)?.is_some() {
-                self.free(state, index);
+            if state.unwanted == 0 {
+                break;
             }
         }
         Ok(())
@@ -396,6 +419,10 @@ impl Core {
         }
         *self.use_of(&mut state, index) = Use::Unwanted;
         state.unwanted += 1;
+        // What comes later makes room when that is needed.
+        if matches!(self.answer_in_place(&state, index), Ok(Some(_))) {
+            self.free(&mut state, index);
+        }
         Ok(())
     }
 
@@ -419,14 +446,17 @@ impl Core {
 
     /// Answers what no kernel has; none may be there.
     fn answer_all(&self, status: gmb_status) -> Result<()> {
-        let mut state: MutexGuard<'_, State> = lock(&self.state);
-        for index in state.next.saturating_sub(self.commands.slots())..state.next {
+        let mut state = lock(&self.state);
+        let next = state.next;
+        for index in next.saturating_sub(self.commands.slots())..next {
             // What somebody spoilt is told to who asks.
             if *self.use_of(&mut state, index) != Use::Free && matches!(self.answers.read(index), Ok(None)) {
                 self.answers.write(index, [status as u32, 0, 0, 0, 0, 0, 0, 0]);
             }
         }
-        self.write_header(state.next)
+        // Nobody else waits for the device here: what is submitted from now on is for the next kernel.
+        drop(state);
+        self.write_header(next)
     }
 
     fn write_header(&self, taken: u64) -> Result<()> {

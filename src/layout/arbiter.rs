@@ -24,8 +24,10 @@ pub struct gmb_arbiter_header {
     pub reserved: u32,
     /// Times that its first warp has gone round, as of when it last told.
     pub turns: u64,
+    /// Where its kernel was last: the number of a multiprocessor, of a thread on the host backend, plus one; zero before it came.
+    pub processor: u64,
     /// Fills the line.
-    pub pad: [u64; 12],
+    pub pad: [u64; 11],
     /// A bit for each mailbox, by its place: whether there are records that nobody has taken.
     pub ready: [u32; 32],
     /// Places, by the numbers under which the mailboxes were given.
@@ -73,7 +75,8 @@ impl gmb_arbiter_header {
             focus: 0,
             reserved: 0,
             turns: 0,
-            pad: [0; 12],
+            processor: 0,
+            pad: [0; 11],
             ready: [0; 32],
             place: [0; 1024],
             number: [0; 1024],

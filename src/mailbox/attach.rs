@@ -69,7 +69,7 @@ impl Mailbox {
     ///
     /// # Safety
     /// The memory must be device memory of this context's device, outlive the
-    /// mailbox with its borrows, watches and graphs, and be used by nothing else.
+    /// mailbox with its borrows, watches, graphs and arbiters, and be used by nothing else.
     pub unsafe fn new_in(
         context: &Context,
         options: &MailboxOptions,

@@ -206,11 +206,11 @@ impl Stage {
     ///
     /// # Safety
     /// As of [`super::Pipeline::add_stage`].
+    #[allow(clippy::undocumented_unsafe_blocks)] // That is what every call below is made with.
     pub(super) unsafe fn enqueue(&self, context: &Context, call: &StageCall) -> Result<()> {
         let stream = call.stream;
         let input = call.inputs.first().copied().unwrap_or(0);
         let output = call.outputs.first().copied().unwrap_or(0);
-        // SAFETY: as promised by the caller, here and below.
         match &self.work {
             StageWork::Upload { from, bytes } => unsafe {
                 context.copy(output, from.row(call.iteration), *bytes as usize, stream)

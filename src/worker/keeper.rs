@@ -5,6 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::residency::Share;
+use super::slices::Slices;
 use super::{WorkerCounts, WorkerInfo, WorkerOptions, WorkerReason, WorkerState};
 use crate::backend::{wait_until_about, Kernel, Resident};
 use crate::context::Context;
@@ -108,6 +109,7 @@ pub(super) struct Shared {
     doorbell: Option<Served>,
     stream: OwnedStream,
     memory: Memory,
+    slices: Slices,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -182,6 +184,7 @@ impl Shared {
             context: context.clone(),
             memory: Memory::new(context, options.grid_blocks + u32::from(doorbell.is_some()))?,
             stream: context.stream()?,
+            slices: Slices::new(context, options.slice.unwrap_or(Duration::MAX)),
             options,
             fitting,
             active: active.employ(),
@@ -356,7 +359,7 @@ impl Shared {
                     GMB_ERROR_WRONG_MODE,
                     format!(
                         "the worker's functor is for items of another size than {} bytes",
-                        self.args().item_bytes
+                        self.active.queue().item_bytes()
                     ),
                 ));
             }
@@ -398,27 +401,30 @@ impl Shared {
 
     /// The kernel comes, and leaves.
     fn slice(&self) -> Result<()> {
+        let slice = self.slices.begin();
         self.memory.beat_all(EXPECTED);
         let stream = self.context.unresolved(self.stream.get());
         let resident = Resident {
             function: self.options.function,
-            kernel: Kernel::Worker(self.args()),
+            kernel: Kernel::Worker(self.args(slice.length)),
             blocks: self.memory.blocks,
             threads: self.options.block_threads,
         };
+        let backend = self.context.backend();
+        // It is asked often whether it has left.
+        let _entered = backend.enter_for_calls()?;
         // SAFETY: the queues and the memory outlive the kernel, which is waited for; the function is the caller's promise.
         unsafe {
-            let backend = self.context.backend();
             backend.fill(self.memory.told(), 0, 2 * size_of::<u64>(), stream)?;
             backend.launch_resident(&resident, stream)?;
         }
         let mut watch = Watchdog::new(self);
-        let done = || match self.context.backend().stream_query(stream) {
+        let done = || match backend.stream_query(stream) {
             Ok(true) => Some(Ok(())),
             Ok(false) => None,
             Err(error) => Some(Err(error)),
         };
-        let ended = wait_until_about(self.options.slice, None, done, || {
+        let ended = wait_until_about(Some(slice.length), None, done, || {
             watch.look();
             Ok(())
         });
@@ -426,7 +432,7 @@ impl Shared {
         ended?.unwrap_or(Ok(()))
     }
 
-    fn args(&self) -> gmb_worker_args {
+    fn args(&self, slice: Duration) -> gmb_worker_args {
         let address = |queue: &Employed| queue.queue().address() as *mut gmb_queue_header;
         let optional = |queue: &Option<Employed>| queue.as_ref().map_or(std::ptr::null_mut(), address);
         // The library's own functor spawns nothing without an interval: a full queue must not keep it from working.
@@ -444,7 +450,7 @@ impl Shared {
             user: self.options.user as *mut std::ffi::c_void,
             max_iterations: self.options.max_iterations,
             idle_threshold: self.options.idle_threshold,
-            slice_ns: self.options.slice.map_or(u64::MAX, nanoseconds),
+            slice_ns: nanoseconds(slice),
             increment: self.options.increment,
             spawn_interval: self.options.spawn_interval,
             item_bytes: self.active.queue().item_bytes(),

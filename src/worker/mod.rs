@@ -2,6 +2,7 @@
 
 mod keeper;
 pub(crate) mod residency;
+pub(crate) mod slices;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -151,7 +152,7 @@ impl Worker {
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` (queues that do not fit together, threads of a block, more blocks than the device's budget for
-    /// workers allows), `OUT_OF_MEMORY`, `MEMORY_LIMIT`, `OUT_OF_HOST_MEMORY`, `SYSTEM` (no thread), `DEVICE_LOST`.
+    /// workers allows), `BUSY` (another worker serves the doorbell), `OUT_OF_MEMORY`, `MEMORY_LIMIT`, `OUT_OF_HOST_MEMORY`, `SYSTEM` (no thread), `DEVICE_LOST`.
     ///
     /// # Safety
     /// `function` and `user` are what [`WorkerOptions`] says, as long as the worker.
@@ -169,7 +170,9 @@ impl Worker {
             context.backend().resident_blocks(options.function, Entry::Worker, options.block_threads)?
         };
         let blocks = options.grid_blocks.saturating_add(options.doorbell.is_some().into());
-        residency::check(&context, blocks, fitting)?;
+        let serving = if options.doorbell.is_some() { ", and one more for the doorbell" } else { "" };
+        let what = format!("grid_blocks {}{serving}", options.grid_blocks);
+        residency::check(&context, &what, blocks, fitting)?;
         let shared = Arc::new(Shared::new(active, finished, spawn, options, fitting)?);
         let kept = Arc::clone(&shared);
         let keeper = std::thread::Builder::new()
@@ -230,7 +233,8 @@ impl Worker {
     /// # Errors
     /// `TIMEOUT` (which tells of blocks that do not come back from their functor, or have not begun), `INVALID_ARGUMENT` (never
     /// started), and what ended the run: `WRONG_MODE` (the functor is for items of another size), `INVALID_ARGUMENT` (it may
-    /// spawn more of one item than the queue `spawn` holds), `DEVICE_LOST`, `DRIVER`.
+    /// spawn more of one item than the queue `spawn` holds), `CORRUPT` (something else wrote into its doorbell), `DEVICE_LOST`,
+    /// `DRIVER`.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<(WorkerReason, WorkerCounts)> {
         self.shared.wait(timeout)
     }

@@ -13,12 +13,19 @@ const WHOLE: u64 = 1 << 40;
 /// What rounding up may add to the parts of all workers together: far less than a block.
 const ROUNDING: u64 = 1 << 20;
 
+/// A device that kernels share, of whatever contexts.
+pub(crate) type Place = (bool, u64);
+
+pub(crate) fn place(context: &Context) -> Place {
+    (context.kind() == BackendKind::Cuda, context.place())
+}
+
 /// What is held of each device, by all contexts.
-static HELD: Mutex<BTreeMap<(bool, u64), u64>> = Mutex::new(BTreeMap::new());
+static HELD: Mutex<BTreeMap<Place, u64>> = Mutex::new(BTreeMap::new());
 
 /// A part of a device; dropped, it is free again.
 pub(crate) struct Share {
-    device: (bool, u64),
+    device: Place,
     parts: u64,
 }
 
@@ -27,14 +34,14 @@ pub(crate) fn most(context: &Context, fitting: u32) -> u32 {
     (u64::from(fitting) * u64::from(context.resident_percent()) / 100) as u32
 }
 
-/// Fails when so many blocks would exceed the budget by themselves.
-pub(crate) fn check(context: &Context, blocks: u32, fitting: u32) -> Result<()> {
+/// Fails when so many blocks, which are for `what`, would exceed the budget by themselves.
+pub(crate) fn check(context: &Context, what: &str, blocks: u32, fitting: u32) -> Result<()> {
     let most = most(context, fitting);
     if blocks <= most {
         return Ok(());
     }
     Err(Error::argument(format!(
-        "grid_blocks {blocks}: {fitting} such blocks fit on the device, and workers may hold {} percent of it, that is {most} \
+        "{what}: {fitting} such blocks fit on the device, and workers may hold {} percent of it, that is {most} \
          (gmb_context_options.resident_percent)",
         context.resident_percent()
     )))
@@ -43,7 +50,7 @@ pub(crate) fn check(context: &Context, blocks: u32, fitting: u32) -> Result<()> 
 impl Share {
     /// Takes room for so many blocks.
     pub(crate) fn take(context: &Context, blocks: u32, fitting: u32) -> Result<Self> {
-        let device = (context.kind() == BackendKind::Cuda, context.place());
+        let device = place(context);
         let parts = (u128::from(blocks) * u128::from(WHOLE)).div_ceil(u128::from(fitting.max(1))) as u64;
         let budget = WHOLE / 100 * u64::from(context.resident_percent()) + ROUNDING;
         let mut all = lock(&HELD);

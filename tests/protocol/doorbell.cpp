@@ -418,7 +418,7 @@ void serves_while_others_work(uint32_t workers, uint64_t slice_ns, uint64_t comm
   all.command = 0;
   all.args.slice_ns = ~0ull;
   all.args.idle_threshold = 100000;
-  for (int i = 0; i < 100 && (bell.header.taken < bell.next || active.queue().size() > 0); ++i) {
+  for (int i = 0; i == 0 || (i < 100 && (bell.header.taken < bell.next || active.queue().size() > 0)); ++i) {
     for (auto &block : all.blocks) block.reason = GMB_WORKER_RUNNING, block.idle = 0;
     all.slice(takes());
     EXPECT(all.all_left() && all.blocks[0].reason == GMB_WORKER_IDLE && all.blocks[workers].reason == GMB_WORKER_RUNNING);
@@ -443,6 +443,28 @@ void the_shortest_slices(uint32_t late) {
   bell.submit({GMB_COMMAND_PING, 0, {7, 8, 9}}, random);
   for (int i = 0; i < 20; ++i) all.slice(no_commands(), late);
   EXPECT(bell.answers.read(0, got, random) && got.status == GMB_OK && got.value[0] == 7);
+}
+
+/* Answers when its block was last seen. */
+struct tells_of_beats : no_commands {
+  static constexpr bool takes_commands = true;
+  template <class Desk> void command(const gmb_command &, gmb_answer &answer, Desk &desk) const {
+    answer.value[0] = gmb::ring::load_system(desk.template user<uint64_t>());
+  }
+};
+
+/* Who waits for the block that serves knows that it is here, however long its first command takes. */
+void a_beat_before_the_first_command() {
+  bell_memory bell(2);
+  queue_memory active(8);
+  std::mt19937_64 random(8);
+  gmb_answer got;
+  crew all(1, active.at(), nullptr, &bell.header);
+  all.args.user = &all.beats[1];
+  all.args.slice_ns = 1;
+  bell.submit({GMB_COMMAND_USER, 0, {0, 0, 0}}, random);
+  all.slice(tells_of_beats());
+  EXPECT(bell.answers.read(0, got, random) && got.status == GMB_OK && got.value[0] > 1);
 }
 
 /* A functor that takes none says so, and codes that the library may use one day are not the user's. */
@@ -504,6 +526,7 @@ int main(int argc, char **argv) {
   tests.test("a worker serves over many slices", [&] { serves_while_others_work(3, 100000, 600, tests.seed + 8); });
   tests.test("the shortest slices", [&] { the_shortest_slices(0); });
   tests.test("a block that comes late", [&] { the_shortest_slices(300); });
+  tests.test("a beat before the first command", a_beat_before_the_first_command);
   tests.test("commands that nobody takes", commands_that_nobody_takes);
   tests.test("a spoilt doorbell", [&] { a_spoilt_doorbell(false); });
   tests.test("no doorbell", [&] { a_spoilt_doorbell(true); });

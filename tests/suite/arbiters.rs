@@ -46,6 +46,7 @@ pub fn of(mailboxes: &[Mailbox], class: impl Fn(usize) -> Class) -> Vec<Arbitrat
 /// What is said follows what is pushed and popped, in every mode, over many slices.
 #[test]
 fn readiness_is_told() {
+    let _budget = some_of_the_budget();
     let (context, mut random) = (context(), Random::new());
     let shared = MailboxOptions { mode: Mode::Shared, ..Default::default() };
     let latest = MailboxOptions { full_policy: FullPolicy::Latest, ..Default::default() };
@@ -82,11 +83,15 @@ fn readiness_is_told() {
     assert!(expected.enumerate().all(|(at, n)| place(n) as usize == at));
     until(|| "several slices", || arbiter.info().unwrap().slices > 3);
     until(|| "a heartbeat", || arbiter.info().unwrap().heartbeat != 0);
+    // It says where it is.
+    let words = header(&context, &arbiter);
+    assert_ne!((words[8], words[9]), (0, 0));
 }
 
 /// Each reader of a mailbox has its own say; the mailbox may go before the arbiter.
 #[test]
 fn readers_and_mailboxes_that_go() {
+    let _budget = some_of_the_budget();
     let context = context();
     let two = MailboxOptions { readers: 2, ..Default::default() };
     let mailboxes = boxes(&context, 1, two);
@@ -116,6 +121,7 @@ fn readers_and_mailboxes_that_go() {
 /// What makes no sense is refused.
 #[test]
 fn what_is_refused() {
+    let _budget = all_of_the_budget();
     let (context, other) = (context(), super::support::context());
     let status = |made: Result<Arbiter>| made.map(|_| GMB_OK).unwrap_or_else(|error| error.status());
     let focus = |_| Class::Focus;
@@ -146,6 +152,7 @@ fn what_is_refused() {
 /// It leaves when it is asked to, and others go on beside it.
 #[test]
 fn made_and_ended() {
+    let _budget = some_of_the_budget();
     let context = context();
     let mailboxes = boxes(&context, 33, MailboxOptions::default());
     for n in 0..20 {

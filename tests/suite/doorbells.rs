@@ -49,6 +49,7 @@ fn read_word(context: &Context, address: u64) -> u64 {
 /// Each command has its own answer, whoever asks in whatever order, over many slices.
 #[test]
 fn every_command_is_answered_once() {
+    let _budget = some_of_the_budget();
     let (context, mut random) = (context(), Random::new());
     let active = queue(&context, 64, 4);
     let doorbell = Doorbell::new(&context, 16).unwrap();
@@ -89,6 +90,7 @@ fn every_command_is_answered_once() {
 /// A worker that has work to do answers, too, and tells how far it is.
 #[test]
 fn a_busy_worker_answers() {
+    let _budget = some_of_the_budget();
     let context = context();
     let [active, finished] = [(); 2].map(|()| queue(&context, 1 << 12, 8));
     let doorbell = Doorbell::new(&context, 4).unwrap();
@@ -124,6 +126,7 @@ fn a_busy_worker_answers() {
 /// As many as there is room for, and no more, until answers are collected.
 #[test]
 fn a_full_doorbell_says_so() {
+    let _budget = some_of_the_budget();
     let context = context();
     let active = queue(&context, 64, 4);
     let doorbell = Doorbell::new(&context, 4).unwrap();
@@ -173,6 +176,7 @@ fn a_full_doorbell_says_so() {
 /// One that was cancelled in time is not done, the others are.
 #[test]
 fn cancelled_commands() {
+    let _budget = some_of_the_budget();
     let context = context();
     let active = queue(&context, 64, 4);
     let doorbell = Doorbell::new(&context, 8).unwrap();
@@ -199,9 +203,49 @@ fn cancelled_commands() {
     assert_eq!(doorbell.wait(id, NOW).unwrap(), pong(9));
 }
 
+/// A kernel answers in any order: what nobody wants makes room wherever it lies, once the next command has a place.
+#[test]
+fn room_is_found_wherever_it_is() {
+    let context = context();
+    let doorbell = Doorbell::new(&context, 4).unwrap();
+    let answers = read_word(&context, doorbell.info().doorbell + 24);
+    let answer = |index: u64| {
+        for word in 0..8 {
+            write_word(&context, answers + (index % 4 * 8 + word) * 8, (index / 4 + 1) << 32);
+        }
+    };
+    let none = gmb_answer::default();
+    let first = doorbell.submit(&ping(0), NOW).unwrap();
+    for n in 1..4 {
+        doorbell.post(&ping(n), NOW).unwrap();
+    }
+    answer(2);
+    // Its place is not the next one.
+    assert_eq!(status(doorbell.submit(&ping(4), NOW)), GMB_ERROR_FULL);
+    answer(0);
+    // The first one's is, and keeps its answer; the third one's makes the room.
+    let fifth = doorbell.submit(&ping(4), NOW).unwrap();
+    assert_eq!(doorbell.info().outstanding, 4);
+    assert_eq!(doorbell.wait(first, NOW).unwrap(), none);
+    assert_eq!(status(doorbell.post(&ping(5), NOW)), GMB_ERROR_FULL);
+    answer(1);
+    doorbell.post(&ping(5), NOW).unwrap();
+    // In their order it is the same.
+    for index in 3..6 {
+        answer(index);
+    }
+    doorbell.forget(fifth).unwrap();
+    for n in 6..10 {
+        doorbell.post(&ping(n), NOW).unwrap();
+    }
+    assert_eq!(status(doorbell.post(&ping(10), NOW)), GMB_ERROR_FULL);
+    assert_eq!(doorbell.info().outstanding, 4);
+}
+
 /// Commands that a worker leaves are answered when it has ended; those that come later wait for the next run.
 #[test]
 fn a_worker_that_is_gone() {
+    let _budget = some_of_the_budget();
     let context = context();
     let active = queue(&context, 64, 4);
     let doorbell = Doorbell::new(&context, 4).unwrap();
@@ -243,6 +287,7 @@ fn a_worker_that_is_gone() {
 /// What something else wrote into the rings is told, on both sides.
 #[test]
 fn what_was_spoilt_is_told() {
+    let _budget = some_of_the_budget();
     let context = context();
     let active = queue(&context, 64, 4);
     for ring in [16, 24] {
@@ -276,6 +321,7 @@ fn what_was_spoilt_is_told() {
 /// What makes no sense is refused, and changes nothing.
 #[test]
 fn what_is_refused() {
+    let _budget = some_of_the_budget();
     let (context, other) = (context(), super::support::context());
     for (capacity, expected) in [
         (0, GMB_ERROR_INVALID_ARGUMENT),
@@ -307,7 +353,11 @@ fn what_is_refused() {
     let most = worker.info().most_blocks;
     drop(worker);
     let whole = WorkerOptions { grid_blocks: most, ..options };
-    assert_eq!(status(Worker::new(&active, None, None, &whole)), GMB_ERROR_INVALID_ARGUMENT);
+    let refused = Worker::new(&active, None, None, &whole).unwrap_err();
+    assert_eq!(refused.status(), GMB_ERROR_INVALID_ARGUMENT);
+    // The number is the one that was given.
+    let told = format!("grid_blocks {most}, and one more for the doorbell: ");
+    assert!(refused.message().starts_with(&told), "{}", refused.message());
     Worker::new(&active, None, None, &WorkerOptions { grid_blocks: most - 1, ..options }).unwrap();
     assert_eq!(doorbell.info().outstanding, 1);
 }

@@ -16,6 +16,7 @@ mod foreign;
 mod gated;
 mod guards;
 mod hot_path;
+mod idle;
 mod log;
 mod lost;
 mod mailbox;

@@ -8,6 +8,7 @@ mod tensors;
 
 use std::fmt::Display;
 use std::sync::mpsc::{channel, Sender};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use gpumailbox::*;
@@ -51,6 +52,19 @@ pub fn c_context(memory_limit: u64) -> capi::context::gmb_context {
     let mut context = gmb_context { id: 0 };
     assert_eq!(gmb_context_create(&options, &mut context), GMB_OK);
     context
+}
+
+/// What kernels that stay may hold of a GPU is one budget for all contexts of a process, so for all tests of it.
+static BUDGET: RwLock<()> = RwLock::new(());
+
+/// For a test that starts workers or arbiters: none that takes the whole budget runs beside it.
+pub fn some_of_the_budget() -> RwLockReadGuard<'static, ()> {
+    BUDGET.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// For a test that counts on all of the budget: nobody else has any of it.
+pub fn all_of_the_budget() -> RwLockWriteGuard<'static, ()> {
+    BUDGET.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Options in C: records of 16 bytes.

@@ -51,6 +51,7 @@ pub fn run(worker: &Worker) -> (WorkerReason, WorkerCounts) {
 /// 100,000 items, one block and 32 of them.
 #[test]
 fn what_comes_out_is_what_the_model_says() {
+    let _budget = some_of_the_budget();
     let context = context();
     for grid_blocks in [1, 32] {
         let [active, finished, spawn] = [17, 17, 15].map(|log2| queue(&context, 1 << log2, 4));
@@ -82,6 +83,7 @@ fn what_comes_out_is_what_the_model_says() {
 /// One block keeps the order; parameters at their extremes; items of each size.
 #[test]
 fn parameters_at_their_extremes() {
+    let _budget = some_of_the_budget();
     let context = context();
     for (bytes, increment, interval) in
         [(4, u64::MAX, 1), (8, u64::MAX, u64::MAX), (16, 1 << 63, 2), (4, 1 << 32, 0), (8, 0, 3)]
@@ -123,6 +125,7 @@ fn parameters_at_their_extremes() {
 /// Whatever is full, nothing is lost: what could not go on is still there.
 #[test]
 fn full_outputs_lose_nothing() {
+    let _budget = some_of_the_budget();
     let (context, mut random) = (context(), Random::new());
     for grid_blocks in [1, 5] {
         let active = queue(&context, 1 << 12, 8);
@@ -170,6 +173,7 @@ fn full_outputs_lose_nothing() {
 /// Stopped at any instant, with items coming in all the while: each is in one of the queues, and counted up if it moved.
 #[test]
 fn stopped_at_any_instant() {
+    let _budget = some_of_the_budget();
     let (context, mut random) = (context(), Random::new());
     // Room for all that comes: a worker may do nothing before it is stopped.
     let [active, finished, spawn] = [18, 14, 14].map(|log2| queue(&context, 1 << log2, 4));
@@ -204,6 +208,7 @@ fn stopped_at_any_instant() {
 /// A run over many slices is the same run; a paused worker does nothing, and goes on.
 #[test]
 fn slices_and_pauses() {
+    let _budget = some_of_the_budget();
     let context = context();
     let [active, finished] = [(); 2].map(|()| queue(&context, 1 << 12, 4));
     let options = WorkerOptions {
@@ -240,6 +245,7 @@ fn slices_and_pauses() {
 /// Stopped while it starts, started again, started twice, and what makes no sense.
 #[test]
 fn starts_and_stops_in_any_order() {
+    let _budget = some_of_the_budget();
     let context = context();
     let [active, finished] = [(); 2].map(|()| queue(&context, 64, 4));
     let worker = Worker::new(&active, Some(&finished), None, &WorkerOptions::default()).unwrap();
@@ -272,6 +278,7 @@ fn starts_and_stops_in_any_order() {
 /// Workers hold so much of the device and no more, all of them together.
 #[test]
 fn residency_has_a_budget() {
+    let _budget = all_of_the_budget();
     let context = context();
     let queues: Vec<_> = (0..4).map(|_| queue(&context, 64, 4)).collect();
     let of = |n: usize, grid_blocks| {
@@ -339,6 +346,7 @@ fn queues_that_do_not_fit_together() {
 /// A queue in C cannot be destroyed under a worker.
 #[test]
 fn a_queue_with_a_worker_on_it_stays() {
+    let _budget = some_of_the_budget();
     use capi::queue::*;
     use capi::worker::*;
     let context = c_context(0);
@@ -396,32 +404,46 @@ fn a_queue_with_a_worker_on_it_stays() {
     assert_eq!(capi::context::gmb_context_destroy(context), GMB_OK);
 }
 
-/// What needs the device to itself goes on beside a worker: memory is freed, modules are loaded and unloaded.
+/// What needs the device to itself goes on beside several kernels that stay: memory is freed, modules are loaded and unloaded.
 #[test]
-fn others_go_on_beside_a_worker() {
+fn others_go_on_beside_workers() {
+    let _budget = some_of_the_budget();
     let context = context();
-    let [active, finished] = [(); 2].map(|()| queue(&context, 1 << 10, 4));
+    let [active, finished, other] = [(); 3].map(|()| queue(&context, 1 << 10, 4));
+    let watched = mailbox(&context, 16, 16);
     let options = WorkerOptions { grid_blocks: 4, increment: 1, ..Default::default() };
     let worker = Worker::new(&active, Some(&finished), None, &options).unwrap();
+    let second = Worker::new(&other, None, None, &WorkerOptions { grid_blocks: 1, ..options }).unwrap();
     worker.start().unwrap();
     until(|| "it comes", || worker.info().heartbeat != 0);
+    // These come later, and leave with it.
+    second.start().unwrap();
+    until(|| "the second one comes", || second.info().heartbeat != 0);
+    let arbitrated = Arbitrated { mailbox: &watched, reader: 0, class: Class::Focus };
+    let arbiter = Arbiter::new(&context, &[arbitrated], None).unwrap();
+    until(|| "the arbiter comes", || arbiter.info().unwrap().heartbeat != 0);
     for n in 0..3 {
         drop(poisoned(&context, 1 << 20, n));
         let another = super::support::context();
         let mailbox = mailbox(&another, 16, 16);
         assert_eq!(mailbox.info().unwrap().published, 0);
         counted(&active, u64::from(n) * 10..u64::from(n) * 10 + 10);
+        counted(&other, 0..10);
     }
     context.device_buffer(1 << 20).unwrap();
     until(|| "items are finished", || finished.info().unwrap().size == 30);
-    worker.stop();
-    assert_eq!(worker.wait(Some(LIMIT)).unwrap().1.processed, 30);
+    until(|| "several slices", || arbiter.info().unwrap().slices > 2);
+    for worker in [&worker, &second] {
+        worker.stop();
+        assert_eq!(worker.wait(Some(LIMIT)).unwrap().1.processed, 30);
+    }
     assert_eq!(drained(&finished), (1..31).collect::<Vec<_>>());
 }
 
 /// Streams push to a worker's queue and pop from it while it works.
 #[test]
 fn launches_beside_a_worker() {
+    let _budget = some_of_the_budget();
     let context = context();
     let [active, finished] = [(); 2].map(|()| queue(&context, 1 << 10, 8));
     let options = WorkerOptions { grid_blocks: 3, increment: 1, ..Default::default() };

@@ -9,6 +9,7 @@ use gpumailbox::*;
 /// One that would stay for ever leaves when it is asked to, and others go on beside it.
 #[test]
 fn one_that_stays_for_ever_leaves() {
+    let _budget = some_of_the_budget();
     let context = context();
     let mailboxes = boxes(&context, 33, MailboxOptions::default());
     // What has to be made for this may wait until the device is idle.

@@ -10,6 +10,7 @@ use gpumailbox::*;
 /// A worker that never leaves by itself keeps nobody from running, making and ending others.
 #[test]
 fn others_end_beside_a_worker_that_stays() {
+    let _budget = some_of_the_budget();
     let context = context();
     let [stays, others] = [(); 2].map(|()| queue(&context, 64, 4));
     let options = WorkerOptions { slice: Some(Duration::MAX), ..Default::default() };
