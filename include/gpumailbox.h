@@ -4602,7 +4602,7 @@ gmb_status gmb_stream_get_priority(struct gmb_context context,
                                    int32_t *priority);
 
 /**
- * Destroys a stream from `gmb_stream_create`. Does not block; its work still completes. Thread-safe.
+ * Destroys a stream from `gmb_stream_create`; no other. Does not block; its work still completes. Thread-safe.
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_STREAM`, `_DEVICE_LOST`, `_DRIVER`.
  */
 gmb_status gmb_stream_destroy(struct gmb_context context,

@@ -1,6 +1,7 @@
 //! A context: one device, one backend.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 
 pub use crate::backend::BackendKind;
 use crate::backend::{Backend, RawStream};
@@ -75,6 +76,8 @@ struct Shared {
     memory: Ledger,
     watcher: Watcher,
     releaser: Releaser,
+    /// Streams of the library's objects, which some of them tell: not the caller's to destroy.
+    own_streams: Mutex<HashSet<usize>>,
     /// The library's own stream, for what no caller's stream should wait for.
     service: RawStream,
     backend: Box<dyn Backend>,
@@ -139,6 +142,7 @@ impl Context {
                 memory: Ledger::new(options.memory_limit, pooled),
                 watcher: Watcher::default(),
                 releaser: Releaser::default(),
+                own_streams: Mutex::default(),
                 service,
                 backend,
             }),
@@ -177,6 +181,10 @@ impl Context {
 
     pub(crate) fn service(&self) -> RawStream {
         self.shared.service
+    }
+
+    pub(crate) fn own_streams(&self) -> &Mutex<HashSet<usize>> {
+        &self.shared.own_streams
     }
 
     pub(crate) fn results(&self) -> &ResultPool {

@@ -7,6 +7,7 @@ use crate::backend::{CaptureId, RawStream, StreamId, StreamState};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::status::{GMB_ERROR_INVALID_STREAM, GMB_ERROR_NOT_SUPPORTED};
+use crate::sync::lock;
 
 /// How urgent a stream's work is beside that of other streams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,6 +124,7 @@ impl OwnedStream {
 
 impl Drop for OwnedStream {
     fn drop(&mut self) {
+        lock(self.context.own_streams()).remove(&(self.raw as usize));
         let _ = self.context.destroy_stream(self.get());
     }
 }
@@ -135,7 +137,9 @@ impl Context {
 
     /// As [`Context::stream`], of a priority class.
     pub fn stream_of(&self, priority: Priority) -> Result<OwnedStream> {
-        Ok(OwnedStream { context: self.clone(), raw: self.create_stream(priority)? })
+        let raw = self.create_stream(priority)?;
+        lock(self.own_streams()).insert(raw as usize);
+        Ok(OwnedStream { context: self.clone(), raw })
     }
 
     /// A stream to be ended with `destroy_stream`.
@@ -168,6 +172,17 @@ impl Context {
     pub fn priority(&self, stream: Stream) -> Result<i32> {
         let stream = self.resolve(stream)?;
         self.backend().stream_priority(stream.raw)
+    }
+
+    /// The same for a caller: not one that belongs to an object.
+    pub(crate) fn destroy_callers_stream(&self, stream: Stream) -> Result<()> {
+        if lock(self.own_streams()).contains(&(stream.0 as usize)) {
+            return Err(Error::new(
+                GMB_ERROR_INVALID_STREAM,
+                format!("stream {:p} belongs to an object of the library: it ends with that", stream.0),
+            ));
+        }
+        self.destroy_stream(stream)
     }
 
     /// Destroys a stream that this context made. Does not block; its work still completes.

@@ -180,12 +180,18 @@ fn completion_of(done: &Completion) -> gmb_completion {
     }
 }
 
+/// More operations than these are never remembered.
+pub(super) const MOST_AFTER: u32 = 1 << 21;
+
 /// What an operation is to come after.
 fn after_of(after: *const gmb_operation, count: u32) -> Result<Vec<OperationId>> {
     if count == 0 {
         return Ok(Vec::new());
     }
     check_pointer(after, "after")?;
+    if count > MOST_AFTER {
+        return Err(Error::argument(format!("after_count {count}: there are {MOST_AFTER} at most")));
+    }
     // SAFETY: the caller has so many there.
     let after = unsafe { std::slice::from_raw_parts(after, count as usize) };
     Ok(after.iter().map(|operation| OperationId::from_raw(operation.id)).collect())

@@ -87,11 +87,11 @@ pub extern "C" fn gmb_stream_get_priority(
     })
 }
 
-/// Destroys a stream from `gmb_stream_create`. Does not block; its work still completes. Thread-safe.
+/// Destroys a stream from `gmb_stream_create`; no other. Does not block; its work still completes. Thread-safe.
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_INVALID_STREAM`, `_DEVICE_LOST`, `_DRIVER`.
 #[no_mangle]
 pub extern "C" fn gmb_stream_destroy(context: gmb_context, stream: gmb_stream) -> gmb_status {
-    boundary(|| CONTEXTS.get(context.id)?.destroy_stream(self::stream(stream)))
+    boundary(|| CONTEXTS.get(context.id)?.destroy_callers_stream(self::stream(stream)))
 }
 
 /// `GMB_OK` when everything enqueued on the stream is done, else `GMB_NOT_READY`.

@@ -6,7 +6,7 @@ use super::boundary::boundary;
 use super::coordinator::{
     computing, gmb_compute, gmb_coordinator, gmb_operation, gmb_operation_kind, Computing,
     GMB_OPERATION_COMPUTE, GMB_OPERATION_DOWNLOAD, GMB_OPERATION_POP, GMB_OPERATION_PUSH,
-    GMB_OPERATION_UPLOAD,
+    GMB_OPERATION_UPLOAD, MOST_AFTER,
 };
 use super::mailbox::{gmb_mailbox, gmb_pop, gmb_push, pop_of, push_of};
 use super::triple::{gmb_step, gmb_triple_buffer, step};
@@ -86,15 +86,20 @@ struct Read<'a> {
 
 /// Reads a task; the message of an error tells which.
 fn read<'a>(tasks: *const gmb_task, n: usize, size: usize) -> Result<Read<'a>> {
-    // SAFETY: the caller has so many there, each as large as the first.
-    let task = sized(unsafe { tasks.byte_add(n * size) }, &format!("tasks[{n}]"))?;
-    let bad = |error: Error| Error::new(error.status(), format!("tasks[{n}]: {}", error.message()));
-    if task.struct_size as usize != size {
-        return Err(bad(Error::new(
+    let name = format!("tasks[{n}]");
+    // SAFETY: the caller has so many there, each as large as the first; one that says something else is not read.
+    let at = unsafe { tasks.byte_add(n * size) };
+    check_pointer(at, &name)?;
+    // SAFETY: not null and aligned; the first word is the size.
+    let told = unsafe { at.cast::<u32>().read() };
+    if told as usize != size {
+        return Err(Error::new(
             GMB_ERROR_STRUCT_SIZE,
-            format!("struct_size {} is not that of tasks[0], {size}", task.struct_size),
-        )));
+            format!("{name}: struct_size {told} is not that of tasks[0], {size}"),
+        ));
     }
+    let task = sized(at, &name)?;
+    let bad = |error: Error| Error::new(error.status(), format!("{name}: {}", error.message()));
     if task.reserved != 0 {
         return Err(bad(Error::argument("reserved is not zero")));
     }
@@ -120,6 +125,12 @@ fn after_of(task: &gmb_task) -> Result<Vec<TaskAfter>> {
         return Ok(Vec::new());
     }
     check_pointer(task.after, "after")?;
+    if task.after_count > MOST_AFTER {
+        return Err(Error::argument(format!(
+            "after_count {}: there are {MOST_AFTER} at most",
+            task.after_count
+        )));
+    }
     // SAFETY: the caller has so many there.
     let all = unsafe { std::slice::from_raw_parts(task.after, task.after_count as usize) };
     all.iter()

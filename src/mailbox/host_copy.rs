@@ -34,6 +34,8 @@ impl Staging {
         let buffer = Scratch::new(context, bytes.next_power_of_two())?;
         // SAFETY: the buffer has that size, and what uses it later is enqueued on the same stream.
         unsafe { context.fill(buffer.address(), 0, buffer.bytes(), stream.get())? };
+        // A call that is refused before it uses the buffer gives it back at once.
+        context.synchronize(stream.get())?;
         Ok(buffer)
     }
 }

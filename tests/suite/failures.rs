@@ -323,3 +323,30 @@ fn destroyed_in_flight() {
         assert_eq!(output, input);
     }
 }
+
+/// A coordinator's streams are readable, and not the reader's to destroy; what is told to come after absurdly much is refused.
+#[test]
+fn what_belongs_to_a_coordinator_stays_with_it() {
+    use capi::coordinator::*;
+    let context = c_context(0);
+    let options = gmb_coordinator_options {
+        struct_size: size_of::<gmb_coordinator_options>() as u32,
+        max_operations: 0,
+        priority: 0,
+        flags: 0,
+    };
+    let mut coordinator = gmb_coordinator { id: 0 };
+    assert_eq!(gmb_coordinator_create(context, &options, &mut coordinator), GMB_OK);
+    let mut stream = std::ptr::null_mut();
+    assert_eq!(gmb_coordinator_get_stream(coordinator, 0, &mut stream), GMB_OK);
+    assert_eq!(capi::stream::gmb_stream_destroy(context, stream), GMB_ERROR_INVALID_STREAM);
+    assert_eq!(capi::stream::gmb_stream_synchronize(context, stream), GMB_OK);
+    let (one, mut operation) = (gmb_operation { id: 0 }, gmb_operation { id: 7 });
+    let mut memory = [0u64; 8];
+    let at = memory.as_mut_ptr().cast();
+    let status =
+        gmb_coordinator_queue_upload(coordinator, at, at.cast_const(), 8, &one, u32::MAX, &mut operation);
+    assert_eq!((status, operation.id), (GMB_ERROR_INVALID_ARGUMENT, 7));
+    assert_eq!(gmb_coordinator_destroy(coordinator), GMB_OK);
+    assert_eq!(capi::context::gmb_context_destroy(context), GMB_OK);
+}
