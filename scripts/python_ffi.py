@@ -11,8 +11,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 HEADER, WANTED = ROOT / "include/gpumailbox.h", ROOT / "python/src/ffi.rs"
 NAMES = {"uint64_t": "u64", "uint32_t": "u32", "uint16_t": "u16", "uint8_t": "u8", "int64_t": "i64", "int32_t": "i32",
          "size_t": "usize", "double": "f64", "char": "c_char", "void": "c_void", "CUstream_st": "c_void"}
-# Of other headers, or of functions that call back: the package needs none of these.
-OUT = re.compile(r"Arrow|_function\b|gmb_ring_|gmb_tensor_(ring|slot|view)")
+# Of other headers, or for kernels: the package needs none of these.
+OUT = re.compile(r"Arrow|gmb_log_function|gmb_ring_|gmb_tensor_(ring|slot|view)")
 
 
 def rust_type(text):
@@ -44,6 +44,13 @@ def written():
     for of, name in re.findall(r"^typedef (\w+) (gmb_\w+);", text, flags=re.M):
         lines.append(f"pub type {name} = {NAMES[of]};")
     lines += ["pub type gmb_stream = *mut c_void;", ""]
+    for of, name, arguments in re.findall(r"^typedef (\w+) \(\*(gmb_\w+)\)\(([^;]*)\);", text, flags=re.M):
+        if OUT.search(name):
+            continue
+        of = "" if of == "void" else f" -> {rust_type(of)}"
+        parts = ", ".join(member(a, "") for a in arguments.split(","))
+        lines += [f"pub type {name} = Option<unsafe extern \"C\" fn({parts}){of}>;"]
+    lines.append("")
     for name, body in re.findall(r"^typedef struct (gmb_\w+) \{(.*?)^\} \1;", text, flags=re.S | re.M):
         if OUT.search(name):
             continue

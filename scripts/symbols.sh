@@ -24,8 +24,8 @@ same "$list" "$work/shared" "the exports of libgpumailbox.so are not those of $l
 nm --defined-only --extern-only "$archive" | awk 'NF == 3' | names >"$work/static"
 same "$list" "$work/static" "the global symbols of libgpumailbox.a are not those of $list"
 
-# The preprocessor drops the comments; a prototype is then a name before a parenthesis.
-cc -E -P -I"$stage/include" -include gpumailbox.h -x c /dev/null | grep -o '\bgmb_[a-z0-9_]* *(' | tr -d ' (' |
+# The preprocessor drops the comments; a prototype is then a name before a parenthesis, which no pointer to a function follows.
+cc -E -P -I"$stage/include" -include gpumailbox.h -x c /dev/null | grep -oP '\bgmb_[a-z0-9_]*(?= *\((?!\*))' |
   sort -u >"$work/header"
 same "$list" "$work/header" "the prototypes of gpumailbox.h are not those of $list"
 

@@ -98,9 +98,17 @@ fn statuses_of(comment: &str) -> HashSet<i32> {
     let comment = comment.split("In the result:").next().unwrap_or_default().replace("\n * ", " ");
     // Crooked pointers are refused everywhere: docs/conventions.md.
     let mut all = HashSet::from([GMB_OK, GMB_ERROR_MISALIGNED]);
+    if comment.contains("as for the functions of each kind") {
+        let kinds = ["upload", "download", "triple_upload", "triple_download", "compute", "push", "pop"];
+        let names = kinds.iter().map(|kind| format!("gmb_coordinator_queue_{kind}"));
+        all.extend(names.flat_map(|name| statuses_of(self::comment(&name))));
+    }
     for word in comment.split('`').skip(1).step_by(2) {
         if word == "GMB_NOT_READY" {
             all.insert(GMB_NOT_READY);
+        }
+        if word.starts_with("gmb_kernel_") && comment.contains(&format!("`{word}`), `_UNAVAILABLE`")) {
+            all.extend(statuses_of(self::comment(word)));
         }
         if word.starts_with("gmb_mailbox_") && comment.contains(&format!("as for `{word}`")) {
             all.extend(statuses_of(self::comment(word)));
@@ -110,7 +118,9 @@ fn statuses_of(comment: &str) -> HashSet<i32> {
         }
         let as_two = word.starts_with("gmb_") && comment.contains(&format!("` and `{word}`"));
         if as_two
-            || ["as of", "Otherwise as"].iter().any(|as_of| comment.contains(&format!("{as_of} `{word}`")))
+            || ["as of", "As", "Otherwise as"]
+                .iter()
+                .any(|as_of| comment.contains(&format!("{as_of} `{word}`")))
         {
             all.extend(statuses_of(self::comment(word)));
         }

@@ -11,6 +11,7 @@ mod doorbells;
 mod input;
 mod model;
 mod ops;
+mod pipelines;
 mod probe;
 mod queues;
 mod tensors;
@@ -132,6 +133,7 @@ fn first() -> World {
         queues: queues::Queues::new(),
         doorbells: doorbells::Doorbells::new(),
         arbiters: Table(Vec::new()),
+        pipelines: pipelines::Pipelines::new(),
         dirty: Vec::new(),
         stack: Vec::new(),
         arenas: Arenas::new(context),

@@ -43,6 +43,7 @@ impl Queue {
     pub fn launched(&mut self, stream: u64) {
         if self.is_beside(stream) {
             self.items = None;
+            self.popped.clear();
         }
         self.streams.push(stream);
     }

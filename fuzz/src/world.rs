@@ -14,6 +14,7 @@ use crate::calls::call;
 use crate::doorbells::Doorbells;
 use crate::input::Input;
 use crate::model::Mailbox;
+use crate::pipelines::Pipelines;
 use crate::queues::Queues;
 use crate::tensors::Tensors;
 
@@ -160,6 +161,7 @@ pub struct World {
     pub queues: Queues,
     pub doorbells: Doorbells,
     pub arbiters: Arbiters,
+    pub pipelines: Pipelines,
     /// Streams with work that was not waited for.
     pub dirty: Vec<(usize, u64)>,
     /// Guards in the order in which they are in force.
@@ -264,6 +266,7 @@ impl World {
             assert_eq!(call!(event::gmb_event_record(fence, stream as gmb_stream)), GMB_OK);
             assert_eq!(call!(event::gmb_event_synchronize(fence, u64::MAX)), GMB_OK);
         }
+        crate::ops::coordinator::settle(self);
         while ARRIVED.load(Ordering::SeqCst) < POSTED.load(Ordering::SeqCst) {
             std::thread::yield_now();
         }
@@ -275,6 +278,7 @@ impl World {
         }
         self.queues.settle();
         self.doorbells.settle();
+        self.pipelines.settle();
     }
 
     /// Waits for all work, reads every token, and holds what came against the model.

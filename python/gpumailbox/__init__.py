@@ -12,17 +12,19 @@ import os
 
 from . import _core
 from ._aio import pop_async, records_of, wait_async
-from ._core import (Answer, Arbiter, Array, Command, Context, Doorbell, Event, Fifo, Mailbox, Queue, Result, Stream,
-                    StreamGuard, Tensor, TensorMailbox, Token, View, Watch, Worker, WorkerResult, version)
-from ._errors import (Cancelled, Closed, DeviceLost, Error, Forked, Full, InvalidArgument, InvalidDevice, NotServed,
-                      NotSupported, OutOfMemory, TimedOut)
+from ._core import (Answer, Arbiter, Array, Buffer, Command, Completion, Context, Coordinator, Doorbell, Event, Fifo, Kernel,
+                    KernelBlock, Mailbox, Module, Operation, Queue, Result, Stream, StreamGuard, Task, Tensor, TensorMailbox,
+                    Token, TripleBuffer, View, Watch, Worker, WorkerResult, version)
+from ._errors import (CallbackFailed, Cancelled, Closed, DeviceLost, Error, Forked, Full, InvalidArgument, InvalidDevice,
+                      NotFound, NotServed, NotSupported, OutOfMemory, TimedOut, Unavailable, WrongState, WrongType)
 
 __version__ = "0.1.0"
-__all__ = ["Answer", "Arbiter", "Array", "Cancelled", "Closed", "Command", "Context", "DeviceLost", "Doorbell", "Error",
-           "Event", "Fifo", "Forked", "Full", "InvalidArgument", "InvalidDevice", "Mailbox", "NotServed", "NotSupported",
-           "OutOfMemory", "Queue", "Result", "Stream", "StreamGuard", "Tensor", "TensorMailbox", "TimedOut", "Token", "View",
-           "Watch", "Worker", "WorkerResult", "get_cmake_dir", "get_include", "get_library", "pop_async", "records_of",
-           "version", "wait_async"]
+__all__ = ["Answer", "Arbiter", "Array", "Buffer", "CallbackFailed", "Cancelled", "Closed", "Command", "Completion", "Context",
+           "Coordinator", "DeviceLost", "Doorbell", "Error", "Event", "Fifo", "Forked", "Full", "InvalidArgument",
+           "InvalidDevice", "Kernel", "KernelBlock", "Mailbox", "Module", "NotFound", "NotServed", "NotSupported", "Operation",
+           "OutOfMemory", "Queue", "Result", "Stream", "StreamGuard", "Task", "Tensor", "TensorMailbox", "TimedOut", "Token",
+           "TripleBuffer", "Unavailable", "View", "Watch", "Worker", "WorkerResult", "WrongState", "WrongType",
+           "get_cmake_dir", "get_include", "get_library", "pop_async", "records_of", "version", "wait_async"]
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 

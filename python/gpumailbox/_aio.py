@@ -130,3 +130,62 @@ async def answer_to(command):
     if loop not in waits:
         waits[loop] = _Answers(doorbell, loop)
     return await waits[loop].wait(command)
+
+
+class _Asking:
+    """Operations of a coordinator that a loop waits for: it asks for all of them, now and then."""
+    # By coordinator and loop, while there are any.
+    known = weakref.WeakKeyDictionary()
+    SHORT, LONG = 0.00005, 0.001
+
+    def __init__(self, coordinator, loop):
+        self.coordinator, self.loop, self.waiting, self.timer = coordinator, loop, {}, None
+        self.settled, self.pause = None, self.SHORT
+
+    async def wait(self, operation):
+        ready = self.loop.create_future()
+        self.waiting[ready] = operation
+        try:
+            self.settled = None
+            self.look()
+            await ready
+        finally:
+            del self.waiting[ready]
+            if not self.waiting:
+                self.timer.cancel()
+                del self.known[self.coordinator][self.loop]
+
+    def look(self):
+        try:
+            settled = self.coordinator._settled()
+        except Exception:
+            settled = None
+        if settled is None or settled != self.settled:
+            self.settled, self.pause = settled, self.SHORT
+            for ready, operation in self.waiting.items():
+                if not ready.done() and _is_done(operation):
+                    ready.set_result(None)
+        else:
+            self.pause = min(2 * self.pause, self.LONG)
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer = self.loop.call_later(self.pause, self.look)
+
+
+def _is_done(operation):
+    try:
+        return operation.poll() is not None
+    except BaseException:
+        # It raises the same again.
+        return True
+
+
+async def done(operation):
+    """An operation's completion, once it is done."""
+    if not _is_done(operation):
+        loop, coordinator = asyncio.get_running_loop(), operation.coordinator
+        waits = _Asking.known.setdefault(coordinator, {})
+        if loop not in waits:
+            waits[loop] = _Asking(coordinator, loop)
+        await waits[loop].wait(operation)
+    return operation.wait(0)

@@ -1,6 +1,6 @@
 from typing import Any, AsyncIterator, overload
 
-from ._core import Answer, Array, Command, Fifo, Mailbox, _Interest, _Like, _Out, _Stream
+from ._core import Answer, Array, Command, Completion, Fifo, Mailbox, Operation, _Interest, _Like, _Out, _Stream
 
 async def wait_async(mailbox: Mailbox, count: int = 1, *, interest: _Interest = "readable", reader: int = 0,
                      timeout: float | None = None) -> None:
@@ -33,3 +33,6 @@ def records_of_fifo(fifo: Fifo) -> AsyncIterator[Any]:
 
 async def answer_to(command: Command) -> Answer:
     """The answer to a command, once there is one."""
+
+async def done(operation: Operation) -> Completion:
+    """An operation's completion, once it is done."""

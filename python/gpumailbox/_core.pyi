@@ -3,15 +3,17 @@
 # mypy.stubtest holds names, parameters and their kinds against the extension. It cannot see types: those of parameters,
 # results and properties, the keys of dictionaries, which overload gives what, nor defaults of calls that have overloads.
 
+from os import PathLike
 from types import TracebackType
-from typing import Any, AsyncIterator, Final, Generator, Literal, Protocol, Sequence, TypedDict, TypeVar, Union, final
-from typing import overload, type_check_only
+from typing import Any, AsyncIterator, Callable, Final, Generator, Literal, Protocol, Sequence, TypedDict, TypeVar, Union
+from typing import final, overload, type_check_only
 
-from typing_extensions import Buffer, CapsuleType, Self, TypeAlias
+from typing_extensions import Buffer as _HostMemory, CapsuleType, Self, TypeAlias
 
-__all__ = ["Answer", "Arbiter", "Array", "Command", "Context", "Doorbell", "Event", "Fifo", "Mailbox", "Queue", "Result",
-           "Stream", "StreamGuard", "Tensor", "TensorMailbox", "Token", "View", "Watch", "Worker", "WorkerResult", "_end",
-           "_sizes", "version"]
+__all__ = ["Answer", "Arbiter", "Array", "Buffer", "Command", "Completion", "Context", "Coordinator", "Doorbell", "Event",
+           "Fifo", "Kernel", "KernelBlock", "Mailbox", "Module", "Operation", "Queue", "Result", "Stream", "StreamGuard", "Task",
+           "Tensor", "TensorMailbox", "Token", "TripleBuffer", "View", "Watch", "Worker", "WorkerResult", "_end", "_sizes",
+           "version"]
 
 # -- Protocols of other libraries; they do not exist at run time. --
 
@@ -49,6 +51,15 @@ _Policy: TypeAlias = Literal["reject", "wait", "overwrite_oldest", "latest"]
 _Mode: TypeAlias = Literal["ordered", "shared", "express"]
 _Arbitrated: TypeAlias = Union["Mailbox", tuple["Mailbox", int, Literal["focus", "peripheral"]]]
 _Interest: TypeAlias = Literal["readable", "writable"]
+_Step: TypeAlias = Literal["upload", "process", "download"]
+_State: TypeAlias = Literal["free", "uploading", "processing", "downloading"]
+_Kind: TypeAlias = Literal["upload", "compute", "download", "push", "pop"]
+_Priority: TypeAlias = Literal["normal", "focus", "peripheral"]
+_Shape: TypeAlias = Union[int, tuple[int], tuple[int, int], tuple[int, int, int]]
+# An array on the device, by its address; a number of ctypes or NumPy, a struct of ctypes, or bytes.
+_Argument: TypeAlias = Any
+# Called as function(stream), or function(stream, buffer) with a triple buffer.
+_Enqueues: TypeAlias = Callable[..., Any]
 
 _Out = TypeVar("_Out", bound=SupportsDLPack)
 _Like = TypeVar("_Like")
@@ -141,6 +152,19 @@ class _ArbiterStats(TypedDict):
     slices: int
     heartbeat: int
 
+class _TripleBufferStats(TypedDict):
+    elements: int
+    bytes: int
+    completed: int
+    states: list[_State]
+
+class _CoordinatorStats(TypedDict):
+    queued: int
+    in_flight: int
+    high_water: int
+    events: int
+    max_operations: int
+
 class _CudaArrayInterface(TypedDict):
     version: int
     shape: tuple[int, ...]
@@ -211,7 +235,15 @@ class Context:
         """A kernel that stays on the device, and says there which mailboxes have records: for each a mailbox, or (mailbox,
         reader, class); without it its reader 0, of class "focus". `slice` in seconds, None for the default, inf for no
         end."""
-    def stream(self, priority: Literal["normal", "focus", "peripheral"] = "normal") -> Stream:
+    def triple_buffer(self, dtype: _Dtype, elements: int) -> TripleBuffer:
+        """Three device buffers of `elements` of a `dtype`, that go round."""
+    def module(self, image: bytes | str | PathLike[str] | None = None) -> Module:
+        """Kernels of yours: bytes of a cubin, a fatbin or PTX, or the path of such a file; on the host backend it is not looked
+        at."""
+    def coordinator(self, max_operations: int = 0, priority: _Priority = "normal") -> Coordinator:
+        """Uploads, compute and downloads, on a stream each of a priority class. `max_operations` from the oldest that is not
+        done to the newest, 0 for 4,096."""
+    def stream(self, priority: _Priority = "normal") -> Stream:
         """A stream of a priority class."""
     def use_stream(self, stream: _Stream) -> StreamGuard:
         """`with context.use_stream(stream):` makes it the one that calls of this thread are for."""
@@ -447,7 +479,7 @@ class Queue:
     def pop(self, max: int, *, out: SupportsDLPack, stream: _Stream | None = None, like: None = None,
             token: Token) -> None:
         """Waits for nothing: the count is told to the token, and `out` is kept until then."""
-    def push_from_host(self, items: Buffer) -> int:
+    def push_from_host(self, items: _HostMemory) -> int:
         """Pushes items of host memory, and waits for that: how many there was room for. For set-up and tools."""
     def pop_to_host(self, max: int) -> bytes:
         """Up to `max` items, copied to host memory: their bytes. For checks and tools."""
@@ -711,6 +743,263 @@ class TensorMailbox:
         """Tensors that nobody has popped go back to their producers; those that are out stay. Twice is once."""
     def __enter__(self) -> Self: ...
     def __exit__(self, *_ended: type[BaseException] | BaseException | TracebackType | None) -> None: ...
+
+# -- Triple buffers --
+
+@final
+class TripleBuffer:
+    """Three device buffers of one dtype, which go from free to uploading, processing, downloading and back to free. Made by
+    `Context.triple_buffer`."""
+
+    def acquire(self, step: _Step) -> Buffer | None:
+        """The next buffer of a step, or None until the device has done the work of the step before. Any stream may use it
+        then. Never blocks."""
+    def acquire_on(self, step: _Step, stream: _Stream | None = None) -> Buffer | None:
+        """The same for work of one stream, which is made to wait for the step before: None only until that was submitted."""
+    def wait(self, step: _Step, timeout: float | None = None) -> Buffer:
+        """As `acquire`, and blocks until there is one, for at most `timeout` seconds."""
+    def advance(self) -> int:
+        """Passes buffers on whose step is done, one of each step at most, to what comes next: how many were. Never blocks;
+        asking for a buffer does the same as far as that takes."""
+    @property
+    def states(self) -> tuple[_State, _State, _State]:
+        """Where the three buffers stand, at one moment."""
+    def stats(self) -> _TripleBufferStats:
+        """Shape, states, and how many times a buffer became free again."""
+    @property
+    def addresses(self) -> tuple[int, int, int]:
+        """Where the three buffers lie on the device, for kernels."""
+    @property
+    def handle(self) -> int:
+        """`gmb_triple_buffer.id`, for C++ in the same process."""
+    @property
+    def dtype(self) -> str: ...
+    def __len__(self) -> int:
+        """Elements of a buffer."""
+    def close(self) -> None:
+        """Later calls raise `Closed`. Waits for the work that was submitted; the memory goes when no buffer, and nothing made
+        of one, is out. Twice is once."""
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_ended: type[BaseException] | BaseException | TracebackType | None) -> None: ...
+
+@final
+class Buffer:
+    """A buffer of a triple buffer that somebody has to himself, for one step. Give it to `from_dlpack` of any library, enqueue
+    the step's work, and `submit` it. `with` it, or without a reference, it is given up unless it was submitted."""
+
+    def submit(self, stream: _Stream | None = None) -> None:
+        """The step's work on it is enqueued: what the stream holds now, by default the one that it was acquired on, or else the
+        current one. The next step gets it once that is done. It must not be used any more."""
+    def give_up(self) -> None:
+        """Hands it back without the step's work: it becomes free again. Waits for what the streams hold that are known to use
+        it. Twice is once."""
+    def copy_from(self, array: _Tensor, *, stream: _Stream | None = None) -> None:
+        """Copies an array on the host, of the buffer's dtype and no longer, to its begin, in stream order. The array is kept
+        until then; it must not be written to."""
+    def copy_to(self, array: _Tensor, *, stream: _Stream | None = None) -> None:
+        """Copies its begin to an array on the host, in stream order. The array is kept until then."""
+    @property
+    def step(self) -> _Step:
+        """What it was asked for."""
+    @property
+    def turn(self) -> int:
+        """Which turn this is: what was uploaded in a turn is processed and downloaded in it."""
+    @property
+    def index(self) -> int:
+        """Which of the three: 0, 1 or 2."""
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Elements from one index to the next."""
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def data_ptr(self) -> int: ...
+    def __len__(self) -> int: ...
+    def __dlpack__(self, *, stream: Any = None, max_version: tuple[int, int] | None = None,
+                   dl_device: tuple[int, int] | None = None, copy: bool | None = None) -> CapsuleType: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+    def __array__(self, dtype: object = None, copy: bool | None = None) -> Any: ...
+    @property
+    def __cuda_array_interface__(self) -> _CudaArrayInterface: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_ended: type[BaseException] | BaseException | TracebackType | None) -> None: ...
+
+# -- Modules --
+
+@final
+class Module:
+    """Kernels of yours: of an image on CUDA; on the host backend functions take their places. Made by `Context.module`."""
+
+    def register(self, name: str, function: Callable[..., Any]) -> None:
+        """Gives a kernel's name to a function that takes its place on the host backend; another one of the name is replaced for
+        kernels asked for later. It is called as `function(block, *arguments)` for each block, on threads of the library. On
+        CUDA it is not used."""
+    def kernel(self, name: str) -> Kernel:
+        """The kernel of a name. C++ kernels are found by their mangled names, or by their own if they are `extern "C"`."""
+    @property
+    def handle(self) -> int:
+        """`gmb_module.id`, for C++ in the same process."""
+    def close(self) -> None:
+        """Later calls of it raise `Closed`; its kernels stay, and it is unloaded with the last of them. Twice is once."""
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_ended: type[BaseException] | BaseException | TracebackType | None) -> None: ...
+
+@final
+class Kernel:
+    """A kernel of a module, made by `Module.kernel`."""
+
+    def launch(self, grid: _Shape, block: _Shape, args: Sequence[_Argument] = ..., *, shared_bytes: int = 0,
+               stream: _Stream | None = None) -> None:
+        """Launches it: `grid` blocks of `block` threads, each a number or up to three. Arguments are arrays of the device, by
+        their addresses, numbers of ctypes and NumPy, structs of ctypes, and bytes; a plain number has no size, and is refused.
+        Does not wait. The arrays are kept until it is done; not while the stream is being captured."""
+    @property
+    def name(self) -> str: ...
+    @property
+    def most_threads(self) -> int:
+        """Threads of a block, at most."""
+    @property
+    def most_shared_bytes(self) -> int:
+        """Dynamic shared memory of a block in bytes, at most."""
+
+@final
+class KernelBlock:
+    """One block of a launch, as a function that takes a kernel's place sees it."""
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Blocks of the launch in each dimension: `gridDim`."""
+    @property
+    def block(self) -> tuple[int, int, int]:
+        """Threads of a block: `blockDim`."""
+    @property
+    def index(self) -> tuple[int, int, int]:
+        """Which block this is: `blockIdx`."""
+    @property
+    def shared(self) -> bytearray:
+        """Its dynamic shared memory, zeroed."""
+    @property
+    def threads(self) -> range:
+        """The numbers that its threads have in the launch's first dimension: `blockIdx.x * blockDim.x + threadIdx.x`."""
+
+# -- Coordinators --
+
+@final
+class Coordinator:
+    """Uploads, compute and downloads, on a stream each: any graph of operations that come after each other. Made by
+    `Context.coordinator`."""
+
+    def upload(self, to: _Tensor | TripleBuffer, from_: _Tensor, after: Sequence[Operation] = ...) -> Operation:
+        """Queues a copy of `from_`, an array on the host, to `to`: an array on the device, of the same dtype and as many
+        elements, or a triple buffer, whose next free buffer is taken. After the operations of `after`. Does not wait for the
+        device; both arrays are kept until it is done, and `from_` must not be written to."""
+    def download(self, to: _Tensor, from_: _Tensor | TripleBuffer, after: Sequence[Operation] = ...) -> Operation:
+        """Queues a copy of `from_`, an array on the device, or the next buffer of a triple buffer that was processed, to `to`,
+        an array on the host."""
+    def compute(self, what: Kernel | _Enqueues, grid: _Shape | None = None, block: _Shape | None = None,
+                args: Sequence[_Argument] = ..., *, shared_bytes: int = 0, triple: TripleBuffer | None = None,
+                after: Sequence[Operation] = ...) -> Operation:
+        """Queues a kernel, with its launch as of `Kernel.launch`, or whatever a function enqueues. The function is called at
+        once, as `what(stream)`, with the stream as the current one; what it gives is kept until the operation is done, and an
+        exception ends that. With a triple buffer the address of its next buffer to process comes before a kernel's arguments,
+        and `what(stream, buffer)` gets it as an array."""
+    def push(self, mailbox: Mailbox, records: _Tensor, *, msg_type: int = 0, step: _Step = "process",
+             timeout: float | None = None, after: Sequence[Operation] = ...) -> Operation:
+        """Queues a push of the rows of `records`, an array on the device, on the stream of a step. How many were accepted is
+        the operation's count. Waits for room under "wait" alone, for at most `timeout` seconds."""
+    def pop(self, mailbox: Mailbox, out: SupportsDLPack, max: int | None = None, *, reader: int = 0, step: _Step = "process",
+            after: Sequence[Operation] = ...) -> Operation:
+        """Queues a pop of up to `max` records (None: as many as `out` has rows) to `out`, an array on the device, on the stream
+        of a step. How many came is the operation's count."""
+    def graph(self, tasks: Sequence[Task]) -> list[Operation]:
+        """Queues tasks, in any order in which they do not come after each other in a circle: their operations, in the order of
+        the list. One that cannot be enqueued fails, and those after it; the others go on."""
+    def poll(self, max: int | None = None) -> list[Completion]:
+        """What is done and was not told yet, each once, at most `max`: an operation never before those that it came after.
+        Never blocks."""
+    def wait(self, operation: Operation, timeout: float | None = None) -> Completion:
+        """Blocks until an operation is done, for at most `timeout` seconds, and raises why it failed."""
+    def synchronize(self, timeout: float | None = None) -> None:
+        """Blocks until all operations are done that were queued before the call, for at most `timeout` seconds. How they ended
+        is for `poll` to tell."""
+    def stream(self, step: _Step) -> Stream:
+        """The stream of a step, for work of your own and for events."""
+    def stats(self) -> _CoordinatorStats:
+        """Counts of the coordinator at one moment."""
+    def _settled(self) -> int: ...
+    @property
+    def handle(self) -> int:
+        """`gmb_coordinator.id`, for C++ in the same process."""
+    def close(self) -> None:
+        """Waits until all operations are done; later calls raise `Closed`, and so do those that wait. Twice is once."""
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_ended: type[BaseException] | BaseException | TracebackType | None) -> None: ...
+
+@final
+class Operation:
+    """An operation that was queued. Wait for it, `await` it, or have others come after it. Without a reference it goes on."""
+
+    def wait(self, timeout: float | None = None) -> Completion:
+        """Blocks until it is done, for at most `timeout` seconds, and raises why it failed. However often, it is the same."""
+    def poll(self) -> Completion | None:
+        """The same without blocking: None while it is not done."""
+    def __await__(self) -> Generator[Any, None, Completion]:
+        """The event loop asks now and then, no thread waits."""
+    @property
+    def coordinator(self) -> Coordinator:
+        """That it was queued by."""
+    @property
+    def id(self) -> int:
+        """Its number in the C API, a `gmb_operation.id`."""
+    @property
+    def number(self) -> int:
+        """Which one of its coordinator's, as messages have it."""
+    @property
+    def kind(self) -> _Kind: ...
+    def __eq__(self, value: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+
+@final
+class Completion:
+    """An operation that is done, or failed."""
+
+    @property
+    def operation(self) -> Operation:
+        """Which."""
+    @property
+    def kind(self) -> _Kind: ...
+    @property
+    def count(self) -> int:
+        """Records pushed or popped."""
+    @property
+    def error(self) -> BaseException | None:
+        """Why it failed: what its function raised, or an error of the package."""
+    @property
+    def cause(self) -> Operation | None:
+        """The operation that failed first: itself, or one that it came after. None for success."""
+
+@final
+class Task:
+    """An operation of a graph, and what it comes after: tasks of the graph by their places in its list, from 0, and operations
+    that were queued before. As the coordinator's methods."""
+
+    @staticmethod
+    def upload(to: _Tensor | TripleBuffer, from_: _Tensor, after: Sequence[int | Operation] = ...) -> Task: ...
+    @staticmethod
+    def download(to: _Tensor, from_: _Tensor | TripleBuffer, after: Sequence[int | Operation] = ...) -> Task: ...
+    @staticmethod
+    def compute(what: Kernel | _Enqueues, grid: _Shape | None = None, block: _Shape | None = None,
+                args: Sequence[_Argument] = ..., *, shared_bytes: int = 0, triple: TripleBuffer | None = None,
+                after: Sequence[int | Operation] = ...) -> Task: ...
+    @staticmethod
+    def push(mailbox: Mailbox, records: _Tensor, *, msg_type: int = 0, step: _Step = "process", timeout: float | None = None,
+             after: Sequence[int | Operation] = ...) -> Task:
+        """Here a `timeout` of None is none at all."""
+    @staticmethod
+    def pop(mailbox: Mailbox, out: SupportsDLPack, max: int | None = None, *, reader: int = 0, step: _Step = "process",
+            after: Sequence[int | Operation] = ...) -> Task: ...
 
 def version() -> str:
     """Version of the library."""

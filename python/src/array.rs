@@ -15,6 +15,7 @@ use crate::error::argument;
 use crate::ffi::{self, gmb_dtype};
 use crate::memory::Memory;
 use crate::ring::Lent;
+use crate::triple;
 
 /// Who keeps an array's memory.
 #[derive(Clone)]
@@ -22,6 +23,8 @@ pub enum Keeper {
     Memory(Arc<Memory>),
     /// The mailbox, for records that lie in it.
     Mailbox(Lent),
+    /// The triple buffer, for what lies in one of the three.
+    Triple(Arc<triple::Core>),
 }
 
 /// Elements on the context's device. Give it to `from_dlpack` of any library, or to CuPy and Numba as it is.
@@ -113,7 +116,7 @@ impl Elements for Array {
     fn hold(&self) -> PyResult<()> {
         match &self.keeper {
             Keeper::Mailbox(lent) => lent.check(),
-            Keeper::Memory(_) => Ok(()),
+            Keeper::Memory(_) | Keeper::Triple(_) => Ok(()),
         }
     }
 

@@ -7,19 +7,23 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::arbiter::Arbiter;
+use crate::coordinator::Coordinator;
 use crate::dlpack::{CPU, CUDA};
 use crate::doorbell::Doorbell;
 use crate::error::{argument, check, closed};
 use crate::events::Event;
+use crate::ffi::gmb_dtype;
 use crate::fifo::Fifo;
 use crate::info::{choice, counts, info, MODES, MODE_FLAGS, POLICIES};
 use crate::interpreter::{ended, without_lock};
 use crate::mailbox::Mailbox;
+use crate::module::Module;
 use crate::queue::Queue;
 use crate::records::Kind;
 use crate::streams::{Stream, StreamGuard};
 use crate::tensor_mailbox::TensorMailbox;
 use crate::token::{Token, TokenHandle};
+use crate::triple::TripleBuffer;
 use crate::worker::{span, Worker};
 use crate::{ffi, lock};
 
@@ -32,6 +36,9 @@ pub struct ContextHandle {
     /// Results that nobody waits for any more.
     tokens: Mutex<Vec<Token>>,
 }
+
+/// In the order of the library's numbers.
+const PRIORITIES: [&str; 3] = ["normal", "focus", "peripheral"];
 
 /// Not more of them are kept.
 const KEPT_TOKENS: usize = 64;
@@ -322,13 +329,33 @@ impl Context {
         Arbiter::new(py, &self.inner, &mailboxes, span("slice", slice)?)
     }
 
+    /// Three device buffers of `elements` of a `dtype`, that go round.
+    fn triple_buffer(
+        &self,
+        py: Python<'_>,
+        dtype: &Bound<'_, PyAny>,
+        elements: u64,
+    ) -> PyResult<TripleBuffer> {
+        TripleBuffer::new(py, &self.inner, gmb_dtype::of(dtype)?, elements)
+    }
+
+    /// Kernels of yours: bytes of a cubin, a fatbin or PTX, or the path of such a file; on the host backend it is not looked at.
+    #[pyo3(signature = (image = None))]
+    fn module(&self, py: Python<'_>, image: Option<&Bound<'_, PyAny>>) -> PyResult<Module> {
+        Module::new(py, &self.inner, image)
+    }
+
+    /// Uploads, compute and downloads, on a stream each of a priority class. `max_operations` from the oldest that is not done to
+    /// the newest, 0 for 4,096.
+    #[pyo3(signature = (max_operations = 0, priority = "normal"))]
+    fn coordinator(&self, py: Python<'_>, max_operations: u32, priority: &str) -> PyResult<Coordinator> {
+        Coordinator::new(py, &self.inner, max_operations, choice("priority", priority, &PRIORITIES)?)
+    }
+
     /// A stream of a priority class: "normal", "focus" or "peripheral".
     #[pyo3(signature = (priority = "normal"))]
     fn stream(&self, priority: &str) -> PyResult<Stream> {
-        Stream::new(
-            Arc::clone(&self.inner),
-            choice("priority", priority, &["normal", "focus", "peripheral"])?,
-        )
+        Stream::new(Arc::clone(&self.inner), choice("priority", priority, &PRIORITIES)?)
     }
 
     /// `with context.use_stream(stream):` makes it the one that calls of this thread are for.

@@ -72,9 +72,9 @@ impl<'a, 'py> Destination<'a, 'py> {
     pub fn kept(self) -> What {
         let bytes = u64::from(self.rows) * self.stride;
         match self.memory {
-            Written::Given(_, into) => What { given: [Some(into), None, None], made: [None, None], bytes },
+            Written::Given(_, into) => What { given: [Some(into), None, None], bytes, ..What::default() },
             Written::Made(records, headers) => {
-                What { given: [None, None, None], made: [Some(records), headers], bytes }
+                What { made: [Some(records), headers], bytes, ..What::default() }
             }
         }
     }

@@ -224,12 +224,6 @@ pub fn import(of: &Bound<'_, PyAny>, context: &ContextHandle, stream: usize) -> 
     if unsafe { python::PyCapsule_CheckExact(of.as_ptr()) } != 0 {
         return from_capsule(of);
     }
-    let Some(method) = of.getattr_opt(intern!(py, "__dlpack__"))? else {
-        return Err(argument(format!(
-            "{} has no __dlpack__: give a tensor of PyTorch, CuPy, JAX or NumPy",
-            of.get_type().name()?
-        )));
-    };
     let options = PyDict::new(py);
     // Of one that lies on the CPU, only None is a stream.
     let device: Option<(i32, i32)> = match of.getattr_opt(intern!(py, "__dlpack_device__"))? {
@@ -240,12 +234,24 @@ pub fn import(of: &Bound<'_, PyAny>, context: &ContextHandle, stream: usize) -> 
         // The protocol has a number of its own for the default stream, and forbids 0.
         options.set_item(intern!(py, "stream"), stream.max(1))?;
     }
+    taken(of, &options)
+}
+
+/// What an object's `__dlpack__` gives, with these options.
+pub fn taken(of: &Bound<'_, PyAny>, options: &Bound<'_, PyDict>) -> PyResult<Managed> {
+    let py = of.py();
+    let Some(method) = of.getattr_opt(intern!(py, "__dlpack__"))? else {
+        return Err(argument(format!(
+            "{} has no __dlpack__: give a tensor of PyTorch, CuPy, JAX or NumPy",
+            of.get_type().name()?
+        )));
+    };
     options.set_item(intern!(py, "max_version"), (VERSION.major, VERSION.minor))?;
-    let capsule = match method.call((), Some(&options)) {
+    let capsule = match method.call((), Some(options)) {
         // Those of before the versions do not know the argument.
         Err(error) if error.is_instance_of::<pyo3::exceptions::PyTypeError>(py) => {
             options.del_item(intern!(py, "max_version"))?;
-            method.call((), Some(&options))?
+            method.call((), Some(options))?
         }
         told => told?,
     };

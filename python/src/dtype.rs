@@ -34,6 +34,12 @@ const TYPES: [(&str, u8, u8); 15] = [
     ("bool", BOOL, 8),
 ];
 
+impl PartialEq for gmb_dtype {
+    fn eq(&self, other: &Self) -> bool {
+        (self.code, self.bits, self.lanes) == (other.code, other.bits, other.lanes)
+    }
+}
+
 impl gmb_dtype {
     pub fn new(code: u8, bits: u8) -> Self {
         Self { code, bits, lanes: 1 }

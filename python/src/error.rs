@@ -7,6 +7,9 @@ use pyo3::sync::PyOnceLock;
 
 use crate::ffi;
 
+/// A function of the caller's failed.
+pub const CALLBACK: i32 = -44;
+
 static MAKE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// The exception of a status, with a sentence.
@@ -32,7 +35,7 @@ pub fn closed(message: &str) -> PyErr {
 }
 
 /// What the calling thread's last call of the library said.
-fn message() -> String {
+pub fn message() -> String {
     let mut text = vec![0u8; 1024];
     let mut needed = 0usize;
     // SAFETY: the buffer has that size.

@@ -37,6 +37,11 @@ pub const GMB_CLASS_PERIPHERAL: i32 = 1;
 pub const GMB_BACKEND_AUTO: i32 = 0;
 pub const GMB_BACKEND_CUDA: i32 = 1;
 pub const GMB_BACKEND_HOST: i32 = 2;
+pub const GMB_OPERATION_UPLOAD: i32 = 0;
+pub const GMB_OPERATION_COMPUTE: i32 = 1;
+pub const GMB_OPERATION_DOWNLOAD: i32 = 2;
+pub const GMB_OPERATION_PUSH: i32 = 3;
+pub const GMB_OPERATION_POP: i32 = 4;
 pub const GMB_EVENT_UNTIMED: i32 = 0;
 pub const GMB_EVENT_TIMED: i32 = 1;
 pub const GMB_EVENT_CAPTURE: i32 = 2;
@@ -57,6 +62,13 @@ pub const GMB_PRIORITY_FOCUS: i32 = 1;
 pub const GMB_PRIORITY_PERIPHERAL: i32 = 2;
 pub const GMB_CONSUMER_HOST: i32 = 0;
 pub const GMB_CONSUMER_DEVICE: i32 = 1;
+pub const GMB_STEP_UPLOAD: i32 = 0;
+pub const GMB_STEP_PROCESS: i32 = 1;
+pub const GMB_STEP_DOWNLOAD: i32 = 2;
+pub const GMB_BUFFER_FREE: i32 = 0;
+pub const GMB_BUFFER_UPLOADING: i32 = 1;
+pub const GMB_BUFFER_PROCESSING: i32 = 2;
+pub const GMB_BUFFER_DOWNLOADING: i32 = 3;
 pub const GMB_WORKER_STATE_READY: i32 = 0;
 pub const GMB_WORKER_STATE_RUNNING: i32 = 1;
 pub const GMB_WORKER_STATE_PAUSED: i32 = 2;
@@ -116,12 +128,20 @@ pub const GMB_ERROR_FULL: i32 = -35;
 pub const GMB_ERROR_WRONG_MODE: i32 = -36;
 pub const GMB_ERROR_NOT_SERVED: i32 = -37;
 pub const GMB_ERROR_CANCELLED: i32 = -38;
+pub const GMB_ERROR_UNAVAILABLE: i32 = -39;
+pub const GMB_ERROR_WRONG_STATE: i32 = -40;
+pub const GMB_ERROR_NOT_FOUND: i32 = -41;
+pub const GMB_ERROR_WRONG_TYPE: i32 = -42;
+pub const GMB_ERROR_CYCLE: i32 = -43;
 pub const GMB_WAIT_FOREVER: u64 = u64::MAX;
 pub const GMB_STREAM_CURRENT: usize = usize::MAX;
 
 pub type gmb_status = i32;
 pub type gmb_class = i32;
 pub type gmb_backend = i32;
+pub type gmb_priority = i32;
+pub type gmb_step = i32;
+pub type gmb_operation_kind = i32;
 pub type gmb_event_kind = i32;
 pub type gmb_capture_mode = i32;
 pub type gmb_log_level = i32;
@@ -130,11 +150,15 @@ pub type gmb_full_policy = i32;
 pub type gmb_mode = i32;
 pub type gmb_reader_start = i32;
 pub type gmb_interest = i32;
-pub type gmb_priority = i32;
 pub type gmb_consumer = i32;
+pub type gmb_buffer_state = i32;
 pub type gmb_worker_reason = i32;
 pub type gmb_worker_state = i32;
 pub type gmb_stream = *mut c_void;
+
+pub type gmb_enqueue_function = Option<unsafe extern "C" fn(stream: gmb_stream, address: *mut c_void, user: *mut c_void) -> gmb_status>;
+pub type gmb_block_function = Option<unsafe extern "C" fn(block: *const gmb_kernel_block, arguments: *mut *const c_void)>;
+pub type gmb_host_function = Option<unsafe extern "C" fn(argument: *mut c_void)>;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -241,6 +265,134 @@ pub struct gmb_context_info {
     pub multiprocessors: u32,
     pub driver_version: u32,
     pub name: [c_char; 128],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_coordinator_options {
+    pub struct_size: u32,
+    pub max_operations: u32,
+    pub priority: gmb_priority,
+    pub reserved: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_coordinator {
+    pub id: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_coordinator_info {
+    pub queued: u64,
+    pub in_flight: u64,
+    pub high_water: u64,
+    pub events: u64,
+    pub max_operations: u32,
+    pub reserved: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_operation {
+    pub id: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_triple_buffer {
+    pub id: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_dtype {
+    pub code: u8,
+    pub bits: u8,
+    pub lanes: u16,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_kernel {
+    pub id: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_argument {
+    pub value: *const c_void,
+    pub bytes: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_launch {
+    pub struct_size: u32,
+    pub shared_bytes: u32,
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    pub argument_count: u32,
+    pub reserved: u32,
+    pub arguments: *const gmb_argument,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_compute {
+    pub struct_size: u32,
+    pub reserved: u32,
+    pub kernel: gmb_kernel,
+    pub launch: *const gmb_launch,
+    pub callback: gmb_enqueue_function,
+    pub user: *mut c_void,
+    pub triple: gmb_triple_buffer,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_push {
+    pub struct_size: u32,
+    pub count: u32,
+    pub records: *const c_void,
+    pub stride: u64,
+    pub lengths: *const u32,
+    pub types: *const u32,
+    pub length: u32,
+    pub msg_type: u32,
+    pub timeout_ns: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_record_header {
+    pub sequence: u64,
+    pub length: u32,
+    pub msg_type: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_pop {
+    pub struct_size: u32,
+    pub max: u32,
+    pub records: *mut c_void,
+    pub stride: u64,
+    pub headers: *mut gmb_record_header,
+    pub reader: u32,
+    pub reserved: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_completion {
+    pub operation: gmb_operation,
+    pub cause: gmb_operation,
+    pub kind: gmb_operation_kind,
+    pub status: gmb_status,
+    pub count: u32,
+    pub reserved: u32,
 }
 
 #[repr(C)]
@@ -386,14 +538,6 @@ pub struct gmb_stream_guard {
 
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct gmb_record_header {
-    pub sequence: u64,
-    pub length: u32,
-    pub msg_type: u32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
 pub struct gmb_mailbox_options {
     pub struct_size: u32,
     pub payload_bytes: u32,
@@ -428,32 +572,6 @@ pub struct gmb_mailbox_info {
 
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct gmb_push {
-    pub struct_size: u32,
-    pub count: u32,
-    pub records: *const c_void,
-    pub stride: u64,
-    pub lengths: *const u32,
-    pub types: *const u32,
-    pub length: u32,
-    pub msg_type: u32,
-    pub timeout_ns: u64,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct gmb_pop {
-    pub struct_size: u32,
-    pub max: u32,
-    pub records: *mut c_void,
-    pub stride: u64,
-    pub headers: *mut gmb_record_header,
-    pub reader: u32,
-    pub reserved: u32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
 pub struct gmb_memory_info {
     pub limit: u64,
     pub used: u64,
@@ -462,6 +580,30 @@ pub struct gmb_memory_info {
     pub allocations: u64,
     pub pooled: u32,
     pub reserved0: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_module {
+    pub id: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_kernel_block {
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    pub index: [u32; 3],
+    pub shared_bytes: u32,
+    pub shared: *mut c_void,
+    pub user: *mut c_void,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_kernel_info {
+    pub most_threads: u32,
+    pub most_shared_bytes: u32,
 }
 
 #[repr(C)]
@@ -542,6 +684,34 @@ pub struct gmb_reader_info {
 
 #[repr(C)]
 #[derive(Clone, Copy)]
+pub struct gmb_task_after {
+    pub operation: gmb_operation,
+    pub task: u32,
+    pub reserved: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_task {
+    pub struct_size: u32,
+    pub kind: gmb_operation_kind,
+    pub to: *mut c_void,
+    pub from: *const c_void,
+    pub bytes: u64,
+    pub triple: gmb_triple_buffer,
+    pub dtype: gmb_dtype,
+    pub step: gmb_step,
+    pub compute: *const gmb_compute,
+    pub mailbox: gmb_mailbox,
+    pub push: *const gmb_push,
+    pub pop: *const gmb_pop,
+    pub after: *const gmb_task_after,
+    pub after_count: u32,
+    pub reserved: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
 pub struct gmb_tensor_mailbox_options {
     pub struct_size: u32,
     pub consumer: gmb_consumer,
@@ -589,14 +759,6 @@ pub struct gmb_lease {
 
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct gmb_dtype {
-    pub code: u8,
-    pub bits: u8,
-    pub lanes: u16,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
 pub struct gmb_tensor {
     pub address: u64,
     pub byte_offset: u64,
@@ -608,6 +770,35 @@ pub struct gmb_tensor {
     pub flags: u64,
     pub shape: [i64; 8],
     pub strides: [i64; 8],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_triple_buffer_options {
+    pub struct_size: u32,
+    pub dtype: gmb_dtype,
+    pub elements: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_triple_buffer_info {
+    pub elements: u64,
+    pub bytes: u64,
+    pub addresses: [*mut c_void; 3],
+    pub states: [gmb_buffer_state; 3],
+    pub dtype: gmb_dtype,
+    pub completed: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_triple_slot {
+    pub address: *mut c_void,
+    pub bytes: u64,
+    pub turn: u64,
+    pub index: u32,
+    pub step: gmb_step,
 }
 
 #[repr(C)]
@@ -733,6 +924,20 @@ unsafe extern "C" {
     pub fn gmb_context_create(options: *const gmb_context_options, context: *mut gmb_context) -> gmb_status;
     pub fn gmb_context_destroy(context: gmb_context) -> gmb_status;
     pub fn gmb_context_get_info(context: gmb_context, info: *mut gmb_context_info, info_size: usize) -> gmb_status;
+    pub fn gmb_coordinator_create(context: gmb_context, options: *const gmb_coordinator_options, coordinator: *mut gmb_coordinator) -> gmb_status;
+    pub fn gmb_coordinator_destroy(coordinator: gmb_coordinator) -> gmb_status;
+    pub fn gmb_coordinator_get_info(coordinator: gmb_coordinator, info: *mut gmb_coordinator_info, info_size: usize) -> gmb_status;
+    pub fn gmb_coordinator_get_stream(coordinator: gmb_coordinator, step: gmb_step, stream: *mut gmb_stream) -> gmb_status;
+    pub fn gmb_coordinator_queue_upload(coordinator: gmb_coordinator, to: *mut c_void, from: *const c_void, bytes: u64, after: *const gmb_operation, after_count: u32, operation: *mut gmb_operation) -> gmb_status;
+    pub fn gmb_coordinator_queue_download(coordinator: gmb_coordinator, to: *mut c_void, from: *const c_void, bytes: u64, after: *const gmb_operation, after_count: u32, operation: *mut gmb_operation) -> gmb_status;
+    pub fn gmb_coordinator_queue_triple_upload(coordinator: gmb_coordinator, triple: gmb_triple_buffer, dtype: gmb_dtype, from: *const c_void, bytes: u64, after: *const gmb_operation, after_count: u32, operation: *mut gmb_operation) -> gmb_status;
+    pub fn gmb_coordinator_queue_triple_download(coordinator: gmb_coordinator, triple: gmb_triple_buffer, dtype: gmb_dtype, to: *mut c_void, bytes: u64, after: *const gmb_operation, after_count: u32, operation: *mut gmb_operation) -> gmb_status;
+    pub fn gmb_coordinator_queue_compute(coordinator: gmb_coordinator, compute: *const gmb_compute, after: *const gmb_operation, after_count: u32, operation: *mut gmb_operation) -> gmb_status;
+    pub fn gmb_coordinator_queue_push(coordinator: gmb_coordinator, mailbox: gmb_mailbox, push: *const gmb_push, step: gmb_step, after: *const gmb_operation, after_count: u32, operation: *mut gmb_operation) -> gmb_status;
+    pub fn gmb_coordinator_queue_pop(coordinator: gmb_coordinator, mailbox: gmb_mailbox, pop: *const gmb_pop, step: gmb_step, after: *const gmb_operation, after_count: u32, operation: *mut gmb_operation) -> gmb_status;
+    pub fn gmb_coordinator_poll(coordinator: gmb_coordinator, max: u32, completions: *mut gmb_completion, count: *mut u32) -> gmb_status;
+    pub fn gmb_coordinator_wait(coordinator: gmb_coordinator, operation: gmb_operation, timeout_ns: u64, completion: *mut gmb_completion) -> gmb_status;
+    pub fn gmb_coordinator_synchronize(coordinator: gmb_coordinator, timeout_ns: u64) -> gmb_status;
     pub fn gmb_doorbell_create(context: gmb_context, options: *const gmb_doorbell_options, doorbell: *mut gmb_doorbell) -> gmb_status;
     pub fn gmb_doorbell_destroy(doorbell: gmb_doorbell) -> gmb_status;
     pub fn gmb_doorbell_get_info(doorbell: gmb_doorbell, info: *mut gmb_doorbell_info, info_size: usize) -> gmb_status;
@@ -779,6 +984,14 @@ unsafe extern "C" {
     pub fn gmb_memory_fill(context: gmb_context, memory: *mut c_void, value: u8, bytes: u64, stream: gmb_stream) -> gmb_status;
     pub fn gmb_memory_get_info(context: gmb_context, info: *mut gmb_memory_info, info_size: usize) -> gmb_status;
     pub fn gmb_memory_trim(context: gmb_context, keep_bytes: u64) -> gmb_status;
+    pub fn gmb_module_create(context: gmb_context, image: *const c_void, image_bytes: usize, module: *mut gmb_module) -> gmb_status;
+    pub fn gmb_module_load_file(context: gmb_context, path: *const c_char, module: *mut gmb_module) -> gmb_status;
+    pub fn gmb_module_destroy(module: gmb_module) -> gmb_status;
+    pub fn gmb_module_register(module: gmb_module, name: *const c_char, function: gmb_block_function, user: *mut c_void) -> gmb_status;
+    pub fn gmb_module_get_kernel(module: gmb_module, name: *const c_char, kernel: *mut gmb_kernel) -> gmb_status;
+    pub fn gmb_kernel_destroy(kernel: gmb_kernel) -> gmb_status;
+    pub fn gmb_kernel_get_info(kernel: gmb_kernel, info: *mut gmb_kernel_info, info_size: usize) -> gmb_status;
+    pub fn gmb_kernel_launch(kernel: gmb_kernel, launch: *const gmb_launch, stream: gmb_stream) -> gmb_status;
     pub fn gmb_mailbox_get_required_bytes(options: *const gmb_mailbox_options, bytes: *mut u64) -> gmb_status;
     pub fn gmb_mailbox_create_in(context: gmb_context, options: *const gmb_mailbox_options, memory: *mut c_void, memory_bytes: u64, mailbox: *mut gmb_mailbox) -> gmb_status;
     pub fn gmb_mailbox_attach(context: gmb_context, memory: *mut c_void, memory_bytes: u64, options: *const gmb_attach_options, mailbox: *mut gmb_mailbox) -> gmb_status;
@@ -809,7 +1022,9 @@ unsafe extern "C" {
     pub fn gmb_stream_destroy(context: gmb_context, stream: gmb_stream) -> gmb_status;
     pub fn gmb_stream_query(context: gmb_context, stream: gmb_stream) -> gmb_status;
     pub fn gmb_stream_synchronize(context: gmb_context, stream: gmb_stream) -> gmb_status;
+    pub fn gmb_stream_host_function(context: gmb_context, stream: gmb_stream, function: gmb_host_function, argument: *mut c_void) -> gmb_status;
     pub fn gmb_stream_wait_event(context: gmb_context, stream: gmb_stream, event: gmb_event) -> gmb_status;
+    pub fn gmb_coordinator_queue_graph(coordinator: gmb_coordinator, tasks: *const gmb_task, count: u32, operations: *mut gmb_operation) -> gmb_status;
     pub fn gmb_tensor_mailbox_create(context: gmb_context, options: *const gmb_tensor_mailbox_options, mailbox: *mut gmb_tensor_mailbox) -> gmb_status;
     pub fn gmb_tensor_mailbox_destroy(mailbox: gmb_tensor_mailbox) -> gmb_status;
     pub fn gmb_tensor_mailbox_get_info(mailbox: gmb_tensor_mailbox, info: *mut gmb_tensor_mailbox_info, info_size: usize) -> gmb_status;
@@ -826,6 +1041,15 @@ unsafe extern "C" {
     pub fn gmb_token_poll(token: gmb_token, result: *mut gmb_result) -> gmb_status;
     pub fn gmb_token_wait(token: gmb_token, after_epoch: u64, timeout_ns: u64, result: *mut gmb_result) -> gmb_status;
     pub fn gmb_token_get_device_result(token: gmb_token, result: *mut *const gmb_result) -> gmb_status;
+    pub fn gmb_triple_buffer_create(context: gmb_context, options: *const gmb_triple_buffer_options, triple: *mut gmb_triple_buffer) -> gmb_status;
+    pub fn gmb_triple_buffer_destroy(triple: gmb_triple_buffer) -> gmb_status;
+    pub fn gmb_triple_buffer_get_info(triple: gmb_triple_buffer, info: *mut gmb_triple_buffer_info, info_size: usize) -> gmb_status;
+    pub fn gmb_triple_buffer_acquire(triple: gmb_triple_buffer, step: gmb_step, slot: *mut gmb_triple_slot) -> gmb_status;
+    pub fn gmb_triple_buffer_acquire_on(triple: gmb_triple_buffer, step: gmb_step, stream: gmb_stream, slot: *mut gmb_triple_slot) -> gmb_status;
+    pub fn gmb_triple_buffer_wait(triple: gmb_triple_buffer, step: gmb_step, timeout_ns: u64, slot: *mut gmb_triple_slot) -> gmb_status;
+    pub fn gmb_triple_buffer_submit(triple: gmb_triple_buffer, slot: *const gmb_triple_slot, stream: gmb_stream) -> gmb_status;
+    pub fn gmb_triple_buffer_give_up(triple: gmb_triple_buffer, slot: *const gmb_triple_slot) -> gmb_status;
+    pub fn gmb_triple_buffer_advance(triple: gmb_triple_buffer, passed: *mut u32) -> gmb_status;
     pub fn gmb_worker_create(options: *const gmb_worker_options, worker: *mut gmb_worker) -> gmb_status;
     pub fn gmb_worker_destroy(worker: gmb_worker) -> gmb_status;
     pub fn gmb_worker_start(worker: gmb_worker) -> gmb_status;

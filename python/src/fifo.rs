@@ -111,7 +111,7 @@ impl Fifo {
         // SAFETY: memory of that size, which is kept.
         let push = |to| check(unsafe { ffi::gmb_fifo_push(handle, at, count, raw(stream), to) });
         let bytes = u64::from(count) * RECORD as u64;
-        let what = What { given: [Some(from), None, None], made: [None, None], bytes };
+        let what = What { given: [Some(from), None, None], bytes, ..What::default() };
         if let Some(token) = token {
             push(token.token.handle)?;
             return self.keeping.keep_until_reached(context, stream, what);

@@ -42,11 +42,16 @@ impl Until {
     }
 }
 
+/// Anything else.
+pub type Kept = Box<dyn Send + Sync>;
+
 /// What it is: arrays that were given, and memory of the package's own; held, and not looked into.
 #[allow(dead_code)]
+#[derive(Default)]
 pub struct What {
     pub given: [Option<Managed>; 3],
     pub made: [Option<Arc<Memory>>; 2],
+    pub more: Vec<Kept>,
     /// All of it, so that little is not looked after at each call.
     pub bytes: u64,
 }
@@ -56,7 +61,7 @@ const BYTES: u64 = 1 << 20;
 const OPERATIONS: usize = 16;
 
 #[derive(Default)]
-struct Kept {
+struct All {
     /// In the order of the operations.
     all: VecDeque<(Until, What)>,
     /// Come since the last look.
@@ -65,7 +70,7 @@ struct Kept {
 }
 
 #[derive(Default)]
-pub struct Keeping(Mutex<Kept>);
+pub struct Keeping(Mutex<All>);
 
 impl Keeping {
     /// Gives back what is no longer used, too, where much has come.

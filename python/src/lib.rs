@@ -2,7 +2,9 @@
 
 mod arbiter;
 mod array;
+mod calling;
 mod context;
+mod coordinator;
 mod destination;
 mod dlpack;
 mod doorbell;
@@ -14,18 +16,24 @@ mod exchange;
 #[rustfmt::skip]
 mod ffi;
 mod fifo;
+mod host;
 mod info;
 mod interpreter;
 mod keeping;
+mod launch;
 mod mailbox;
 mod memory;
+mod module;
+mod operations;
 mod queue;
 mod records;
 mod ring;
 mod streams;
+mod task;
 mod tensor;
 mod tensor_mailbox;
 mod token;
+mod triple;
 mod view;
 mod waiting;
 mod watch;
@@ -44,6 +52,7 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 #[pyfunction]
 fn _end(py: Python<'_>) {
     py.detach(|| {
+        operations::end_all();
         worker::end_all();
         arbiter::end_all();
         tensor_mailbox::end_all();
@@ -97,7 +106,20 @@ fn _sizes() -> Vec<(&'static str, usize)> {
         gmb_fifo_record,
         gmb_arbitrated,
         gmb_arbiter_options,
-        gmb_arbiter_info
+        gmb_arbiter_info,
+        gmb_triple_buffer_options,
+        gmb_triple_buffer_info,
+        gmb_triple_slot,
+        gmb_argument,
+        gmb_launch,
+        gmb_kernel_block,
+        gmb_kernel_info,
+        gmb_coordinator_options,
+        gmb_coordinator_info,
+        gmb_completion,
+        gmb_compute,
+        gmb_task_after,
+        gmb_task
     )
 }
 
@@ -123,6 +145,15 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<doorbell::Answer>()?;
     module.add_class::<fifo::Fifo>()?;
     module.add_class::<arbiter::Arbiter>()?;
+    module.add_class::<triple::TripleBuffer>()?;
+    module.add_class::<triple::Buffer>()?;
+    module.add_class::<module::Module>()?;
+    module.add_class::<module::Kernel>()?;
+    module.add_class::<launch::KernelBlock>()?;
+    module.add_class::<coordinator::Coordinator>()?;
+    module.add_class::<coordinator::Operation>()?;
+    module.add_class::<coordinator::Completion>()?;
+    module.add_class::<task::Task>()?;
     module.add_function(wrap_pyfunction!(_end, module)?)?;
     module.add_function(wrap_pyfunction!(version, module)?)?;
     module.add_function(wrap_pyfunction!(_sizes, module)?)

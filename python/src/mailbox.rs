@@ -13,6 +13,7 @@ use crate::dlpack::{self, Managed};
 use crate::elements::Layout;
 use crate::error::{argument, check};
 use crate::info::{choice, counts, counts_and_policy, info, MODES};
+use crate::interpreter::Carried;
 use crate::keeping::{Keeping, Until, What};
 use crate::records::{words, Kind};
 use crate::ring::Ring;
@@ -47,6 +48,66 @@ impl Mailbox {
         let asks = options.flags & ffi::GMB_MAILBOX_SHARED as u32 != 0;
         Ok(Self { ring: Arc::new(Ring::new(context, handle)), kind, asks, keeping: Keeping::default() })
     }
+
+    /// What is to be pushed, and has to be kept until it was.
+    pub fn push_of(&self, given: Pushed<'_, '_>, stream: usize) -> PyResult<(ffi::gmb_push, What)> {
+        let context = &self.ring.context;
+        let from = dlpack::import(given.records, context, stream)?;
+        let (count, bytes, stride) = self.kind.rows(&from, context)?;
+        let lengths = words(given.lengths, count, context, stream, "lengths")?;
+        let types = words(given.types, count, context, stream, "types")?;
+        let at = |words: &Option<Managed>| words.as_ref().map_or(0, Managed::address) as *const u32;
+        let push = ffi::gmb_push {
+            struct_size: size_of::<ffi::gmb_push>() as u32,
+            count,
+            records: from.address() as *const c_void,
+            stride: if count > 1 { stride } else { 0 },
+            lengths: at(&lengths),
+            types: at(&types),
+            length: bytes,
+            msg_type: given.msg_type,
+            timeout_ns: 0,
+        };
+        let bytes = u64::from(count) * stride;
+        Ok((push, What { given: [Some(from), lengths, types], bytes, ..What::default() }))
+    }
+
+    /// What is to be popped, and where to.
+    pub fn pop_of<'a, 'py>(
+        &self,
+        max: u32,
+        out: Option<&'a Bound<'py, PyAny>>,
+        headers: bool,
+        reader: u32,
+        stream: usize,
+    ) -> PyResult<(ffi::gmb_pop, Destination<'a, 'py>)> {
+        if out.is_some() && self.kind.bytes % 16 != 0 {
+            return Err(argument(format!(
+                "records of {} bytes are written in units of 16, beyond the rows of out: leave out away",
+                self.kind.bytes
+            )));
+        }
+        let to = Destination::new(&self.ring.context, &self.kind, max, out, headers, stream)?;
+        let pop = ffi::gmb_pop {
+            struct_size: size_of::<ffi::gmb_pop>() as u32,
+            max,
+            records: to.records() as *mut c_void,
+            stride: to.stride,
+            headers: to.headers() as *mut ffi::gmb_record_header,
+            reader,
+            reserved: 0,
+        };
+        Ok((pop, to))
+    }
+}
+
+/// What a push is given.
+#[derive(Clone, Copy)]
+pub struct Pushed<'a, 'py> {
+    pub records: &'a Bound<'py, PyAny>,
+    pub lengths: Option<&'a Bound<'py, PyAny>>,
+    pub types: Option<&'a Bound<'py, PyAny>>,
+    pub msg_type: u32,
 }
 
 #[pymethods]
@@ -69,41 +130,23 @@ impl Mailbox {
     ) -> PyResult<()> {
         let (handle, context) = (self.ring.handle()?, &self.ring.context);
         let stream = streams::resolve(py, context, stream)?;
-        let from = dlpack::import(records, context, stream)?;
-        let (count, bytes, stride) = self.kind.rows(&from, context)?;
-        let lengths = words(lengths, count, context, stream, "lengths")?;
-        let types = words(types, count, context, stream, "types")?;
-        let at = |words: &Option<Managed>| words.as_ref().map_or(0, Managed::address);
-        let (from_at, lengths_at, types_at) = (from.address(), at(&lengths), at(&types));
+        let (mut push, what) = self.push_of(Pushed { records, lengths, types, msg_type }, stream)?;
         let captures = is_capturing(context, stream)?;
         let kept = if token.is_some() || captures { None } else { Some(context.token()?) };
         let to = token.map(|token| &token.token).or(kept.as_ref()).map_or(NO_TOKEN, |token| token.handle);
         let limit = limit(timeout)?;
-        let give = move |left| {
-            let push = ffi::gmb_push {
-                struct_size: size_of::<ffi::gmb_push>() as u32,
-                count,
-                records: from_at as *const c_void,
-                stride: if count > 1 { stride } else { 0 },
-                lengths: lengths_at as *const u32,
-                types: types_at as *const u32,
-                length: bytes,
-                msg_type,
-                timeout_ns: left,
-            };
+        let mut carried = Carried::new(&mut push);
+        let give = |left| {
+            let push = carried.get();
+            push.timeout_ns = left;
             // SAFETY: memory of that size, which is kept.
-            unsafe { ffi::gmb_mailbox_push(handle, &push, raw(stream), to) }
+            unsafe { ffi::gmb_mailbox_push(handle, *push, raw(stream), to) }
         };
         let open = || self.ring.handle().map(drop);
         let pushed = if self.asks {
             patiently_while(py, limit, open, give)
         } else {
             push_patiently(py, limit, open, give)
-        };
-        let what = What {
-            given: [Some(from), lengths, types],
-            made: [None, None],
-            bytes: u64::from(count) * stride,
         };
         if let Some(mut token) = kept {
             match pushed {
@@ -151,22 +194,7 @@ impl Mailbox {
         if out.is_some() && (headers || like.is_some()) {
             return Err(argument("headers and like are for arrays of the package's own: leave out away"));
         }
-        if out.is_some() && self.kind.bytes % 16 != 0 {
-            return Err(argument(format!(
-                "records of {} bytes are written in units of 16, beyond the rows of out: leave out away",
-                self.kind.bytes
-            )));
-        }
-        let to = Destination::new(context, &self.kind, max, out, headers, stream)?;
-        let pop = ffi::gmb_pop {
-            struct_size: size_of::<ffi::gmb_pop>() as u32,
-            max,
-            records: to.records() as *mut c_void,
-            stride: to.stride,
-            headers: to.headers() as *mut ffi::gmb_record_header,
-            reader,
-            reserved: 0,
-        };
+        let (pop, to) = self.pop_of(max, out, headers, reader, stream)?;
         if captures || token.is_some() {
             let told_to = token.map_or(NO_TOKEN, |token| token.token.handle);
             // SAFETY: memory of that size, which is kept, or by whoever captures.

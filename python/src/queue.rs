@@ -141,7 +141,7 @@ impl Queue {
         // SAFETY: memory of that size, which is kept.
         let push = |to| check(unsafe { ffi::gmb_queue_push(handle, at, count, raw(stream), to) });
         let bytes = u64::from(count) * u64::from(self.kind.bytes);
-        let what = What { given: [Some(from), None, None], made: [None, None], bytes };
+        let what = What { given: [Some(from), None, None], bytes, ..What::default() };
         let captures = is_capturing(context, stream)?;
         if captures || token.is_some() {
             push(token.map_or(NO_TOKEN, |token| token.token.handle))?;

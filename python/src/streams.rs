@@ -12,7 +12,7 @@ use crate::context::ContextHandle;
 use crate::error::{argument, check, closed};
 use crate::events::Event;
 use crate::exchange::{self, Exchange};
-use crate::{ffi, lock};
+use crate::{ffi, lock, operations};
 
 thread_local! {
     /// This thread's guards that are in force.
@@ -130,6 +130,8 @@ pub fn raw(stream: usize) -> ffi::gmb_stream {
 pub struct Stream {
     context: Arc<ContextHandle>,
     handle: Mutex<Option<usize>>,
+    /// Whose it is, if it is a coordinator's.
+    of: Option<Arc<operations::Core>>,
 }
 
 impl Stream {
@@ -137,10 +139,20 @@ impl Stream {
         let mut made: ffi::gmb_stream = std::ptr::null_mut();
         // SAFETY: it writes a stream.
         check(unsafe { ffi::gmb_stream_create(context.handle()?, priority, &mut made) })?;
-        Ok(Self { context, handle: Mutex::new(Some(made as usize)) })
+        Ok(Self { context, handle: Mutex::new(Some(made as usize)), of: None })
+    }
+
+    /// A coordinator's, of a step.
+    pub fn of(coordinator: &Arc<operations::Core>, step: usize) -> Self {
+        Self {
+            context: Arc::clone(&coordinator.context),
+            handle: Mutex::new(Some(coordinator.streams[step])),
+            of: Some(Arc::clone(coordinator)),
+        }
     }
 
     fn get(&self) -> PyResult<usize> {
+        self.of.as_ref().map_or(Ok(()), |of| of.check_open())?;
         let handle = *lock(&self.handle);
         handle.ok_or_else(|| closed("the stream is closed"))
     }
@@ -188,11 +200,14 @@ impl Stream {
         event.point.precede(self.context.handle()?, self.get()?)
     }
 
-    /// Destroys it when its work is done. Twice is once.
+    /// Destroys it when its work is done; a coordinator's stays the coordinator's. Twice is once.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let Some(stream) = lock(&self.handle).take() else {
             return Ok(());
         };
+        if self.of.is_some() {
+            return Ok(());
+        }
         let context = self.context.handle()?;
         // SAFETY: checked by the library.
         check(py.detach(|| unsafe { ffi::gmb_stream_destroy(context, raw(stream)) }))?;

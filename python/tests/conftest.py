@@ -27,6 +27,8 @@ def pytest_configure(config):
     capture = config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
         _stderr = os.dup(2)
+    # What a function raised in a kernel's place: nobody else is told.
+    config.addinivalue_line("filterwarnings", "error::pytest.PytestUnraisableExceptionWarning")
 
 
 def pytest_report_header(config):

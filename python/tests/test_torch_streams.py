@@ -1,9 +1,11 @@
 """Which stream a call is for, and that memory goes back only when the streams that use it are done."""
+import numpy as np
 import pytest
 
 import gpumailbox
 from lab import SECONDS, all_given_back, current, torch, until
 from lab import cuda as lab
+from pipes import kernels
 
 # Clock cycles that a stream is kept busy: some 20 ms, in which everything else would be done.
 BUSY = 40_000_000
@@ -189,3 +191,91 @@ def test_a_pop_waits_for_its_count_and_not_for_its_stream(lab):
     records = mailbox.pop(8)
     assert not late.query() and len(records) == 8
     side.synchronize()
+
+
+# -- Kernels of modules, triple buffers, coordinators --
+
+def test_a_launch_is_captured_and_replayed(lab):
+    kernel, = kernels(lab, "add")
+    array, graph = torch.zeros(256, device="cuda"), torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph):
+        kernel.launch(2, 128, (array, np.float32(1), np.uint32(256)), shared_bytes=512)
+    assert array.sum().item() == 0
+    for _ in range(5):
+        graph.replay()
+    assert (array == 5).all().item()
+
+
+def test_a_launch_comes_after_what_pytorch_has_under_way(lab):
+    kernel, = kernels(lab, "add")
+    stream, side = lab.context.stream(), torch.cuda.Stream()
+    for _ in range(5):
+        with torch.cuda.stream(side):
+            array = torch.zeros(1 << 16, device="cuda")
+            torch.cuda._sleep(BUSY // 4)
+            array += 3
+            kernel.launch(1 << 8, 256, (array, np.float32(1), np.uint32(1 << 16)), shared_bytes=1024, stream=stream)
+        stream.synchronize()
+        assert (array == 4).all().item()
+
+
+def test_a_coordinators_function_works_on_its_stream(lab):
+    coordinator, seen = lab.context.coordinator(), []
+    source, out = torch.arange(1000, dtype=torch.float32).pin_memory(), torch.zeros(1000).pin_memory()
+    x = torch.zeros(1000, device="cuda")
+    torch.cuda.synchronize()
+
+    def work(stream):
+        seen.append((torch.cuda.current_stream().cuda_stream, stream.handle))
+        torch.cuda._sleep(BUSY)
+        y = x * 2
+        x.copy_(y + 1)
+
+    uploaded = coordinator.upload(x, source)
+    computed = coordinator.compute(work, after=[uploaded])
+    coordinator.download(out, x, after=[computed]).wait(SECONDS)
+    assert torch.equal(out, source * 2 + 1) and seen[0][0] == seen[0][1]
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+
+
+def test_a_download_comes_after_what_pytorch_has_under_way(lab):
+    coordinator, side = lab.context.coordinator(), torch.cuda.Stream()
+    out = np.zeros(1 << 16, np.float32)
+    with torch.cuda.stream(side):
+        array = torch.zeros(1 << 16, device="cuda")
+        torch.cuda._sleep(BUSY)
+        array += 3
+        downloaded = coordinator.download(out, array)
+        del array
+        torch.full((1 << 16,), -1.0, device="cuda")
+    downloaded.wait(SECONDS)
+    assert (out == 3).all()
+
+
+def test_a_buffer_is_a_tensor_on_the_current_stream(lab):
+    triple, (one, two) = lab.context.triple_buffer(torch.float32, 1 << 16), (torch.cuda.Stream(), torch.cuda.Stream())
+    for value in range(10):
+        with torch.cuda.stream(one), triple.acquire_on("upload") as buffer:
+            torch.cuda._sleep(BUSY // 10)
+            torch.from_dlpack(buffer).fill_(value)
+            buffer.submit()
+        with torch.cuda.stream(two):
+            # Behind the other stream, on the device.
+            with triple.acquire_on("process") as buffer:
+                result = torch.from_dlpack(buffer) + 1
+                buffer.submit()
+            triple.acquire_on("download").submit()
+            assert (result == value + 1).all().item()
+
+
+def test_a_tensor_of_another_type_is_refused(lab):
+    coordinator, triple = lab.context.coordinator(), lab.context.triple_buffer(torch.float32, 8)
+    with triple.acquire("upload") as buffer:
+        for dtype in (torch.float64, torch.bfloat16, torch.int32):
+            host, device = torch.zeros(8, dtype=dtype), torch.zeros(8, dtype=dtype, device="cuda")
+            for call in (lambda: buffer.copy_from(host), lambda: buffer.copy_to(host), lambda: coordinator.upload(triple, host),
+                         lambda: coordinator.upload(device, torch.zeros(8)),
+                         lambda: coordinator.download(torch.zeros(8), device)):
+                with pytest.raises(gpumailbox.WrongType, match=str(dtype).split(".")[1]):
+                    call()

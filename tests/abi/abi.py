@@ -29,9 +29,9 @@ def read(path):
 
 def stubs(preprocessed):
     text = read(preprocessed)
-    prototype = re.compile(r"((?:const )?\w+ \**\s*gmb_\w+\s*\([^;{}]*\));")
+    prototype = re.compile(r"((?:const )?\w+ \**\s*gmb_\w+\s*\((?!\*)[^;{}]*\));")
     body, count = prototype.subn(r"\1 { __builtin_trap(); }", text)
-    wanted = set(re.findall(r"\b(gmb_[a-z0-9_]+)\s*\(", text))
+    wanted = set(re.findall(r"\b(gmb_[a-z0-9_]+)\s*\((?!\*)", text))
     if count != len(wanted):
         die(f"{count} of the {len(wanted)} prototypes were understood")
     print(body)

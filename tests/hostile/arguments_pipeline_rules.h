@@ -219,6 +219,23 @@ static void statuses_of_callbacks(void) {
   CHECK(gmb_coordinator_destroy(own));
 }
 
+/* What fails because of one is not told before the other, which is under way. */
+static void failures_in_their_order(void) {
+  const gmb_coordinator own = make_a_coordinator(context, 8);
+  const gmb_operation failed = queued(own, fails, NULL);
+  gmb_operation both[2], last;
+  gmb_completion told[8];
+  uint32_t count = 0;
+  CHECK(gmb_coordinator_synchronize(own, GMB_WAIT_FOREVER));
+  both[0] = failed, both[1] = queued(own, enqueue_a_gate, &context);
+  CHECK(gmb_coordinator_queue_upload(own, memory, copied, COPIED, both, 2, &last));
+  CHECK(gmb_coordinator_poll(own, 8, told, &count));
+  if (count != 1 || told[0].operation.id != failed.id) says("told before what it came after", BAD, GMB_OK);
+  gate_is_open = true;
+  says_completion("with the one that failed", own, last, E(CORRUPT), failed);
+  CHECK(gmb_coordinator_destroy(own));
+}
+
 /* As many as may be, and no more; then the oldest are forgotten. */
 static void coordinators_that_are_full(void) {
   const gmb_coordinator own = make_a_coordinator(context, 2);
@@ -260,6 +277,11 @@ static void bad_calls_on_a_triple_buffer(void) {
   compute.triple = own;
   says("nothing from there", gmb_coordinator_queue_triple_upload(coordinator, own, type, NULL, COPIED, NULL, 0, &made), E(NULL_POINTER));
   says("an upload of nothing", gmb_coordinator_queue_triple_upload(coordinator, own, type, copied, 0, NULL, 0, &made), E(ZERO_COUNT));
+  for (uint64_t bytes = HIGH_BIT; bytes != 0; bytes = bytes == HIGH_BIT ? UINT64_MAX : 0) {
+    /* More than the buffer has, and than any memory. */
+    const gmb_status got = gmb_coordinator_queue_triple_upload(coordinator, own, type, copied, bytes, NULL, 0, &made);
+    says("an upload beyond all", got == E(OVERFLOW) ? BAD : got, BAD);
+  }
   states_are("after bad uploads", own, GMB_BUFFER_FREE, GMB_BUFFER_FREE, 0);
   says("an upload", gmb_coordinator_queue_triple_upload(coordinator, own, type, copied, COPIED, NULL, 0, &made), GMB_OK);
   compute.launch = &wide;
@@ -353,6 +375,7 @@ static void pipeline_rules(void) {
   kernels_of_a_module_that_is_gone();
   callbacks_that_call();
   statuses_of_callbacks();
+  failures_in_their_order();
   coordinators_that_are_full();
   bad_calls_on_a_triple_buffer();
   streams_of_a_coordinator();

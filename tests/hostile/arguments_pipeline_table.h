@@ -148,7 +148,7 @@ static void after_args(void) {
   for (size_t i = 0; i < after_count; ++i) add(slot, VALUES({bits_of(after_lists[i]), gone, i > 1 ? ALONE : 0}));
   add(slot, VALUES({bits_of(&failed_operation), GMB_OK, ALONE}));
   /* The same one twice is as good as once. */
-  WORD("after_count", 1, {0, GMB_OK, 0}, {2, GMB_OK, 0});
+  WORD("after_count", 1, {0, GMB_OK, 0}, {2, GMB_OK, 0}, {0x80000000u, BAD, ALONE}, {UINT32_MAX, BAD, ALONE});
   output("operation", 8);
 }
 
@@ -173,7 +173,8 @@ static void triple_args(void) {
        {dtype_bits((gmb_dtype){2, 32, 2}), E(WRONG_TYPE), 0}, {UINT32_MAX, E(WRONG_TYPE), 0});
 }
 static void triple_bytes(void) {
-  WORD("bytes", TRIPLE_BYTES, {0, E(ZERO_COUNT), 0}, {1, GMB_OK, 0}, {TRIPLE_BYTES + 1, BAD, 0}, {HIGH_BIT, BAD, 0}, {UINT64_MAX, BAD, 0});
+  WORD("bytes", TRIPLE_BYTES, {0, E(ZERO_COUNT), 0}, {1, GMB_OK, 0}, {TRIPLE_BYTES + 1, BAD, 0}, {BYTES, BAD, 0},
+       {UINT32_MAX, BAD, 0});
 }
 
 /* A launch that an operation must refuse. */
@@ -427,6 +428,7 @@ static void hostile_tasks(void) {
   with_after(NULL, 1, null);
   with_after((const gmb_task_after *)(const void *)((const char *)task_afters[0] + 4), 1, E(MISALIGNED));
   with_after(comes_after(0, UINT32_MAX, 0), 0, GMB_OK);
+  with_after(comes_after(0, 0, 0), UINT32_MAX, BAD);
   sized_tasks(0, size, size, wrong);
   sized_tasks(4, 4, size, wrong);
   sized_tasks(size - 1, size - 1, size, wrong);

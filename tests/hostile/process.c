@@ -147,6 +147,7 @@ static void exit_after_close(void) {
 #include "process_tensor_cases.h"
 #include "process_queue_cases.h"
 #include "process_arbiters.h"
+#include "process_pipeline_cases.h"
 
 static void broken_on_purpose(void) { CHECK(g.version() == 0); }
 static void loud_on_purpose(void) { fprintf(stderr, "a word on stderr\n"); }
@@ -170,6 +171,10 @@ static const struct {
     CASE(exit_with_a_running_arbiter), CASE(exit_with_an_arbiter_that_stays), CASE(exit_while_threads_use_arbiters),
     CASE(fork_while_an_arbiter_runs), CASE(close_with_a_running_arbiter), CASE(context_that_ends_before_its_arbiter),
     CASE(kill_another_process_with_an_arbiter),
+    CASE(exit_with_operations_in_flight), CASE(exit_while_threads_wait_for_operations), CASE(exit_while_threads_queue),
+    CASE(exit_inside_a_callback), CASE(fork_with_operations_in_flight), CASE(fork_inside_a_callback),
+    CASE(close_with_operations_in_flight), CASE(context_that_ends_before_its_coordinator),
+    CASE(kill_another_process_with_operations),
     /* With `--broken` only: what a failure looks like. */
     CASE(broken_on_purpose), CASE(loud_on_purpose),
 };

@@ -5,6 +5,7 @@
 static void child_of_fork_with_tensors(struct world *w);
 static void child_of_fork_with_queues(struct world *w);
 static void child_of_fork_with_arbiters(struct world *w);
+static void child_of_fork_with_a_pipeline(struct world *w);
 static void child_of_fork(struct world *w) {
   unsigned char bytes[4096] = {0};
   uint32_t lengths[4] = {0}, reader = 0;
@@ -90,6 +91,7 @@ static void child_of_fork(struct world *w) {
   child_of_fork_with_tensors(w);
   child_of_fork_with_queues(w);
   child_of_fork_with_arbiters(w);
+  child_of_fork_with_a_pipeline(w);
   FORKED(g.token_create(w->context, &token));
   FORKED(g.token_poll(w->token, &result));
   FORKED(g.token_wait(w->token, GMB_EPOCH_LAST, GMB_WAIT_FOREVER, &result));

@@ -142,6 +142,7 @@ static void context_that_ends_before_its_worker(void) {
   struct world w;
   make_running(&w);
   end_tensors(&w.tensors);
+  end_pipeline(&w.pipeline);
   end_others(&w, true);
   use_worker(&w.queues);
   end_queues(&w.queues);

@@ -216,6 +216,7 @@ static void destroy_before_leases_end(void) {
     wait_for(handed - given_back == 2);
     CHECK(g.tensor_mailbox_destroy(w.tensors.mailbox) == GMB_ERROR_INVALID_HANDLE);
     end_queues(&w.queues);
+    end_pipeline(&w.pipeline);
     end_others(&w, false);
     CHECK(g.context_destroy(w.context) == GMB_ERROR_INVALID_HANDLE);
     OK(g.lease_use(w.tensors.lease, NULL));

@@ -69,6 +69,7 @@ static void open_library(void) {
 
 #include "process_tensors.h"
 #include "process_queues.h"
+#include "process_pipeline.h"
 
 struct world {
   gmb_context context;
@@ -84,6 +85,7 @@ struct world {
   void *memory, *pinned;
   struct tensors tensors;
   struct queues queues;
+  struct pipeline pipeline;
   gmb_arbiter arbiter;
 };
 
@@ -108,6 +110,7 @@ static void make(struct world *w) {
   OK(g.watch_arm(w->watch, 16));
   make_tensors(&w->tensors, w->context, w->memory, w->stream);
   make_queues(&w->queues, w->context);
+  make_pipeline(&w->pipeline, w->context);
   w->arbiter = (gmb_arbiter){0};
 }
 
@@ -125,6 +128,7 @@ static void use(struct world *w) {
     CHECK(result.count == 4);
   }
   use_queues(&w->queues, w->memory, w->stream, w->token);
+  use_pipeline(&w->pipeline, w->context, w->stream);
   OK(g.event_record(w->event, w->stream));
   OK(g.event_synchronize(w->event, GMB_WAIT_FOREVER));
 }
@@ -147,6 +151,7 @@ static void end_others(struct world *w, bool and_stream) {
 static void end(struct world *w) {
   end_tensors(&w->tensors);
   end_queues(&w->queues);
+  end_pipeline(&w->pipeline);
   end_others(w, true);
 }
 

@@ -84,6 +84,9 @@ pub fn push(world: &mut World, input: &mut Input) {
     let (GMB_OK, Some(at), Some(stream), Some(context)) = (status, at, resolved, context) else { return };
     world.enqueued(context, stream, &[]);
     world.doorbells.fifos.0[at].it.launched(stream);
+    if world.doorbells.fifos.0[at].it.records.is_none() {
+        super::queue::doubt(world);
+    }
     // SAFETY: the source is written once.
     let pushed = unsafe { read(records, count as usize) };
     let accepted = world.doorbells.fifos.0[at].it.push(&pushed);

@@ -3,6 +3,7 @@
 pub mod arbiter;
 pub mod borrow;
 pub mod context;
+pub mod coordinator;
 pub mod doorbell;
 pub mod event;
 pub mod fifo;
@@ -11,6 +12,8 @@ pub mod host;
 pub mod lease;
 pub mod mailbox;
 pub mod memory;
+pub mod module;
+pub mod operation;
 pub mod queue;
 pub mod reader;
 pub mod readiness;
@@ -20,6 +23,7 @@ pub mod teardown;
 pub mod tensor;
 pub mod token;
 pub mod transfer;
+pub mod triple;
 pub mod worker;
 
 use crate::input::Input;
@@ -145,6 +149,46 @@ const ALL: &[Operation] = &[
     arbiter::destroy,
     arbiter::create,
     arbiter::look,
+    triple::create,
+    triple::get_info,
+    triple::acquire,
+    triple::work,
+    triple::submit,
+    triple::give_up,
+    triple::advance,
+    triple::look,
+    triple::destroy,
+    module::create,
+    module::register,
+    module::get_kernel,
+    module::kernel_info,
+    module::kernel_launch,
+    module::kernel_destroy,
+    module::destroy,
+    coordinator::create,
+    coordinator::get_info,
+    coordinator::stream,
+    coordinator::poll,
+    coordinator::wait,
+    coordinator::synchronize,
+    coordinator::destroy,
+    operation::copy,
+    operation::triple_copy,
+    operation::compute,
+    operation::moves,
+    operation::graph,
+    // Of these many belong together.
+    triple::acquire,
+    triple::submit,
+    triple::create,
+    module::prepare,
+    coordinator::create,
+    operation::copy,
+    operation::triple_copy,
+    operation::compute,
+    operation::triple_copy,
+    operation::compute,
+    operation::graph,
 ];
 
 const OFTEN: &[Operation] = &[

@@ -170,9 +170,23 @@ fn launch(
         return None;
     };
     world.queues.confuse(at);
-    world.queues.queues.0[at].it.launched(stream);
+    let queue = &mut world.queues.queues.0[at].it;
+    let beside = queue.is_beside(stream);
+    queue.launched(stream);
+    if beside {
+        doubt(world);
+    }
     world.enqueued(context, stream, &[]);
     Some((at, stream, token_at))
+}
+
+/// What was launched before may find less than there was: another launch takes it.
+pub fn doubt(world: &mut World) {
+    for token in &mut world.tokens.0 {
+        if let Some(Awaited { what: Operation::Queue(count), .. }) = &mut token.it.awaited {
+            *count = None;
+        }
+    }
 }
 
 /// The token's result will be this count, where that is certain.

@@ -4,15 +4,18 @@ use std::ffi::c_void;
 
 use gpumailbox::capi::arbiter::gmb_arbiter;
 use gpumailbox::capi::context::gmb_context;
+use gpumailbox::capi::coordinator::gmb_coordinator;
 use gpumailbox::capi::doorbell::gmb_doorbell;
 use gpumailbox::capi::event::{gmb_event, gmb_event_pool_info};
 use gpumailbox::capi::fifo::gmb_fifo;
 use gpumailbox::capi::guard::gmb_stream_guard;
 use gpumailbox::capi::mailbox::gmb_mailbox;
 use gpumailbox::capi::memory::gmb_memory_info;
+use gpumailbox::capi::module::{gmb_kernel, gmb_module};
 use gpumailbox::capi::queue::gmb_queue;
 use gpumailbox::capi::tensor::{gmb_lease, gmb_tensor_mailbox};
 use gpumailbox::capi::token::gmb_token;
+use gpumailbox::capi::triple::gmb_triple_buffer;
 use gpumailbox::capi::worker::gmb_worker;
 use gpumailbox::*;
 
@@ -49,6 +52,10 @@ pub fn all(world: &mut World, input: &mut Input) {
         super::queue::end_all(world);
         super::fifo::end_all(world);
         super::arbiter::end_all(world);
+        super::triple::end_all(world);
+    } else {
+        super::module::end_all(world);
+        super::coordinator::end_all(world);
     }
     for step in 0..4 {
         match (order + step) % 4 {
@@ -62,6 +69,9 @@ pub fn all(world: &mut World, input: &mut Input) {
     super::doorbell::end_all(world);
     super::fifo::end_all(world);
     super::arbiter::end_all(world);
+    super::coordinator::end_all(world);
+    super::triple::end_all(world);
+    super::module::end_all(world);
     if input.chance(64) {
         // Their work is still under way.
         streams(world);
@@ -92,6 +102,7 @@ pub fn all(world: &mut World, input: &mut Input) {
     world.queues.clear();
     world.doorbells.clear();
     world.arbiters.0.clear();
+    world.pipelines.clear();
 }
 
 fn mailboxes(world: &mut World) {
@@ -224,6 +235,19 @@ fn stale(world: &World) {
     }
     for entry in &world.arbiters.0 {
         assert_eq!(call!(arbiter::gmb_arbiter_destroy(gmb_arbiter { id: entry.id })), STALE);
+    }
+    for entry in &world.pipelines.triples.0 {
+        assert_eq!(call!(triple::gmb_triple_buffer_destroy(gmb_triple_buffer { id: entry.id })), STALE);
+    }
+    for entry in &world.pipelines.modules.0 {
+        assert_eq!(call!(module::gmb_module_destroy(gmb_module { id: entry.id })), STALE);
+    }
+    for entry in &world.pipelines.kernels.0 {
+        assert_eq!(call!(module::gmb_kernel_destroy(gmb_kernel { id: entry.id })), STALE);
+    }
+    for entry in &world.pipelines.coordinators.0 {
+        let coordinator = gmb_coordinator { id: entry.id };
+        assert_eq!(call!(coordinator::gmb_coordinator_destroy(coordinator)), STALE);
     }
     for entry in &world.guards.0 {
         assert_eq!(call!(guard::gmb_stream_guard_destroy(gmb_stream_guard { id: entry.id })), STALE);

@@ -10,8 +10,17 @@ use crate::model::Outcome;
 use crate::world::{Operation, Token, World};
 
 fn pick(world: &World, input: &mut Input) -> (gmb_token, Option<usize>) {
-    let id = world.tokens.pick(input, world.strangers());
+    let id = any(world, input);
     (gmb_token { id }, world.tokens.find(id))
+}
+
+/// The id of a token, or of none; never of one that the fuzzer keeps for a queue.
+pub fn any(world: &World, input: &mut Input) -> u64 {
+    let id = world.tokens.pick(input, world.strangers());
+    match world.queues.queues.0.iter().any(|queue| queue.it.token.id == id) {
+        true => 0,
+        false => id,
+    }
 }
 
 pub fn create(world: &mut World, input: &mut Input) {

@@ -44,7 +44,7 @@ pub(super) fn token(
     if input.chance(64) {
         return (gmb_token { id: 0 }, None, true, false);
     }
-    let id = world.tokens.pick(input, world.strangers());
+    let id = super::token::any(world, input);
     let Some(at) = world.tokens.find(id) else { return (gmb_token { id }, None, id == 0, false) };
     super::token::collect(world, at, false);
     let token = &world.tokens.0[at].it;
