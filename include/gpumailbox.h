@@ -3440,7 +3440,8 @@ gmb_status gmb_context_get_info(struct gmb_context context,
  *
  * The caller owns it and ends it with `gmb_coordinator_destroy`. Does not wait for the device; thread-safe.
  *
- * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT`, `_DEVICE_LOST`, `_DRIVER`, `_SYSTEM`.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT`, `_OUT_OF_HOST_MEMORY`, `_DEVICE_LOST`,
+ * `_DRIVER`, `_SYSTEM`.
  */
 gmb_status gmb_coordinator_create(struct gmb_context context,
                                   const struct gmb_coordinator_options *options,
@@ -3570,7 +3571,7 @@ gmb_status gmb_coordinator_queue_pop(struct gmb_coordinator coordinator,
  * Writes what is done and was not told yet, `max` at most, each once, and how many to `count`: an operation never before
  * those that it came after. Never blocks for the device, and costs as much as there is to tell. What nobody polls for is
  * dropped when twice `max_operations` later ones were queued. Thread-safe.
- * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_DRIVER`.
+ * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW`, `_DRIVER`.
  */
 gmb_status gmb_coordinator_poll(struct gmb_coordinator coordinator,
                                 uint32_t max,
@@ -4106,7 +4107,8 @@ gmb_status gmb_memory_trim(struct gmb_context context, uint64_t keep_bytes);
  * The caller owns it and ends it with `gmb_module_destroy`. The image is copied. Blocks; thread-safe.
  *
  * Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_NO_KERNELS` (no image on CUDA; none of it is for this device),
- * `_INVALID_ARGUMENT` and `_DRIVER` (no such image: the message has the compiler's words), `_OUT_OF_MEMORY`, `_DEVICE_LOST`.
+ * `_INVALID_ARGUMENT` and `_DRIVER` (no such image: the message has the compiler's words), `_OVERFLOW`, `_OUT_OF_MEMORY`,
+ * `_DEVICE_LOST`.
  */
 gmb_status gmb_module_create(struct gmb_context context,
                              const void *image,

@@ -201,7 +201,8 @@ fn after_of(after: *const gmb_operation, count: u32) -> Result<Vec<OperationId>>
 ///
 /// The caller owns it and ends it with `gmb_coordinator_destroy`. Does not wait for the device; thread-safe.
 ///
-/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT`, `_DEVICE_LOST`, `_DRIVER`, `_SYSTEM`.
+/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_STRUCT_SIZE`, `_INVALID_ARGUMENT`, `_OUT_OF_HOST_MEMORY`, `_DEVICE_LOST`,
+/// `_DRIVER`, `_SYSTEM`.
 #[no_mangle]
 pub extern "C" fn gmb_coordinator_create(
     context: gmb_context,
@@ -505,7 +506,7 @@ pub extern "C" fn gmb_coordinator_queue_pop(
 /// Writes what is done and was not told yet, `max` at most, each once, and how many to `count`: an operation never before
 /// those that it came after. Never blocks for the device, and costs as much as there is to tell. What nobody polls for is
 /// dropped when twice `max_operations` later ones were queued. Thread-safe.
-/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_DRIVER`.
+/// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_ZERO_COUNT`, `_OVERFLOW`, `_DRIVER`.
 #[no_mangle]
 pub extern "C" fn gmb_coordinator_poll(
     coordinator: gmb_coordinator,

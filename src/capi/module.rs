@@ -127,7 +127,8 @@ fn text<'a>(pointer: *const c_char, name: &str) -> Result<&'a str> {
 /// The caller owns it and ends it with `gmb_module_destroy`. The image is copied. Blocks; thread-safe.
 ///
 /// Errors: `GMB_ERROR_INVALID_HANDLE`, `_NULL_POINTER`, `_NO_KERNELS` (no image on CUDA; none of it is for this device),
-/// `_INVALID_ARGUMENT` and `_DRIVER` (no such image: the message has the compiler's words), `_OUT_OF_MEMORY`, `_DEVICE_LOST`.
+/// `_INVALID_ARGUMENT` and `_DRIVER` (no such image: the message has the compiler's words), `_OVERFLOW`, `_OUT_OF_MEMORY`,
+/// `_DEVICE_LOST`.
 #[no_mangle]
 pub extern "C" fn gmb_module_create(
     context: gmb_context,

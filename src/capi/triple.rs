@@ -278,7 +278,7 @@ pub extern "C" fn gmb_triple_buffer_submit(
 ) -> gmb_status {
     boundary(|| {
         let (step, turn) = slot_of(slot)?;
-        TRIPLE_BUFFERS.get(triple.id)?.submit(step, turn, self::stream(stream))
+        TRIPLE_BUFFERS.get(triple.id)?.submit(step, turn, self::stream(stream), true)
     })
 }
 

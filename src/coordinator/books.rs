@@ -90,14 +90,19 @@ pub(super) struct Enqueued {
 }
 
 impl Books {
-    pub(super) fn new(tag: u64, most: u32, timed: bool) -> Self {
+    pub(super) fn new(tag: u64, most: u32, timed: bool) -> Result<Self> {
         // An operation that is under way finds what it came after: that is at most `most` before it, and it at most as many
         // before the next.
         let slots = (2 * u64::from(most)).next_power_of_two();
-        Self {
+        let mut places = Vec::new();
+        places.try_reserve_exact(slots as usize).map_err(|_| {
+            Error::new(GMB_ERROR_OUT_OF_HOST_MEMORY, format!("no room to remember {slots} operations"))
+        })?;
+        places.extend((0..slots).map(|_| Mutex::default()));
+        Ok(Self {
             tag,
             most: most.into(),
-            slots: (0..slots).map(|_| Mutex::default()).collect(),
+            slots: places.into_boxed_slice(),
             order: Mutex::new(Order { next: 1, oldest: 1, high_water: 0 }),
             under_way: Default::default(),
             looking: Mutex::default(),
@@ -107,7 +112,7 @@ impl Books {
             clock: Mutex::default(),
             events: Mutex::default(),
             tokens: Mutex::default(),
-        }
+        })
     }
 
     pub(super) fn id(&self, number: u64) -> OperationId {

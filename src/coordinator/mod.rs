@@ -200,7 +200,7 @@ impl Coordinator {
     /// Makes one, with streams of its own.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` (`max_operations` above 2^20), `DEVICE_LOST`, `DRIVER`, `SYSTEM`.
+    /// `INVALID_ARGUMENT` (`max_operations` above 2^20), `OUT_OF_HOST_MEMORY`, `DEVICE_LOST`, `DRIVER`, `SYSTEM`.
     pub fn new(context: &Context, options: &CoordinatorOptions) -> Result<Self> {
         let _range = Range::new(c"make a coordinator");
         let max_operations = match options.max_operations {
@@ -223,7 +223,7 @@ impl Coordinator {
             context: context.clone(),
             max_operations,
             lanes: (0..if options.one_stream { 1 } else { 3 }).map(|_| lane()).collect::<Result<_>>()?,
-            books: Books::new(tag, max_operations, options.timed),
+            books: Books::new(tag, max_operations, options.timed)?,
             uploads: Staging::default(),
             downloads: Staging::default(),
         })
@@ -365,7 +365,7 @@ impl Coordinator {
         if let Some(buffer) = buffer {
             buffer.note(id.0);
             // If it fails, the device is lost, and the operation fails, too.
-            let _ = buffer.submit(lane.stream.get());
+            let _ = buffer.submit_on_the_same(lane.stream.get());
         }
         Ok(id)
     }

@@ -364,11 +364,17 @@ impl TripleBuffer {
         }
     }
 
-    pub(crate) fn submit(&self, step: Step, turn: u64, stream: Stream) -> Result<()> {
+    /// `after`: the stream may not be the one that waits for the step before.
+    pub(crate) fn submit(&self, step: Step, turn: u64, stream: Stream, after: bool) -> Result<()> {
         let stream = self.check_stream(stream)?;
         // Of two threads one records the event.
         self.change(step, turn, |turns| turns.claim(turn))?;
-        let marked = self.core.event(buffer_of(turn)).and_then(|event| event.mark(stream.raw));
+        let marked = self.core.event(buffer_of(turn)).and_then(|event| {
+            if after {
+                event.hold(stream.raw)?;
+            }
+            event.mark(stream.raw)
+        });
         self.change_claimed(|turns| match marked {
             Ok(()) => turns.submit(turn),
             Err(_) => turns.unclaim(turn),
@@ -526,8 +532,17 @@ impl Buffer {
     /// # Errors
     /// `INVALID_STREAM`, `NOT_SUPPORTED` (the stream is being captured), `DEVICE_LOST`, `DRIVER`. Then the call waits for all of the
     /// device's work, some of which may be on the buffer, and the buffer is given up.
-    pub fn submit(mut self, stream: Stream) -> Result<()> {
-        self.of.submit(self.step, self.turn, stream).inspect_err(|_| {
+    pub fn submit(self, stream: Stream) -> Result<()> {
+        self.hand_on(stream, true)
+    }
+
+    /// The same on the stream that was made to wait for the step before.
+    pub(crate) fn submit_on_the_same(self, stream: Stream) -> Result<()> {
+        self.hand_on(stream, false)
+    }
+
+    fn hand_on(mut self, stream: Stream, after: bool) -> Result<()> {
+        self.of.submit(self.step, self.turn, stream, after).inspect_err(|_| {
             let _ = self.of.core.context.backend().synchronize();
         })?;
         self.open = false;
