@@ -380,7 +380,7 @@ impl Coordinator {
         triple: Option<Bound<'_, TripleBuffer>>,
         after: Vec<Bound<'_, Operation>>,
     ) -> PyResult<Py<Operation>> {
-        let work = Compute::new(what, grid, block, args, shared_bytes, triple)?;
+        let work = Compute::work(what, grid, block, args, shared_bytes, triple)?;
         Self::queue(slf, &work, &after, Some(Duration::ZERO))
     }
 

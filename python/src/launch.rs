@@ -230,9 +230,8 @@ impl Launch {
             reserved: 0,
             arguments: std::ptr::null(),
         };
-        let of =
-            |value: &Box<[u8]>| ffi::gmb_argument { value: value.as_ptr().cast(), bytes: value.len() as u64 };
-        let arguments = values.iter().map(of).collect();
+        let of = |value: &[u8]| ffi::gmb_argument { value: value.as_ptr().cast(), bytes: value.len() as u64 };
+        let arguments = values.iter().map(|value| of(value)).collect();
         Self { values, arguments, launch }
     }
 

@@ -53,7 +53,7 @@ pub fn step_of(step: &str) -> PyResult<usize> {
 }
 
 impl Compute {
-    pub fn new(
+    pub fn work(
         what: Bound<'_, PyAny>,
         grid: Option<Bound<'_, PyAny>>,
         block: Option<Bound<'_, PyAny>>,
@@ -117,7 +117,7 @@ impl Task {
         triple: Option<Bound<'_, TripleBuffer>>,
         after: Vec<Py<PyAny>>,
     ) -> PyResult<Self> {
-        Ok(Self { work: Compute::new(what, grid, block, args, shared_bytes, triple)?, after })
+        Ok(Self { work: Compute::work(what, grid, block, args, shared_bytes, triple)?, after })
     }
 
     /// As `Coordinator.push`, but that a `timeout` of None is none at all.
