@@ -6,9 +6,13 @@ use std::ffi::{c_char, c_void};
 
 pub const GMB_PUSH_CREDITED: i32 = 8;
 pub const GMB_MEETING_BYTES: i32 = 128;
+pub const GMB_COORDINATOR_ONE_STREAM: i32 = 1;
+pub const GMB_COORDINATOR_TIMED: i32 = 2;
 pub const GMB_MAILBOX_SINGLE_STREAM: i32 = 1;
 pub const GMB_MAILBOX_SHARED: i32 = 2;
 pub const GMB_MAILBOX_EXPRESS: i32 = 4;
+pub const GMB_PIPELINE_ONE_STREAM: i32 = 1;
+pub const GMB_PIPELINE_UNTIMED: i32 = 2;
 pub const GMB_VERSION_MAJOR: i32 = 0;
 pub const GMB_VERSION_MINOR: i32 = 1;
 pub const GMB_VERSION_PATCH: i32 = 0;
@@ -53,6 +57,16 @@ pub const GMB_LOG_WARNING: i32 = 2;
 pub const GMB_LOG_INFO: i32 = 3;
 pub const GMB_ARBITRATION_CPU: i32 = 0;
 pub const GMB_ARBITRATION_DEVICE: i32 = 1;
+pub const GMB_STAGE_UPLOAD: i32 = 0;
+pub const GMB_STAGE_KERNEL: i32 = 1;
+pub const GMB_STAGE_CALLBACK: i32 = 2;
+pub const GMB_STAGE_DOWNLOAD: i32 = 3;
+pub const GMB_STAGE_PUSH: i32 = 4;
+pub const GMB_STAGE_POP: i32 = 5;
+pub const GMB_STAGE_ARGUMENT_BYTES: i32 = -1;
+pub const GMB_STAGE_ARGUMENT_ITERATION: i32 = -2;
+pub const GMB_STAGE_ARGUMENT_INPUT: i32 = 0;
+pub const GMB_STAGE_ARGUMENT_OUTPUT: i32 = 1024;
 pub const GMB_READER_NEXT: i32 = 0;
 pub const GMB_READER_OLDEST: i32 = 1;
 pub const GMB_INTEREST_READABLE: i32 = 0;
@@ -133,6 +147,7 @@ pub const GMB_ERROR_WRONG_STATE: i32 = -40;
 pub const GMB_ERROR_NOT_FOUND: i32 = -41;
 pub const GMB_ERROR_WRONG_TYPE: i32 = -42;
 pub const GMB_ERROR_CYCLE: i32 = -43;
+pub const GMB_ERROR_CALLBACK: i32 = -44;
 pub const GMB_WAIT_FOREVER: u64 = u64::MAX;
 pub const GMB_STREAM_CURRENT: usize = usize::MAX;
 
@@ -148,6 +163,8 @@ pub type gmb_log_level = i32;
 pub type gmb_arbitration = i32;
 pub type gmb_full_policy = i32;
 pub type gmb_mode = i32;
+pub type gmb_stage_kind = i32;
+pub type gmb_stage_argument = i32;
 pub type gmb_reader_start = i32;
 pub type gmb_interest = i32;
 pub type gmb_consumer = i32;
@@ -158,6 +175,7 @@ pub type gmb_stream = *mut c_void;
 
 pub type gmb_enqueue_function = Option<unsafe extern "C" fn(stream: gmb_stream, address: *mut c_void, user: *mut c_void) -> gmb_status>;
 pub type gmb_block_function = Option<unsafe extern "C" fn(block: *const gmb_kernel_block, arguments: *mut *const c_void)>;
+pub type gmb_stage_function = Option<unsafe extern "C" fn(call: *const gmb_stage_call, user: *mut c_void) -> gmb_status>;
 pub type gmb_host_function = Option<unsafe extern "C" fn(argument: *mut c_void)>;
 
 #[repr(C)]
@@ -273,7 +291,7 @@ pub struct gmb_coordinator_options {
     pub struct_size: u32,
     pub max_operations: u32,
     pub priority: gmb_priority,
-    pub reserved: u32,
+    pub flags: u32,
 }
 
 #[repr(C)]
@@ -392,7 +410,9 @@ pub struct gmb_completion {
     pub kind: gmb_operation_kind,
     pub status: gmb_status,
     pub count: u32,
-    pub reserved: u32,
+    pub timed: u32,
+    pub begin_us: f64,
+    pub end_us: f64,
 }
 
 #[repr(C)]
@@ -597,6 +617,9 @@ pub struct gmb_kernel_block {
     pub shared_bytes: u32,
     pub shared: *mut c_void,
     pub user: *mut c_void,
+    pub argument_bytes: *const u64,
+    pub argument_count: u32,
+    pub reserved: u32,
 }
 
 #[repr(C)]
@@ -604,6 +627,79 @@ pub struct gmb_kernel_block {
 pub struct gmb_kernel_info {
     pub most_threads: u32,
     pub most_shared_bytes: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_pipeline_options {
+    pub struct_size: u32,
+    pub copies: u32,
+    pub most_in_flight: u32,
+    pub priority: gmb_priority,
+    pub flags: u32,
+    pub reserved: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_pipeline {
+    pub id: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_stage_call {
+    pub stream: gmb_stream,
+    pub iteration: u64,
+    pub inputs: *mut *const c_void,
+    pub outputs: *mut *const c_void,
+    pub input_count: u32,
+    pub output_count: u32,
+    pub captured: u32,
+    pub reserved: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_stage {
+    pub struct_size: u32,
+    pub kind: gmb_stage_kind,
+    pub name: *const c_char,
+    pub step: gmb_step,
+    pub input_count: u32,
+    pub inputs: *const u32,
+    pub outputs: *const u32,
+    pub output_count: u32,
+    pub reserved: u32,
+    pub host: *mut c_void,
+    pub host_stride: u64,
+    pub host_count: u64,
+    pub bytes: u64,
+    pub kernel: gmb_kernel,
+    pub launch: *const gmb_launch,
+    pub arguments: *const gmb_stage_argument,
+    pub callback: gmb_stage_function,
+    pub user: *mut c_void,
+    pub mailbox: gmb_mailbox,
+    pub push: *const gmb_push,
+    pub pop: *const gmb_pop,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_pipeline_statistics {
+    pub iterations: u64,
+    pub mean_iteration_ms: f64,
+    pub iterations_per_second: f64,
+    pub utilisation: f64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct gmb_stage_statistics {
+    pub runs: u64,
+    pub mean_us: f64,
+    pub longest_us: f64,
 }
 
 #[repr(C)]
@@ -992,6 +1088,21 @@ unsafe extern "C" {
     pub fn gmb_kernel_destroy(kernel: gmb_kernel) -> gmb_status;
     pub fn gmb_kernel_get_info(kernel: gmb_kernel, info: *mut gmb_kernel_info, info_size: usize) -> gmb_status;
     pub fn gmb_kernel_launch(kernel: gmb_kernel, launch: *const gmb_launch, stream: gmb_stream) -> gmb_status;
+    pub fn gmb_pipeline_create(context: gmb_context, options: *const gmb_pipeline_options, pipeline: *mut gmb_pipeline) -> gmb_status;
+    pub fn gmb_pipeline_destroy(pipeline: gmb_pipeline) -> gmb_status;
+    pub fn gmb_pipeline_add_buffer(pipeline: gmb_pipeline, bytes: u64, buffer: *mut u32) -> gmb_status;
+    pub fn gmb_pipeline_get_buffer(pipeline: gmb_pipeline, buffer: u32, copy: u32, address: *mut *mut c_void) -> gmb_status;
+    pub fn gmb_pipeline_add_stage(pipeline: gmb_pipeline, stage: *const gmb_stage) -> gmb_status;
+    pub fn gmb_pipeline_set_order(pipeline: gmb_pipeline, names: *mut *const c_char, count: u32) -> gmb_status;
+    pub fn gmb_pipeline_execute(pipeline: gmb_pipeline, iterations: u64, first: *mut u64) -> gmb_status;
+    pub fn gmb_pipeline_capture(pipeline: gmb_pipeline, iterations: u32) -> gmb_status;
+    pub fn gmb_pipeline_wait(pipeline: gmb_pipeline, iteration: u64, timeout_ns: u64) -> gmb_status;
+    pub fn gmb_pipeline_synchronize(pipeline: gmb_pipeline, timeout_ns: u64) -> gmb_status;
+    pub fn gmb_pipeline_get_stream(pipeline: gmb_pipeline, step: gmb_step, stream: *mut gmb_stream) -> gmb_status;
+    pub fn gmb_pipeline_get_statistics(pipeline: gmb_pipeline, info: *mut gmb_pipeline_statistics, info_size: usize) -> gmb_status;
+    pub fn gmb_pipeline_get_stage_statistics(pipeline: gmb_pipeline, name: *const c_char, info: *mut gmb_stage_statistics, info_size: usize) -> gmb_status;
+    pub fn gmb_pipeline_reset_statistics(pipeline: gmb_pipeline) -> gmb_status;
+    pub fn gmb_pipeline_get_timeline(pipeline: gmb_pipeline, buffer: *mut c_char, buffer_size: usize, needed: *mut usize) -> gmb_status;
     pub fn gmb_mailbox_get_required_bytes(options: *const gmb_mailbox_options, bytes: *mut u64) -> gmb_status;
     pub fn gmb_mailbox_create_in(context: gmb_context, options: *const gmb_mailbox_options, memory: *mut c_void, memory_bytes: u64, mailbox: *mut gmb_mailbox) -> gmb_status;
     pub fn gmb_mailbox_attach(context: gmb_context, memory: *mut c_void, memory_bytes: u64, options: *const gmb_attach_options, mailbox: *mut gmb_mailbox) -> gmb_status;
