@@ -328,7 +328,7 @@ impl Coordinator {
         let at = self.operations.iter().position(|one| one.id == id);
         let at = at.unwrap_or_else(|| panic!("{id:#x} was never queued"));
         let one = &self.operations[at];
-        assert_eq!((done.kind, done.reserved), (one.kind, 0), "operation {at}");
+        assert_eq!((done.kind, done.timed), (one.kind, 0), "operation {at}");
         assert_eq!(done.status < 0, done.cause.id != 0, "status {}, cause {:#x}", done.status, done.cause.id);
         let fits = |&(status, cause): &(Option<i32>, u64)| {
             status.is_none_or(|status| status == done.status) && cause == done.cause.id

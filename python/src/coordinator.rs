@@ -152,7 +152,7 @@ impl Coordinator {
     ) -> PyResult<Self> {
         let (of, mut handle) = (context.handle()?, ffi::gmb_coordinator { id: 0 });
         let struct_size = size_of::<ffi::gmb_coordinator_options>() as u32;
-        let options = ffi::gmb_coordinator_options { struct_size, max_operations, priority, reserved: 0 };
+        let options = ffi::gmb_coordinator_options { struct_size, max_operations, priority, flags: 0 };
         // SAFETY: options of their size; it writes a handle.
         check(py.detach(|| unsafe { ffi::gmb_coordinator_create(of, &options, &mut handle) }))?;
         let mut streams = [0; 3];
@@ -251,7 +251,9 @@ impl Coordinator {
             kind: 0,
             status: 0,
             count: 0,
-            reserved: 0,
+            timed: 0,
+            begin_us: 0.0,
+            end_us: 0.0,
         };
         let mut last = 0;
         let waited = {

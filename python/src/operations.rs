@@ -277,7 +277,7 @@ impl Core {
 
     pub fn close(&self, py: Python<'_>) -> PyResult<()> {
         if MINE.with(|mine| mine.borrow().contains(&self.which())) {
-            return Err(argument("whoever a coordinator calls cannot close it: that waits for the call"));
+            return Err(argument("a callback of a coordinator cannot close it: that waits for the callback"));
         }
         // Patiently: what is under way may take long.
         if let Ok((_entered, handle)) = self.enter() {

@@ -22,7 +22,7 @@ static void says_completion(const char *what, gmb_coordinator of, gmb_operation 
   for (uint32_t i = 0; i < count; ++i) {
     if (told[i].operation.id != operation.id) continue;
     says(what, told[i].status, wanted);
-    if (told[i].cause.id != cause.id || told[i].reserved != 0) says("another cause", BAD, GMB_OK);
+    if (told[i].cause.id != cause.id || told[i].timed != 0) says("another cause", BAD, GMB_OK);
     return;
   }
   says("not told", E(NOT_FOUND), wanted);

@@ -249,7 +249,7 @@ static void describe_coordinators(void) {
   input("options", &options, sizeof options, 4, E(NULL_POINTER));
   FIELD(gmb_coordinator_options, max_operations, {1, GMB_OK, 0}, {(1 << 20) + 1, BAD, 0}, {0x80000000u, BAD, 0}, {UINT32_MAX, BAD, 0});
   FIELD(gmb_coordinator_options, priority, OUT_OF_RANGE, {3, BAD, 0});
-  FIELD(gmb_coordinator_options, reserved, {1, BAD, 0}, {UINT32_MAX, BAD, 0});
+  FIELD(gmb_coordinator_options, flags, {4, BAD, 0}, {UINT32_MAX, BAD, 0});
   output("coordinator", 8);
   FUNCTION(coordinator_destroy, coordinator_destroy, GMB_OK, make_coordinator, undo_coordinator);
   coordinator_arg();

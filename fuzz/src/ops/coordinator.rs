@@ -36,9 +36,13 @@ pub fn create(world: &mut World, input: &mut Input) {
         struct_size: 0,
         max_operations: most,
         priority: input.spoil(priority, 8) as i32,
-        reserved: input.spoil(0, 8) as u32,
+        flags: input.spoil(0, 8) as u32,
     };
-    let good = most <= 1 << 20 && (0..3).contains(&options.priority) && options.reserved == 0;
+    // Untimed and on three streams; with other flags what is told is another.
+    if options.flags != 0 && options.flags < 4 {
+        return;
+    }
+    let good = most <= 1 << 20 && (0..3).contains(&options.priority) && options.flags == 0;
     let (blob, sound) = Blob::sized(options, input);
     let out = Out::<gmb_coordinator>::new(input);
     let status = call!(coordinator::gmb_coordinator_create(context, blob.pointer(), out.pointer()));
