@@ -365,7 +365,7 @@ def test_a_function_must_not_come_back(lab):
         for call in (lambda: coordinator.upload(memory, host), lambda: coordinator.compute(nothing), coordinator.close,
                      lambda: coordinator.graph([Task.compute(nothing)]), coordinator.synchronize, before.wait,
                      lambda: coordinator.wait(before)):
-            with pytest.raises(InvalidArgument, match="callback|function") as caught:
+            with pytest.raises(InvalidArgument, match="callback|cannot close") as caught:
                 call()
             said.append(str(caught.value))
         # What does not wait for anything is no harm.
