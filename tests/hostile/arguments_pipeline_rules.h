@@ -13,7 +13,7 @@ static gmb_status enqueue_a_gate(gmb_stream on, void *address, void *user) {
 }
 
 static void says_completion(const char *what, gmb_coordinator of, gmb_operation operation, gmb_status wanted, gmb_operation cause) {
-  gmb_completion told[MOST_OPERATIONS] = {{{0}, {0}, 0, 0, 0, 0}};
+  gmb_completion told[MOST_OPERATIONS] = {{{0}, {0}, 0, 0, 0, 0, 0, 0}};
   uint32_t count = 0;
   CHECK(gmb_coordinator_synchronize(of, GMB_WAIT_FOREVER));
   says(what, gmb_coordinator_wait(of, operation, 0, &told[0]), wanted);
