@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
@@ -82,8 +82,8 @@ pub struct Told {
     pub failure: Option<Failure>,
 }
 
-/// Failed operations that are remembered, as in the library.
-const MOST_FAILED: usize = 1 << 16;
+/// Failed operations that are remembered, with what was raised: fewer than in the library, since that has frames with it.
+const MOST_FAILED: usize = 1 << 12;
 
 /// Of an id, what tells the operation from others of its coordinator: as the library's messages name it.
 pub fn number(operation: u64) -> u64 {
@@ -174,14 +174,15 @@ const LOOK_AFTER: u32 = 16;
 
 /// Waits for what is under way, for a moment: its memory, and functions of Python, go with the interpreter.
 pub fn end_all() {
-    let open = std::mem::take(&mut *lock(&OPEN));
+    let (open, start) = (std::mem::take(&mut *lock(&OPEN)), Instant::now());
     for core in open.iter().filter_map(Weak::upgrade) {
         if core.destroyed.load(Ordering::SeqCst) {
             continue;
         }
+        let left = nanoseconds(PATIENCE.saturating_sub(start.elapsed()));
         // It stays open: to close it would wake threads that wait, which would only raise.
         // SAFETY: checked by the library.
-        unsafe { ffi::gmb_coordinator_synchronize(core.handle, nanoseconds(PATIENCE)) };
+        unsafe { ffi::gmb_coordinator_synchronize(core.handle, left) };
     }
 }
 
